@@ -1,0 +1,39 @@
+"""Foreseeable errors. Each carries the exit code of DESIGN.md §1; the command line prints the message, not a traceback."""
+
+from __future__ import annotations
+
+
+class PseudorisError(Exception):
+    """Base of every error that a user can act on. The message says what is wrong and what to do next."""
+
+    exit_code = 1
+
+
+class EnvironmentStop(PseudorisError):
+    """Stopped by the environment (disk, device, lock); committed work is kept."""
+
+    exit_code = 1
+
+
+class UsageError(PseudorisError):
+    """A wrong flag, setting or input."""
+
+    exit_code = 2
+
+
+class MissingDependency(PseudorisError):
+    """A checkpoint or an optional package is missing."""
+
+    exit_code = 3
+
+
+class SomeImagesFailed(PseudorisError):
+    """The command finished, but some images failed."""
+
+    exit_code = 4
+
+
+class Interrupted(PseudorisError):
+    """Stopped by a signal; committed work is kept."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""One file per backend: `Settings`, `Settings.tiny()` and `load(settings, numerics, device)`. Importing one never imports torch."""

@@ -1,0 +1,22 @@
+"""No detector: the masks stage then keeps SAM's own masks by its `rules`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pseudoris_cli.config import BackendSettings, Numerics
+
+
+class Settings(BackendSettings):
+    """There is nothing to set."""
+
+    backend: Literal["none"] = "none"
+
+    @classmethod
+    def tiny(cls) -> Settings:
+        return cls()
+
+
+def load(settings: Settings, numerics: Numerics, device: str) -> Any:
+    """No proposer; the stage knows what to do without one."""
+    return None
