@@ -1,0 +1,1 @@
+"""The embedded world: rendered scenes whose every object is known, and tiny networks trained on them (`training/`)."""
