@@ -9,6 +9,7 @@ token keeps the string that it has in the stock vocabulary, so these weights can
 from __future__ import annotations
 
 import gzip
+from itertools import pairwise
 from pathlib import Path
 
 from open_clip.tokenizer import SimpleTokenizer
@@ -23,7 +24,7 @@ def merges_of(word: str, ranks: dict[Pair, int]) -> list[Pair]:
     """The merges that build a word, in the order in which the tokenizer applies them."""
     parts, used = [*word[:-1], word[-1] + "</w>"], []
     while len(parts) > 1:
-        best = min(zip(parts, parts[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
+        best = min(pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             raise ValueError(f"CLIP's vocabulary has no single token for {word!r}")
         used.append(best)

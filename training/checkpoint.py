@@ -1,0 +1,27 @@
+"""Weights as they are shipped: fp16 safetensors that carry their provenance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+
+def save(model: torch.nn.Module, path: Path, provenance: dict[str, object]) -> None:
+    """Write every tensor of the model, floats in half precision, complete or not at all."""
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, {key: json.dumps(value) for key, value in provenance.items()})
+    temporary.replace(path)
+
+
+def cosine_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Learning rate of a step: linear warm-up, then half a cosine to 1 % of the peak."""
+    from math import cos, pi
+
+    return peak * min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * (0.5 + 0.5 * cos(pi * step / steps)))
