@@ -31,7 +31,9 @@ class Pool:
 
 
 def encode(of: Attributes) -> tuple[int, ...]:
-    return tuple(names.index(value) for names, value in zip(NAMES, (of.shape, of.colour, of.texture, of.size), strict=True))
+    return tuple(
+        names.index(value) for names, value in zip(NAMES, (of.shape, of.colour, of.texture, of.size), strict=True)
+    )
 
 
 def attributes(code: np.ndarray) -> Attributes:

@@ -173,10 +173,19 @@ def main() -> None:
             cpu = time.process_time() - start
             print(step + 1, f"{cpu:.0f} CPU-s", mean, flush=True)
         if (step + 1) % 200 == 0 or step + 1 == arguments.steps:
-            save(sam, arguments.out, {
-                "script": "training/train_sam.py", "seed": SEED, "steps": step + 1, "of_steps": arguments.steps,
-                "data": {"split": "train", "scenes": len(pool.images)}, "cpu_minutes": round(cpu / 60, 1), "figures": mean,
-            })
+            save(
+                sam,
+                arguments.out,
+                {
+                    "script": "training/train_sam.py",
+                    "seed": SEED,
+                    "steps": step + 1,
+                    "of_steps": arguments.steps,
+                    "data": {"split": "train", "scenes": len(pool.images)},
+                    "cpu_minutes": round(cpu / 60, 1),
+                    "figures": mean,
+                },
+            )
 
 
 if __name__ == "__main__":

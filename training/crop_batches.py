@@ -1,0 +1,96 @@
+"""Batches of object crops, made as the pipeline makes them (crop style `mended`) from masks degraded as SAM's are.
+
+Whole scenes stay together and share a crop kind, so that near-duplicates meet in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from pool import Pool
+from scipy import ndimage
+
+SIZE = 64
+MEAN = np.array((0.48145466, 0.4578275, 0.40821073))
+STD = np.array((0.26862954, 0.26130258, 0.27577711))
+FILL = np.round(MEAN * 255).astype(np.uint8)
+CELL = 4
+TRUE_MASKS = 0.2
+"""Share of masks that are left as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Crops uint8 [N, 64, 64, 3] by their position in the group of kinds, their objects' codes [N, 4] and scene numbers [N]."""
+
+    pixels: dict[int, np.ndarray]
+    codes: np.ndarray
+    scene: np.ndarray
+
+
+def degrade(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mask as a decoder of 4-pixel cells would give it: smoothed, noisy, a little too large or too small."""
+    height, width = mask.shape
+    cells = mask.reshape(height // CELL, CELL, width // CELL, CELL).mean((1, 3)).astype(np.float32)
+    cells = ndimage.gaussian_filter(cells, rng.uniform(0.2, 0.8))
+    cells += rng.normal(0, rng.uniform(0, 0.1), cells.shape).astype(np.float32) * (cells > 0.03)
+    soft = np.asarray(Image.fromarray(cells).resize((width, height), Image.Resampling.BILINEAR))
+    labels, count = ndimage.label(soft > rng.uniform(0.35, 0.6))
+    if not count:
+        return mask
+    largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+    return largest if (largest & mask).sum() > 0.65 * (largest | mask).sum() else mask
+
+
+def crop(image: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
+    """One crop of DCS.md's `mended` style, uint8 [64, 64, 3]."""
+    height, width = mask.shape
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x0, y0, w, h = xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1
+    factor = 1.0 if kind == "masked" else float(kind.removeprefix("crop_"))
+    left, top = max(x0 - (factor - 1) * w / 2, 0), max(y0 - (factor - 1) * h / 2, 0)
+    right, bottom = min(x0 + w + (factor - 1) * w / 2, width), min(y0 + h + (factor - 1) * h / 2, height)
+    inside = slice(int(top), int(top) + int(bottom - top)), slice(int(left), int(left) + int(right - left))
+    cut = np.where(mask[inside][..., None], image[inside], FILL) if kind == "masked" else image[inside]
+    side = max(cut.shape[:2])
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = FILL
+    y, x = (side - cut.shape[0]) // 2, (side - cut.shape[1]) // 2
+    square[y : y + cut.shape[0], x : x + cut.shape[1]] = cut
+    return np.asarray(Image.fromarray(square).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def crop_batches(pool: Pool, size: int, kinds: Sequence[Sequence[str]], rng: np.random.Generator) -> Iterator[Crops]:
+    """Endless batches of `size` objects; each scene gets one of the groups of crop kinds, one crop for each in it.
+
+    The kinds of a group are given back under their position in it: 0, 1, ...
+    """
+    order: list[int] = []
+    while True:
+        pixels: list[list[np.ndarray]] = []
+        codes, scenes = [], []
+        while len(codes) < size:
+            order = order or rng.permutation(len(pool.images)).tolist()
+            number = order.pop()
+            group = kinds[rng.integers(len(kinds))]
+            flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
+            image, owner = pool.images[number][:, flip], pool.owner[number][:, flip]
+            for k, code in enumerate(pool.codes[number][pool.codes[number][:, 0] >= 0]):
+                mask = owner == k + 1
+                mask = mask if rng.random() < TRUE_MASKS else degrade(mask, rng)
+                pixels.append([crop(image, mask, kind) for kind in group])
+                codes.append(code)
+                scenes.append(number)
+        stacked = {i: np.stack([row[i] for row in pixels[:size]]) for i in range(len(pixels[0]))}
+        yield Crops(stacked, np.array(codes[:size]), np.array(scenes[:size]))
+
+
+def normalise(pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    """Crops as the networks take them, [N, 3, 64, 64], under slightly varied light."""
+    x = torch.from_numpy(pixels).float() / 255
+    x = x * torch.from_numpy(rng.uniform(0.94, 1.06, (len(x), 1, 1, 1))).float()
+    return ((x - torch.from_numpy(MEAN).float()) / torch.from_numpy(STD).float()).permute(0, 3, 1, 2)
