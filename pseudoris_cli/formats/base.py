@@ -1,0 +1,165 @@
+"""What a renderer gets and must do. The export stage knows this page and nothing else about a format.
+
+A format is one file in this folder, named like the format (`-` becomes `_`), that defines
+
+* `render(images, context, folder)`: write the format below `folder` in one pass, memory flat in the number of images,
+  the same bytes for the same input. No two formats write the same path, so they may share a folder and its pictures;
+* `CANDIDATES = True` where it wants `ExportImage.candidates` filled.
+
+The export stage owns everything else: the index and its ids, plan order, staging and atomic publishing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.records import Mask
+
+ImageMode: TypeAlias = Literal["copy", "link", "none"]
+OBJECT_CATEGORY = (1, "object")
+"""Category of class-agnostic data. 1 is a real COCO id, which ETRIS' category map needs (it becomes 0)."""
+
+HELPERS = frozenset({"arrow_legacy", "base", "instances", "mask_png", "plain_pickle", "splits", "words"})
+"""Files of this folder that are no formats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportCandidate:
+    """A caption of a mask with its scores (None where undefined: `doc` and `uniqueness` of an image's only mask)."""
+
+    candidate_id: int
+    caption: str
+    crop: str = ""
+    sampler: str = ""
+    correctness: float | None = None
+    uniqueness: float | None = None
+    doc: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSentence(ExportCandidate):
+    """A kept caption; `sent_id` is unique over the export."""
+
+    sent_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportObject:
+    """A mask with at least one kept caption. `ref_id` and `ann_id` are unique over the export; sentences best first."""
+
+    ref_id: int
+    ann_id: int
+    mask: Mask
+    sentences: tuple[ExportSentence, ...]
+    category: tuple[int, str] = OBJECT_CATEGORY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredMask:
+    """A mask, referred to or not, with every candidate that was scored."""
+
+    mask: Mask
+    candidates: tuple[ExportCandidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportImage:
+    """One image. `file_name` is a relative POSIX path and `image_id` a positive int64, both unique over the export.
+
+    Width, height and all masks are in the EXIF-upright frame. All ids are plain int (REFER tests `type(x) == int`).
+    """
+
+    image_key: str
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    split: str
+    objects: tuple[ExportObject, ...] = ()
+    candidates: tuple[ScoredMask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportContext:
+    """What an export is called and where its pictures are.
+
+    `read_image(key)` gives the bytes of a picture file; `locate_image(key)` its path, or None where the source keeps
+    pictures inside another file. `provenance` is plain JSON: models, settings, counts, licences.
+    """
+
+    dataset: str
+    split_by: str
+    images: ImageMode
+    read_image: Callable[[str], bytes]
+    locate_image: Callable[[str], Path | None]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Renderer(Protocol):
+    """A module of this folder."""
+
+    def render(self, images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+        """Write the images below `folder`. Raises UsageError where the format cannot hold them."""
+        ...
+
+
+def format_names() -> list[str]:
+    """Every format, as `--format` spells it."""
+    files = Path(__file__).parent.glob("[a-z]*.py")
+    return sorted(file.stem.replace("_", "-") for file in files if file.stem not in HELPERS)
+
+
+def load_format(name: str) -> Renderer:
+    """The renderer of a format; UsageError names the ones there are."""
+    if name not in format_names():
+        raise UsageError(f"there is no format {name!r}; choose from {', '.join(format_names())}")
+    return cast(Renderer, importlib.import_module(f"pseudoris_cli.formats.{name.replace('-', '_')}"))
+
+
+def wants_candidates(renderer: Renderer) -> bool:
+    """Whether `ExportImage.candidates` must be filled for this renderer."""
+    return getattr(renderer, "CANDIDATES", False)
+
+
+def export_name(key: str) -> str:
+    """The relative path that stands for an image key in an export: absolute keys and `..` stay below the root.
+
+    Most keys are their own name; two keys share one only if they differ in leading slashes or in `..` against `__`.
+    """
+    parts = [
+        ("__" if part == ".." else part) for part in PurePosixPath(key.replace("\0", "_")).parts if part.strip("/")
+    ]
+    return "/".join(parts) or "_"
+
+
+def picture_folder(context: ExportContext) -> str:
+    """Where ETRIS' REFER looks for pictures; every format keeps them there, so that formats can share them."""
+    return "images/saiapr_tc-12" if context.dataset == "refclef" else "images/train2014"
+
+
+def place_picture(image: ExportImage, context: ExportContext, folder: Path) -> None:
+    """Put the picture, byte for byte, at `folder / file_name` as `--images` says; one that is there already stays."""
+    if context.images == "none":
+        return
+    target = folder / image.file_name
+    if image.file_name != export_name(image.file_name):
+        raise UsageError(f"the image name {image.file_name!r} leaves the export folder; refusing to follow it")
+    if target.is_symlink() or target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = context.locate_image(image.image_key)
+    if context.images == "link":
+        if path is None:
+            raise UsageError(f"{image.image_key} has no file of its own to link to; use --images copy or none")
+        os.symlink(path.resolve(), target)
+    elif path is None:
+        target.write_bytes(context.read_image(image.image_key))
+    else:
+        shutil.copyfile(path, target)

@@ -1,0 +1,119 @@
+"""Pickles of plain values, REFER's container: read without running code, written item by item.
+
+Values are dict, list, tuple, set, str, bytes, int, float, bool and None. Anything else in a pickle is a call of code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from pseudoris_cli.errors import UsageError
+
+_BATCH = 1000
+"""Items between MARK and APPENDS, as Python's own pickler groups them."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Refuses every global and persistent id, so that no name of the file is ever imported or called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is code and not a plain value")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it holds a persistent id")
+
+
+def load(path: Path) -> Any:
+    """The value of a pickle of plain values, text of Python 2 read as latin-1 (as REFER's users do).
+
+    Raises UsageError for a missing or torn file, and for one that holds anything but plain values.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise UsageError(f"{path} is damaged or hostile: it asks for more memory than there is") from error
+    except Exception as error:  # the unpickler raises nearly every class on hostile bytes
+        raise UsageError(f"{path} is not a pickle of plain values: {error}") from error
+
+
+class PickleList:
+    """A protocol-2 pickle of a list, streamed (FORMATS: Python 2 reads protocol 2 at most). Use as a context manager.
+
+    Items are built of dict, list, str, int and float. Ints beyond 32 bits are written so that Python 2 reads `int`, not
+    `long`; dict keys are written once and referred to afterwards, which keeps the file and the reader's memory small.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = path.open("wb")
+        self._file.write(pickle.PROTO + b"\x02" + pickle.EMPTY_LIST)
+        self._keys: dict[str, int] = {}
+        self._count = 0
+
+    def append(self, item: Any) -> None:
+        """Write one more item."""
+        if self._count % _BATCH == 0:
+            self._file.write(pickle.APPENDS + pickle.MARK if self._count else pickle.MARK)
+        buffer = BytesIO()
+        self._write(item, buffer)
+        self._file.write(buffer.getbuffer())
+        self._count += 1
+
+    def __enter__(self) -> PickleList:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._file.write((pickle.APPENDS if self._count else b"") + pickle.STOP)
+        self._file.close()
+
+    def _write(self, value: Any, out: BytesIO) -> None:
+        if type(value) is str:
+            _write_text(value, out)
+        elif type(value) is int:
+            out.write(
+                pickle.BININT + struct.pack("<i", value)
+                if -(1 << 31) <= value < 1 << 31
+                else pickle.INT + b"%d\n" % value
+            )
+        elif type(value) is float:
+            out.write(pickle.BINFLOAT + struct.pack(">d", value))
+        elif type(value) is list:
+            out.write(pickle.EMPTY_LIST + pickle.MARK)
+            for item in value:
+                self._write(item, out)
+            out.write(pickle.APPENDS)
+        elif type(value) is dict:
+            out.write(pickle.EMPTY_DICT + pickle.MARK)
+            for key, item in value.items():
+                self._write_key(key, out)
+                self._write(item, out)
+            out.write(pickle.SETITEMS)
+        else:
+            raise TypeError(f"{type(value).__name__} is not a plain value")
+
+    def _write_key(self, key: str, out: BytesIO) -> None:
+        place = self._keys.get(key)
+        if place is not None:
+            out.write(pickle.BINGET + bytes([place]))
+        elif len(self._keys) < 256:
+            _write_text(key, out)
+            self._keys[key] = place = len(self._keys)
+            out.write(pickle.BINPUT + bytes([place]))
+        else:
+            _write_text(key, out)
+
+
+def _write_text(text: str, out: BytesIO) -> None:
+    data = text.encode("utf-8")
+    out.write(pickle.BINUNICODE + struct.pack("<I", len(data)) + data)
