@@ -1,0 +1,1 @@
+"""Where a stage's worker runs: in this process, or as Ray actors."""

@@ -1,0 +1,30 @@
+"""What the runner asks of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pseudoris_cli.stopping import Stopper
+from pseudoris_cli.storage.breadcrumb import Breadcrumb
+from pseudoris_cli.work import PartResult, PartTask, StageSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A part that a worker is done with."""
+
+    task: PartTask
+    result: PartResult
+    seconds: float
+
+
+class Engine(Protocol):
+    """Runs tasks; the caller publishes what comes out, so that there is one writer."""
+
+    def run(
+        self, spec: StageSpec, tasks: Iterable[PartTask], breadcrumb: Breadcrumb, stopper: Stopper
+    ) -> Iterator[Finished]:
+        """Finished parts, in any order. When a stop is requested no further part is begun."""
+        ...

@@ -1,0 +1,37 @@
+"""From backend settings to a loaded backend, and to what identifies its weights in a version."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from pseudoris_cli.config import BackendSettings, Numerics
+from pseudoris_cli.models import weights
+
+_NO_RESULT = {"checkpoint"}
+"""A checkpoint counts by its digest, wherever its file lies."""
+
+
+def load(settings: BackendSettings, numerics: Numerics, device: str) -> Any:
+    """Build the backend on a device; imports torch. MissingDependency (exit 3) if a checkpoint or package is missing."""
+    return import_module(f"pseudoris_cli.models.{settings.backend}").load(settings, numerics, device)
+
+
+def identify(settings: BackendSettings) -> dict[str, str]:
+    """Name and digest of the weights that the settings stand for, without importing torch.
+
+    MissingDependency (exit 3) if the checkpoint is not here.
+    """
+    module = import_module(f"pseudoris_cli.models.{settings.backend}")
+    if hasattr(module, "version"):
+        return {"name": settings.backend, "digest": module.version(settings)}
+    name = getattr(settings, "checkpoint", None)
+    if name is None:
+        return {}
+    checkpoint = weights.resolve(name, getattr(settings, "model", ""))
+    return {"name": checkpoint.name, "digest": checkpoint.digest}
+
+
+def results_of(settings: BackendSettings) -> dict[str, Any]:
+    """The settings that change results, as JSON."""
+    return settings.model_dump(mode="json", exclude=_NO_RESULT | settings.NO_RESULT)

@@ -1,0 +1,86 @@
+"""What a source must offer, and what all sources share: ids and path safety."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.records import ImageRef
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+_COCO_STEM = re.compile(r"(?:COCO_.*_)?(\d{12})")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Size in bytes and modification time of an image, to notice a change without reading it."""
+
+    size: int
+    mtime_ns: int
+
+
+class Source(Protocol):
+    """An ordered collection of images. Listing never reads pixels."""
+
+    def describe(self) -> dict[str, Any]:
+        """What `source.json` remembers: `kind`, `root` and options, enough for `open_source`."""
+        ...
+
+    def images(self) -> Iterator[ImageRef]:
+        """Every image, always in the same order. UsageError when the source cannot be read."""
+        ...
+
+    def stamp(self, key: str) -> Stamp | None:
+        """Size and mtime now; None if the image is gone."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """The encoded image. OSError if it cannot be read."""
+        ...
+
+
+def image_id_of(key: str) -> int:
+    """The image id of a key whose source has none: COCO's from `COCO_*_<12 digits>` or `<12 digits>`, else a 52-bit hash.
+
+    52 bits, so that the id survives readers that hold numbers as doubles.
+    """
+    match = _COCO_STEM.fullmatch(PurePosixPath(key).stem)
+    if match:
+        return int(match[1])
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 12
+
+
+def safe_key(name: str, where: str) -> str:
+    """A name from foreign metadata as a key. UsageError if it is absolute or leaves its root."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not name or "\0" in name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+        raise UsageError(f"{where}: the image name {name!r} is empty, absolute or leaves its folder; refusing to follow it")
+    return path.as_posix()
+
+
+class FileReader:
+    """The half of a source that reads files below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str) -> Path:
+        """The file of a key."""
+        return self.root / key
+
+    def stamp(self, key: str) -> Stamp | None:
+        """Size and mtime of the file; None if it is gone."""
+        try:
+            status = self.path(key).stat()
+        except OSError:
+            return None
+        return Stamp(status.st_size, status.st_mtime_ns)
+
+    def read(self, key: str) -> bytes:
+        """The file's bytes."""
+        return self.path(key).read_bytes()

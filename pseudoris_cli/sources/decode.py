@@ -1,0 +1,64 @@
+"""Encoded bytes to upright RGB, the same way for every source, stage and backend."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
+
+
+class UndecodableImage(Exception):
+    """The bytes are not a usable image; the message is the reason that the manifest records."""
+
+
+def decode_rgb(data: bytes, max_pixels: int) -> np.ndarray:
+    """Decode to [H, W, 3] uint8 RGB, turned upright by the EXIF orientation.
+
+    Grey and palette images become RGB; transparency is laid on white; CMYK (also Adobe's inverted) is converted by Pillow;
+    16-bit and float greys are scaled to 8 bits; of an animation the first frame is taken. Raises UndecodableImage with a
+    reason for anything else, and for more than `max_pixels` pixels before decoding them.
+    """
+    if not data:
+        raise UndecodableImage("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # corrupt EXIF and the like; the pixels decide
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise UndecodableImage(f"{width}x{height} is more than max_pixels ({max_pixels})")
+                return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except UndecodableImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise UndecodableImage("not an image of a known format") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds for hostile bytes
+        raise UndecodableImage(f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.asarray(image)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return np.repeat(_to_8_bit(np.asarray(image))[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    """Grey of more than 8 bits: integers span 16 bits; floats span 0..1, 0..255 or 16 bits, whichever they fit."""
+    top = values.max(initial=0)
+    if np.issubdtype(values.dtype, np.integer) or top > 255:
+        scale = 1 / 257
+    else:
+        scale = 255.0 if top <= 1 else 1.0
+    return np.clip(np.nan_to_num(values.astype(np.float64)) * scale + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,65 @@
+"""A folder of images, read recursively."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.records import ImageRef
+from pseudoris_cli.sources.base import IMAGE_SUFFIXES, FileReader, image_id_of
+
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+class Folder(FileReader):
+    """Every file with an image's suffix below a folder, in the order of its path; hidden files and folders are left out.
+
+    Links to files are followed, links to folders are not (they may loop). A name that is not UTF-8 is written with \\xNN escapes.
+    """
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "folder", "root": str(self.root)}
+
+    def images(self) -> Iterator[ImageRef]:
+        if not self.root.is_dir():
+            raise UsageError(f"the image folder {self.root} does not exist (moved? point to it with --image-root)")
+        for path in _walk(os.fsencode(self.root)):
+            key = os.path.relpath(path, os.fsencode(self.root)).decode("utf-8", "backslashreplace")
+            yield ImageRef(key, image_id_of(key), key)
+
+    def path(self, key: str) -> Path:
+        plain = self.root / key
+        if "\\x" not in key or plain.exists():
+            return plain
+        raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), key.encode())
+        return self.root / os.fsdecode(raw)
+
+
+def _walk(folder: bytes) -> Iterator[bytes]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UsageError(f"cannot list {os.fsdecode(folder)}: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith(b"."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        elif os.fsdecode(os.path.splitext(entry.name)[1]).lower() in IMAGE_SUFFIXES and not _is_folder(entry):
+            yield entry.path
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that loops: listed, and recorded as gone when it is read
+        return False
+
+
+def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Folder:
+    """Open a folder; `image_root` relocates it."""
+    return Folder(image_root or root)

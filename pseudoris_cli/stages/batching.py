@@ -1,0 +1,87 @@
+"""Batches of images within a part: one bad image must not take the others with it, and too large a batch is halved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from pseudoris_cli.errors import EnvironmentStop, PseudorisError
+from pseudoris_cli.records import Failure
+from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult, UnreadImage
+
+log = logging.getLogger("pseudoris")
+Work = Callable[[list[LoadedImage]], Sequence[ImageResult]]
+T = TypeVar("T")
+
+
+def run_batches(part: PartInput, size: int, work: Work, columns: Sequence[str]) -> PartResult:
+    """Give the images that could be read to `work`, `size` at a time, and gather rows, answers and notes.
+
+    Batches are cut by position within the part, so they are the same after a resume.
+    """
+    rows: list[dict[str, Any]] = []
+    result = PartResult({}, {})
+    for batch in batched(part.images, size):
+        loaded = [image for image in batch if isinstance(image, LoadedImage)]
+        answers = dict(zip((i.ref.key for i in loaded), _attempt(loaded, work, result.notes), strict=True))
+        for image in batch:
+            answer = ImageResult(failure=image.failure) if isinstance(image, UnreadImage) else answers[image.ref.key]
+            rows.extend(answer.rows)
+            result.answers[image.ref.key] = (len(answer.rows), answer.failure)
+    result.columns = {name: [row[name] for row in rows] for name in columns}
+    return result
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _attempt(batch: list[LoadedImage], work: Work, notes: dict[str, Any]) -> list[ImageResult]:
+    """`work(batch)`; out of memory: in halves; any other error: one by one, the culprit recorded as failed."""
+    if not batch:
+        return []
+    try:
+        return list(work(batch))
+    except PseudorisError:
+        raise
+    except Exception as error:
+        if is_device_lost(error):
+            raise EnvironmentStop(f"the device stopped working: {_reason(error)}; committed parts are kept") from error
+        short_of_memory = is_out_of_memory(error)
+        if short_of_memory:
+            notes["out_of_memory"] = notes.get("out_of_memory", 0) + 1
+            release_memory()
+        if len(batch) == 1:
+            log.debug("%s failed", batch[0].ref.key, exc_info=error)
+            return [ImageResult(failure=Failure(_reason(error)))]
+    step = max(1, len(batch) // 2) if short_of_memory else 1
+    return [answer for half in batched(batch, step) for answer in _attempt(half, work, notes)]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host ran out of memory (known by name, so that torch need not be imported)."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the device will fail every further call."""
+    text = str(error)
+    return "CUDA error" in text or "device-side assert" in text or type(error).__name__ == "AcceleratorError"
+
+
+def release_memory() -> None:
+    """Hand cached device memory back before a retry."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

@@ -1,0 +1,73 @@
+"""Stage 2: candidate expressions for every mask by distinctive caption sampling (paper §3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pseudoris_cli.config import CaptionSettings, Numerics
+from pseudoris_cli.devices import DeviceRequest
+from pseudoris_cli.models import backends
+from pseudoris_cli.models.base import Captioner
+from pseudoris_cli.records import MaskedImage
+from pseudoris_cli.sources.base import Source
+from pseudoris_cli.stages.batching import run_batches
+from pseudoris_cli.stages.rows import caption_row, masks_by_image
+from pseudoris_cli.storage.schema import COLUMNS
+from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
+
+NAME = "captions"
+REVISION = 1
+
+
+def version_content(settings: CaptionSettings, numerics: Numerics) -> dict[str, Any]:
+    """What decides the results of this stage, beside its upstream."""
+    return {
+        "revision": REVISION,
+        "settings": backends.results_of(settings),
+        "numerics": numerics.model_dump(mode="json"),
+        "checkpoints": {NAME: backends.identify(settings)},
+    }
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The captions stage."""
+
+    settings: CaptionSettings
+    numerics: Numerics
+    device: DeviceRequest
+    source: Source
+    max_pixels: int
+    decode_threads: int
+    decode_ahead: int
+    name: str = NAME
+
+    def make_worker(self) -> CaptionWorker:
+        """Load the captioner."""
+        return CaptionWorker(self.settings, backends.load(self.settings, self.numerics, self.device.resolve()))
+
+
+class CaptionWorker:
+    """The captioner on the masks of the stage before."""
+
+    def __init__(self, settings: CaptionSettings, captioner: Captioner) -> None:
+        self.settings, self.captioner = settings, captioner
+
+    def run(self, part: PartInput) -> PartResult:
+        """Candidates of every mask of a part."""
+        masks = masks_by_image(part.columns["masks"])
+
+        def work(batch: list[LoadedImage]) -> list[ImageResult]:
+            images = [MaskedImage(image.ref.key, image.image_rgb, masks[image.ref.key]) for image in batch]
+            captions = self.captioner.caption(images)
+            return [
+                ImageResult([caption_row(image.ref, caption) for caption in found])
+                for image, found in zip(batch, captions, strict=True)
+            ]
+
+        halved = getattr(self.captioner, "halvings", 0)
+        result = run_batches(part, self.settings.image_batch, work, [c.name for c in COLUMNS[NAME]])
+        if (times := getattr(self.captioner, "halvings", 0) - halved) > 0:
+            result.notes["row_chunk_halved"] = times
+        return result

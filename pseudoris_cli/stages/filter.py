@@ -1,0 +1,71 @@
+"""Stage 3b: which candidates are kept. Pure selection over columns; no score is computed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pseudoris_cli.config import FilterSettings
+from pseudoris_cli.storage.schema import COLUMNS
+from pseudoris_cli.work import Columns, PartInput, PartResult
+
+NAME = "filter"
+REVISION = 1
+
+
+def version_content(settings: FilterSettings) -> dict[str, Any]:
+    """What decides the results of this stage, beside its upstream."""
+    return {"revision": REVISION, "settings": settings.model_dump(mode="json", exclude=set(settings.SCORES))}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The filter stage."""
+
+    settings: FilterSettings
+    source: None = None
+    max_pixels: int = 0
+    decode_threads: int = 1
+    decode_ahead: int = 1
+    name: str = NAME
+
+    def make_worker(self) -> FilterWorker:
+        """There is nothing to load."""
+        return FilterWorker(self.settings)
+
+
+class FilterWorker:
+    """Selection among the scored candidates of a part."""
+
+    def __init__(self, settings: FilterSettings) -> None:
+        self.settings = settings
+
+    def run(self, part: PartInput) -> PartResult:
+        """Every candidate of a part with its scores, the verdict and the reason."""
+        from pseudoris_cli import selection
+
+        columns = join(part.columns["captions"], part.columns["scores"])
+        chosen = selection.select(columns, self.settings)
+        columns = {c.name: (columns | chosen)[c.name] for c in COLUMNS[NAME]}
+        rows = Counter(columns["image_key"])
+        notes = {
+            "kept": int(sum(columns["kept"])),
+            "kept_masks": len({k for k in zip(columns["image_key"], columns["mask_id"], columns["kept"], strict=True) if k[2]}),
+        }
+        return PartResult(columns, {ref.key: (rows.get(ref.key, 0), None) for ref in part.task.images}, notes)
+
+
+def join(captions: Columns, scores: Columns) -> Columns:
+    """Captions with their scores. Both parts hold the same candidates in the same order, images that failed in between
+    excepted."""
+    wanted = list(zip(*(scores[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True))
+    keys = list(zip(*(captions[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True))
+    if keys != wanted:
+        present = set(wanted)
+        rows = [number for number, key in enumerate(keys) if key in present]
+        captions = {
+            name: values[rows] if hasattr(values, "dtype") else [values[row] for row in rows]
+            for name, values in captions.items()
+        }
+    return captions | scores

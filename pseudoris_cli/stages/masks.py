@@ -1,0 +1,92 @@
+"""Stage 1: pseudo-masks. SAM's automatic masks, of which a detector chooses those that are objects (paper §3.1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pseudoris_cli.config import MaskSettings, Numerics
+from pseudoris_cli.devices import DeviceRequest
+from pseudoris_cli.models import backends
+from pseudoris_cli.models.base import Proposer, Segmenter
+from pseudoris_cli.sources.base import Source
+from pseudoris_cli.stages.batching import run_batches
+from pseudoris_cli.stages.rows import mask_row
+from pseudoris_cli.storage.schema import COLUMNS
+from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
+
+NAME = "masks"
+REVISION = 1
+
+
+def version_content(settings: MaskSettings, numerics: Numerics) -> dict[str, Any]:
+    """What decides the results of this stage, beside its upstream."""
+    plain = settings.model_dump(mode="json", exclude={"sam", "proposals"})
+    return {
+        "revision": REVISION,
+        "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in ("sam", "proposals")},
+        "numerics": numerics.model_dump(mode="json"),
+        "checkpoints": {n: backends.identify(getattr(settings, n)) for n in ("sam", "proposals")},
+    }
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The masks stage."""
+
+    settings: MaskSettings
+    numerics: Numerics
+    device: DeviceRequest
+    source: Source
+    decode_threads: int
+    decode_ahead: int
+    name: str = NAME
+
+    @property
+    def max_pixels(self) -> int:
+        return self.settings.max_pixels
+
+    def make_worker(self) -> MaskWorker:
+        """Load SAM and the detector."""
+        device = self.device.resolve()
+        proposer = backends.load(self.settings.proposals, self.numerics, device)
+        final = getattr(proposer, "masks_are_final", False)
+        segmenter = None if final else backends.load(self.settings.sam, self.numerics, device)
+        return MaskWorker(self.settings, segmenter, proposer)
+
+
+class MaskWorker:
+    """SAM, the detector and the rules that join them."""
+
+    def __init__(self, settings: MaskSettings, segmenter: Segmenter | None, proposer: Proposer | None) -> None:
+        self.settings, self.segmenter, self.proposer = settings, segmenter, proposer
+
+    def run(self, part: PartInput) -> PartResult:
+        """Pseudo-masks of every image of a part; an image without any is empty."""
+        dropped: Counter[str] = Counter()
+        result = run_batches(
+            part, self.settings.image_batch, lambda batch: self._masks(batch, dropped), [c.name for c in COLUMNS[NAME]]
+        )
+        if dropped:
+            result.notes["dropped"] = dict(dropped)
+        return result
+
+    def _masks(self, batch: list[LoadedImage], dropped: Counter[str]) -> list[ImageResult]:
+        from pseudoris_cli import matching
+
+        images = [image.image_rgb for image in batch]
+        keys = [image.ref.key for image in batch]
+        segments = self.segmenter.segment(images) if self.segmenter else None
+        proposals = self.proposer.propose(images, keys) if self.proposer else None
+        results, counted = [], Counter[str]()
+        for number, image in enumerate(batch):
+            masks, counts = matching.choose(
+                segments[number] if segments is not None else None,
+                proposals[number] if proposals is not None else None,
+                self.settings,
+            )
+            counted.update(counts)
+            results.append(ImageResult([mask_row(image.ref, mask) for mask in masks]))
+        dropped.update(counted)  # only now: a batch that fails midway is run again
+        return results

@@ -1,0 +1,80 @@
+"""Between records and the columns of parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from pseudoris_cli.records import Caption, ImageRef, Mask, Rle
+from pseudoris_cli.work import Columns
+
+
+def mask_row(ref: ImageRef, mask: Mask) -> dict[str, Any]:
+    """A row of the masks artifact."""
+    return {
+        "image_key": ref.key,
+        "image_id": ref.image_id,
+        "file_name": ref.file_name,
+        "width": mask.rle.width,
+        "height": mask.rle.height,
+        "mask_id": mask.mask_id,
+        "rle_size": [mask.rle.height, mask.rle.width],
+        "rle_counts": mask.rle.counts,
+        "bbox": list(mask.bbox),
+        "area": mask.area,
+        "predicted_iou": mask.predicted_iou,
+        "stability_score": mask.stability_score,
+        "detector_score": mask.detector_score,
+        "match_iou": mask.match_iou,
+    }
+
+
+def caption_row(ref: ImageRef, caption: Caption) -> dict[str, Any]:
+    """A row of the captions artifact."""
+    return {
+        "image_key": ref.key,
+        "image_id": ref.image_id,
+        "mask_id": caption.mask_id,
+        "candidate_id": caption.candidate_id,
+        "caption": caption.caption,
+        "crop": caption.crop,
+        "sampler": caption.sampler,
+        "logprob": caption.logprob,
+        "tokens": caption.tokens,
+    }
+
+
+def masks_by_image(columns: Columns) -> dict[str, tuple[Mask, ...]]:
+    """The masks of each image of a part, in order of mask_id."""
+    found: dict[str, list[Mask]] = defaultdict(list)
+    names = ("image_key", "mask_id", "rle_size", "rle_counts", "bbox", "area", "predicted_iou", "stability_score")
+    optional = ("detector_score", "match_iou")
+    for row in zip(*(columns[name] for name in names + optional), strict=True):
+        key, mask_id, (height, width), counts, bbox, area, predicted_iou, stability, score, match_iou = row
+        found[key].append(
+            Mask(
+                int(mask_id),
+                Rle(height, width, counts),
+                (bbox[0], bbox[1], bbox[2], bbox[3]),
+                int(area),
+                float(predicted_iou),
+                float(stability),
+                _present(score),
+                _present(match_iou),
+            )
+        )
+    return {key: tuple(sorted(masks, key=lambda mask: mask.mask_id)) for key, masks in found.items()}
+
+
+def candidates_by_image(columns: Columns) -> dict[str, list[tuple[int, int, str]]]:
+    """(mask_id, candidate_id, caption) of each image of a captions part."""
+    found: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for key, mask_id, candidate_id, caption in zip(
+        columns["image_key"], columns["mask_id"], columns["candidate_id"], columns["caption"], strict=True
+    ):
+        found[key].append((int(mask_id), int(candidate_id), caption))
+    return dict(found)
+
+
+def _present(value: float) -> float | None:
+    return None if value != value else float(value)  # NaN stands for null

@@ -1,0 +1,76 @@
+"""Stage 3a: correctness, uniqueness and distinctiveness of every candidate (paper §3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pseudoris_cli.config import FilterSettings, Numerics
+from pseudoris_cli.devices import DeviceRequest
+from pseudoris_cli.models import backends
+from pseudoris_cli.models.base import NounFinder, Scorer
+from pseudoris_cli.records import MaskedImage
+from pseudoris_cli.sources.base import Source
+from pseudoris_cli.stages.batching import run_batches
+from pseudoris_cli.stages.rows import candidates_by_image, masks_by_image
+from pseudoris_cli.storage.schema import COLUMNS
+from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
+
+NAME = "scores"
+REVISION = 1
+
+
+def version_content(settings: FilterSettings, numerics: Numerics) -> dict[str, Any]:
+    """What decides the results of this stage, beside its upstream."""
+    plain = settings.model_dump(mode="json", include=set(settings.SCORES) - {"scorer", "nouns"})
+    return {
+        "revision": REVISION,
+        "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in ("scorer", "nouns")},
+        "numerics": numerics.model_dump(mode="json"),
+        "checkpoints": {n: backends.identify(getattr(settings, n)) for n in ("scorer", "nouns")},
+    }
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The scores stage."""
+
+    settings: FilterSettings
+    numerics: Numerics
+    device: DeviceRequest
+    source: Source
+    max_pixels: int
+    decode_threads: int
+    decode_ahead: int
+    name: str = NAME
+
+    def make_worker(self) -> ScoreWorker:
+        """Load the scorer and the parser."""
+        device = self.device.resolve()
+        nouns = backends.load(self.settings.nouns, self.numerics, device)
+        return ScoreWorker(self.settings, backends.load(self.settings.scorer, self.numerics, device), nouns)
+
+
+class ScoreWorker:
+    """The scorer on the candidates of the stage before."""
+
+    def __init__(self, settings: FilterSettings, scorer: Scorer, nouns: NounFinder) -> None:
+        self.settings, self.scorer, self.nouns = settings, scorer, nouns
+
+    def run(self, part: PartInput) -> PartResult:
+        """Scores of every candidate of a part."""
+        from pseudoris_cli import scoring
+
+        masks = masks_by_image(part.columns["masks"])
+        candidates = candidates_by_image(part.columns["captions"])
+
+        def work(batch: list[LoadedImage]) -> list[ImageResult]:
+            images = [MaskedImage(image.ref.key, image.image_rgb, masks[image.ref.key]) for image in batch]
+            texts = [candidates[image.ref.key] for image in batch]
+            scored = scoring.score_images(images, texts, self.scorer, self.nouns, self.settings)
+            return [
+                ImageResult([{"image_key": image.ref.key, **row} for row in rows])
+                for image, rows in zip(batch, scored, strict=True)
+            ]
+
+        return run_batches(part, self.settings.image_batch, work, [c.name for c in COLUMNS[NAME]])

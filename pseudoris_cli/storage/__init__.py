@@ -1,0 +1,1 @@
+"""What is kept on disk: the plan, parts, manifests, versions and locks. It knows bytes and tables, not images or networks."""

@@ -1,0 +1,86 @@
+"""Which parts and images were at work when a process died, so that what kills it is found instead of tried for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+SUSPECT_AFTER = 2
+SINGLY_AFTER = 4
+
+
+class Breadcrumb:
+    """`running-<writer>.json` of a version; it exists only while its writer runs, or after it died.
+
+    A part that was at work when the process died `SUSPECT_AFTER` times is first tried image by image, each one named here;
+    the image that kills again is given up. A part that dies although every image alone lives is then run singly.
+    """
+
+    def __init__(self, folder: Path, writer: str) -> None:
+        self.path = folder / f"running-{writer}.json"
+        state = self._read()
+        self.deaths: dict[int, int] = {int(part): int(n) for part, n in state.get("deaths", {}).items()}
+        self.killers: dict[str, int] = dict(state.get("killers", {}))
+        for part in state.get("working", []):
+            self.deaths[int(part)] = self.deaths.get(int(part), 0) + 1
+        if state.get("image"):
+            self.killers[state["image"]] = int(state["image_part"])
+        self.working: list[int] = []
+        self.image: tuple[str, int] | None = None
+
+    def begin(self, part: int) -> None:
+        """A part is being read or worked on."""
+        if part not in self.working:
+            self.working.append(part)
+            self._write()
+
+    def trying(self, key: str | None, part: int) -> None:
+        """A single image is being tried; None when it lived."""
+        self.image = (key, part) if key else None
+        self._write()
+
+    def finish(self, part: int) -> None:
+        """A part's work is done."""
+        if part in self.working:
+            self.working.remove(part)
+        self.deaths.pop(part, None)
+        self.killers = {key: of for key, of in self.killers.items() if of != part}
+        self._write()
+
+    def close(self) -> None:
+        """An orderly end: nothing was at work."""
+        self.working, self.image = [], None
+        if self.deaths or self.killers:
+            self._write()
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def killers_of(self, part: int) -> dict[str, str]:
+        """The images of a part that are given up, with the reason."""
+        return {key: "killed the process when it was tried alone" for key, of in self.killers.items() if of == part}
+
+    def is_suspect(self, part: int) -> bool:
+        """Whether the part must be tried image by image first."""
+        return self.deaths.get(part, 0) >= SUSPECT_AFTER
+
+    def is_deadly(self, part: int) -> bool:
+        """Whether the part must be run singly."""
+        return self.deaths.get(part, 0) >= SINGLY_AFTER
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def _write(self) -> None:
+        """No fsync: it must outlive the process, not the machine."""
+        state: dict[str, Any] = {"deaths": self.deaths, "killers": self.killers, "working": self.working}
+        if self.image:
+            state["image"], state["image_part"] = self.image
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(temporary, self.path)

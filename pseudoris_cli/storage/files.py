@@ -1,0 +1,146 @@
+"""The durable steps that everything on disk is made of. One function per step, so that a test can kill the process around each.
+
+The protocol for a part is write_temporary, sync_file, publish, sync_folder, then append_line and sync_line for its manifest
+(DESIGN.md §2): a crash between any two leaves either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def write_temporary(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Create `path` and let `write` fill it; nothing is left behind if that fails."""
+    try:
+        with path.open("wb") as file:
+            write(file)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def sync_file(path: Path) -> None:
+    """Force the file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, atomically."""
+    os.replace(temporary, target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the folder's entries to the disk, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_line(file: BinaryIO, record: dict[str, Any]) -> int:
+    """Append one JSON line; returns its offset."""
+    offset = file.seek(0, os.SEEK_END)
+    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    try:
+        file.write(line.encode("utf-8"))
+        file.flush()
+    except OSError:
+        file.truncate(offset)
+        raise
+    return offset
+
+
+def sync_line(file: BinaryIO) -> None:
+    """Force an appended line to the disk."""
+    os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file so that it is always whole: temporary, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_temporary(temporary, lambda file: _write(file, data))
+    try:
+        sync_file(temporary)
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """`replace_file` with indented JSON."""
+    replace_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def cut_torn_line(path: Path) -> bool:
+    """Remove an unfinished or unreadable last line (the writer died in it); True if there was one."""
+    if not path.exists():
+        return False
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = _last_line_start(file, size)
+        file.seek(start)
+        last = file.read()
+        if not last or (last.endswith(b"\n") and _parse(last) is not None):
+            return False
+        file.truncate(start)
+        os.fsync(file.fileno())
+    return True
+
+
+def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """(offset, length, record) of every whole line from byte `start` on. A torn last line is skipped; a torn line elsewhere raises ValueError."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        offset = file.seek(start)
+        for line in file:
+            record = _parse(line) if line.endswith(b"\n") else None
+            if record is None:
+                if file.read(1):
+                    raise ValueError(f"{path} is damaged at byte {offset}")
+                return
+            yield offset, len(line), record
+            offset += len(line)
+
+
+def read_line(path: Path, offset: int, length: int) -> dict[str, Any]:
+    """One line again, by its place."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return json.loads(file.read(length))
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _last_line_start(file: BinaryIO, size: int, block: int = 1 << 16) -> int:
+    """Offset at which the last line begins (a final newline belongs to it)."""
+    end = max(size - 1, 0)
+    while end > 0:
+        start = max(0, end - block)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

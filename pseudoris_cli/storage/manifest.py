@@ -1,0 +1,186 @@
+"""The manifest: what is done. One appended line per committed part; a part file without a line does not exist."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.records import ImageStatus
+from pseudoris_cli.storage import files, parts
+from pseudoris_cli.storage.locks import exclusive
+from pseudoris_cli.storage.parts import PartFile
+
+STATUSES: tuple[ImageStatus, ...] = ("done", "empty", "failed", "gone")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutcome:
+    """What became of one image. size, mtime_ns and sha256 are those of the bytes that were read; absent where none were."""
+
+    key: str
+    status: ImageStatus
+    rows: int = 0
+    error: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    sha256: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Compact form for the manifest: only what is known."""
+        return {name: value for name, value in asdict(self).items() if value is not None and (name != "rows" or value)}
+
+
+@dataclass(frozen=True, slots=True)
+class PartEntry:
+    """One line of a manifest, without its images (they are read when needed)."""
+
+    part: int
+    generation: int
+    file: PartFile
+    upstream: str | None
+    counts: dict[str, int]
+    notes: dict[str, Any]
+    seconds: float
+    committed: float
+    place: tuple[Path, int, int] = field(repr=False)
+
+    @property
+    def images(self) -> list[ImageOutcome]:
+        """What became of each image of the part."""
+        path, offset, length = self.place
+        return [ImageOutcome(**row) for row in files.read_line(path, offset, length)["images"]]
+
+
+def writer_name(shard: tuple[int, int] | None) -> str:
+    """The name of a run's manifest: `main`, or one per shard."""
+    return "main" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
+
+
+class Manifest:
+    """The union of all manifests of one version: for each part its newest generation.
+
+    Equal generations written by two overlapping runs hold equal rows; the first in order of writer name is taken, so that
+    every reader takes the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.entries: dict[int, PartEntry] = {}
+        self._read_to: dict[Path, int] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other writers have appended since."""
+        for path in sorted(self.folder.glob("manifest-*.jsonl")):
+            for offset, length, record in files.read_lines(path, self._read_to.get(path, 0)):
+                self.admit(_entry(record, (path, offset, length)))
+                self._read_to[path] = offset + length
+
+    def admit(self, entry: PartEntry) -> None:
+        """Take an entry into account."""
+        known = self.entries.get(entry.part)
+        if known is None or (-entry.generation, entry.file.name) < (-known.generation, known.file.name):
+            self.entries[entry.part] = entry
+
+    def path_of(self, entry: PartEntry) -> Path:
+        """The part file of an entry."""
+        return self.folder / entry.file.name
+
+    def is_whole(self, entry: PartEntry, digest: bool = False) -> bool:
+        """Whether the part file is there with the listed size (and digest)."""
+        path = self.path_of(entry)
+        try:
+            if path.stat().st_size != entry.file.bytes:
+                return False
+            return not digest or parts.digest_of(path) == entry.file.sha256
+        except OSError:
+            return False
+
+    def counts(self) -> dict[str, int]:
+        """Images by status, over all parts."""
+        total = dict.fromkeys(STATUSES, 0)
+        for entry in self.entries.values():
+            for status, count in entry.counts.items():
+                total[status] += count
+        return total
+
+    def failures(self) -> Iterator[ImageOutcome]:
+        """Every failed or vanished image, in plan order."""
+        for _, entry in sorted(self.entries.items()):
+            if entry.counts.get("failed") or entry.counts.get("gone"):
+                yield from (image for image in entry.images if image.status in ("failed", "gone"))
+
+
+class ManifestWriter:
+    """The only writer of one manifest. Use as a context manager: it holds the lock, mends what a crash left, and commits parts."""
+
+    def __init__(self, folder: Path, stage: str, writer: str, header: dict[str, Any]) -> None:
+        self.folder, self.stage, self.writer, self.header = folder, stage, writer, header
+        self.path = folder / f"manifest-{writer}.jsonl"
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ManifestWriter:
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(self.folder / f"manifest-{self.writer}.lock", f"{self.stage}, {self.writer}"))
+            self.cut = files.cut_torn_line(self.path)
+            self.manifest = Manifest(self.folder)
+            listed = {entry.file.name for entry in self.manifest.entries.values()}
+            self.removed = parts.remove_strays(self.folder, self.writer, listed)
+            self._file = stack.enter_context(self.path.open("ab"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def commit(
+        self,
+        part: int,
+        columns: dict[str, Any],
+        images: Sequence[ImageOutcome],
+        upstream: str | None,
+        notes: dict[str, Any],
+        seconds: float,
+    ) -> PartEntry:
+        """Publish a part and list it. A redo gets the next generation; the file it supersedes is then deleted."""
+        old = self.manifest.entries.get(part)
+        generation = old.generation + 1 if old else 0
+        name = parts.part_name(part, generation, self.writer)
+        file = parts.write_part(self.folder, name, self.stage, columns, self.header)
+        counts = {status: n for status in STATUSES if (n := sum(image.status == status for image in images))}
+        record = {
+            "part": part,
+            "generation": generation,
+            "file": asdict(file),
+            "upstream": upstream,
+            "counts": counts,
+            "notes": notes,
+            "seconds": round(seconds, 3),
+            "committed": round(time.time(), 3),
+            "images": [image.record() for image in images],
+        }
+        offset = files.append_line(self._file, record)
+        files.sync_line(self._file)
+        entry = _entry(record, (self.path, offset, self._file.tell() - offset))
+        self.manifest.admit(entry)
+        if old and parts.writer_of(old.file.name) == self.writer:
+            self.manifest.path_of(old).unlink(missing_ok=True)
+        return entry
+
+
+def _entry(record: dict[str, Any], place: tuple[Path, int, int]) -> PartEntry:
+    return PartEntry(
+        part=record["part"],
+        generation=record["generation"],
+        file=PartFile(**record["file"]),
+        upstream=record["upstream"],
+        counts=record["counts"],
+        notes=record["notes"],
+        seconds=record["seconds"],
+        committed=record["committed"],
+        place=place,
+    )

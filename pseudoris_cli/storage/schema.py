@@ -1,0 +1,126 @@
+"""Columns of every artifact and their version. docs/artifacts.md is generated from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_MASK = ("mask_id", pa.int32(), "0..n-1 within the image, best first")
+_KEY = ("image_key", pa.string(), "POSIX path within the source; the key of every join")
+_CANDIDATE = ("candidate_id", pa.int32(), "0..n-1 within the mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, Arrow type, meaning, and whether it may be null."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    nullable: bool = False
+
+
+def _columns(*rows: tuple[Any, ...]) -> tuple[Column, ...]:
+    return tuple(Column(*row) for row in rows)
+
+
+_CAPTION = _columns(
+    _KEY,
+    ("image_id", pa.int64(), "as in masks"),
+    _MASK,
+    _CANDIDATE,
+    ("caption", pa.string(), "the candidate expression"),
+    ("crop", pa.string(), "masked, crop_1.0, crop_1.1 or crop_1.2"),
+    ("sampler", pa.string(), "beam, top_k=5 .. top_p=0.8"),
+    ("logprob", pa.float32(), "sum of log-softmax of the own logits before any rule, end token included"),
+    ("tokens", pa.int32(), "generated tokens, end token included"),
+)
+_SCORE = _columns(
+    ("noun", pa.string(), "head noun of the caption"),
+    ("correctness", pa.float32(), "cosine of the masked crop and the noun prompt", True),
+    ("uniqueness", pa.float32(), "similarity over the largest of the other masks; null with one mask", True),
+    ("doc", pa.float32(), "distinctiveness of caption; null with one mask", True),
+    ("flags", pa.string(), "what was clamped or undefined, comma separated"),
+)
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "masks": _columns(
+        _KEY,
+        ("image_id", pa.int64(), "the source's id, else from the COCO file name, else a 52-bit hash of the key"),
+        ("file_name", pa.string(), "name of the image as exports write it"),
+        ("width", pa.int32(), "pixels, EXIF-upright"),
+        ("height", pa.int32(), "pixels, EXIF-upright"),
+        _MASK,
+        ("rle_size", pa.list_(pa.int32()), "[height, width]"),
+        ("rle_counts", pa.string(), "COCO compressed run lengths"),
+        ("bbox", pa.list_(pa.float32()), "[x, y, width, height], width = xmax - xmin + 1"),
+        ("area", pa.int64(), "pixels"),
+        ("predicted_iou", pa.float32(), "SAM's own estimate"),
+        ("stability_score", pa.float32(), "SAM's stability"),
+        ("detector_score", pa.float32(), "score of the detection; null without detector", True),
+        ("match_iou", pa.float32(), "IoU of the detection and its SAM mask; null without detector", True),
+    ),
+    "captions": _CAPTION,
+    "scores": (*_columns(_KEY, _MASK, _CANDIDATE), *_SCORE),
+    "filter": (
+        *_CAPTION,
+        *_SCORE,
+        *_columns(
+            ("duplicates", pa.int32(), "how many candidates of the mask have this text"),
+            ("kept", pa.bool_(), "the selection's verdict"),
+            ("reason", pa.string(), "why not kept; empty when kept"),
+        ),
+    ),
+    "export": _columns(
+        ("ref_id", pa.int64(), "one per mask with a kept expression, in plan order"),
+        ("ann_id", pa.int64(), "annotation of the ref"),
+        ("sent_id", pa.int64(), "one per kept expression"),
+        ("split", pa.string(), "train, val, ..."),
+        _KEY,
+        _MASK,
+        _CANDIDATE,
+        ("caption", pa.string(), "the kept expression"),
+    ),
+}
+"""Stage name to its columns, in order."""
+
+
+def arrow_schema(stage: str) -> pa.Schema:
+    """The Arrow schema of a stage's parts."""
+    return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in COLUMNS[stage]])
+
+
+def to_table(stage: str, columns: dict[str, Any]) -> pa.Table:
+    """Columns (lists or numpy arrays of one length) as a table. NaN in a nullable float column becomes null.
+
+    Raises ValueError for a missing or unknown column or a null where none may be.
+    """
+    expected = [c.name for c in COLUMNS[stage]]
+    if sorted(columns) != sorted(expected):
+        raise ValueError(f"{stage}: columns {sorted(columns)} are not {sorted(expected)}")
+    arrays = []
+    for column in COLUMNS[stage]:
+        values = columns[column.name]
+        if column.nullable and not isinstance(values, np.ndarray):
+            values = np.array([np.nan if v is None else v for v in values], np.float32)
+        array = pa.array(values, column.type, from_pandas=column.nullable)
+        if array.null_count and not column.nullable:
+            raise ValueError(f"{stage}: column {column.name} may not be null")
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(stage))
+
+
+def from_table(table: pa.Table) -> dict[str, Any]:
+    """Columns of a table: numpy arrays for numbers (null as NaN), lists for text and nested values."""
+    columns: dict[str, Any] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_nested(column.type) or pa.types.is_string(column.type):
+            columns[name] = column.to_pylist()
+        else:
+            columns[name] = column.to_numpy(zero_copy_only=False)
+    return columns

@@ -1,0 +1,114 @@
+"""What a stage worker gets and gives back: the values between the runner and the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pseudoris_cli.records import Failure, ImageRef
+from pseudoris_cli.sources.base import Source, Stamp
+
+Columns = dict[str, Any]
+Origin = tuple[Stamp | None, str | None]
+"""Stamp and sha256 of the bytes that were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """One part to do: its images, which of them need pixels, and the upstream part files to read."""
+
+    part: int
+    images: tuple[ImageRef, ...]
+    wanted: frozenset[str]
+    upstream: dict[str, Path]
+    upstream_digest: str | None
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Images that are not to be worked on, with the reason (they killed the process)."""
+    start: dict[str, int] = field(default_factory=dict)
+    """Running totals of the parts before, for a stage that numbers its rows."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why the stage before has no rows for an image, where that was a failure."""
+
+    @property
+    def to_load(self) -> list[ImageRef]:
+        """The images whose pixels are read, in order."""
+        return [ref for ref in self.images if ref.key in self.wanted and ref.key not in self.skipped]
+
+    def only(self, ref: ImageRef) -> PartTask:
+        """The same task for a single image."""
+        return replace(self, wanted=frozenset({ref.key}))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image that was read and decoded: upright RGB, and what it was read from."""
+
+    ref: ImageRef
+    image_rgb: np.ndarray
+    stamp: Stamp
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadImage:
+    """An image that could not be read or decoded."""
+
+    ref: ImageRef
+    failure: Failure
+    stamp: Stamp | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartInput:
+    """A part on its way to the worker: pixels come lazily, so that memory does not grow with the part."""
+
+    task: PartTask
+    images: Iterator[LoadedImage | UnreadImage]
+    columns: dict[str, Columns]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """The worker's answer for one image: rows (none: an explicit empty), or a failure."""
+
+    rows: Sequence[dict[str, Any]] = ()
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class PartResult:
+    """The worker's answer for a part: all rows as columns, an answer per image, and notes for the manifest."""
+
+    columns: Columns
+    answers: dict[str, tuple[int, Failure | None]]
+    notes: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    """What each image was read from; filled in by the engine."""
+
+
+class Worker(Protocol):
+    """A stage at work, with its networks loaded."""
+
+    def run(self, part: PartInput) -> PartResult:
+        """Do a part. An image that fails is a Failure; only what stops the whole run raises."""
+        ...
+
+
+class StageSpec(Protocol):
+    """A stage as the runner sees it; picklable, so that a worker can be made in another process."""
+
+    name: str
+    source: Source | None
+    """Where pixels come from; None for a stage that needs none."""
+    max_pixels: int
+    decode_threads: int
+    decode_ahead: int
+
+    def make_worker(self) -> Worker:
+        """Load the networks; called once per process."""
+        ...
