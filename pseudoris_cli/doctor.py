@@ -1,0 +1,226 @@
+"""Is this machine fit to run? Each question is a check with its answer and, where it is not good, the next step."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from pseudoris_cli.config import Settings
+from pseudoris_cli.devices import DeviceRequest
+from pseudoris_cli.errors import PseudorisError
+from pseudoris_cli.models import weights
+from pseudoris_cli.storage.locks import exclusive
+
+Status = Literal["ok", "warn", "fail"]
+
+_LITTLE_ROOM = 5e9
+_FEW_FILES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One answer. `fail` means that a run with these settings cannot work; `next_step` is a command or an action."""
+
+    name: str
+    status: Status
+    detail: str
+    next_step: str = ""
+
+
+def examine(settings: Settings, work: Path, request: DeviceRequest | None = None) -> list[Check]:
+    """All checks for a run with `settings` in `work` on the requested device. Creates nothing that stays."""
+    questions: list[Callable[[], Iterator[Check]]] = [
+        _check_python,
+        _check_torch,
+        lambda: _check_device(settings, request or DeviceRequest()),
+        lambda: _check_checkpoints(settings),
+        lambda: _check_pipeline(settings),
+        lambda: _check_packages(settings),
+        lambda: _check_work(work),
+        _check_limits,
+    ]
+    return [check for question in questions for check in question()]
+
+
+def _check_python() -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+
+
+def _check_torch() -> Iterator[Check]:
+    """torchvision carries compiled operators for one version of torch; a mismatch shows only when they are called."""
+    try:
+        import torch
+        import torchvision
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Check("torch", "fail", f"cannot be imported: {error}", _MATCHING)
+        return
+    detail = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    try:
+        torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except (AttributeError, RuntimeError) as error:
+        yield Check("torch", "fail", f"{detail} do not fit together: {str(error).splitlines()[0]}", _MATCHING)
+    else:
+        yield Check("torch", "ok", detail)
+
+
+_MATCHING = "install torch and torchvision together, from the same index, so that their versions match"
+
+
+def _check_device(settings: Settings, request: DeviceRequest) -> Iterator[Check]:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        yield Check(f"cuda:{index}", "ok", f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+    if torch.backends.mps.is_available():
+        yield Check("mps", "ok", "Apple GPU")
+    try:
+        device = request.resolve()
+    except PseudorisError as error:
+        yield Check("device", "fail", str(error), "choose a device that is listed, or --device cpu")
+        return
+    if device == "cpu":
+        detail = f"cpu ({torch.get_num_threads()} threads)"
+        yield Check("device", "warn", detail, "a GPU is far faster; the demo and small trials run well without")
+    else:
+        yield Check("device", "ok", device)
+    yield _check_numerics(settings, device)
+
+
+def _check_numerics(settings: Settings, device: str) -> Check:
+    import torch
+
+    numerics = settings.numerics
+    detail = (
+        f"{numerics.precision}, TF32 {'on' if numerics.tf32 else 'off'}, compile {'on' if numerics.compile else 'off'}"
+    )
+    if numerics.precision == "bf16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
+        return Check("numerics", "warn", f"{detail}; {device} only emulates bf16", "--set numerics.precision=fp16")
+    if numerics.precision != "fp32" and device == "cpu":
+        return Check("numerics", "warn", f"{detail}; slow on a CPU", "--set numerics.precision=fp32")
+    return Check("numerics", "ok", detail)
+
+
+def _check_checkpoints(settings: Settings) -> Iterator[Check]:
+    """Whether each checkpoint that the settings name is here; no digest is computed (`weights verify` does that)."""
+    for name, section in _sections(settings):
+        value = getattr(section, "checkpoint", None)
+        if not isinstance(value, str):
+            continue
+        title, model = f"{name}.checkpoint", getattr(section, "model", "")
+        try:
+            found = weights.find(value, model)
+        except PseudorisError as error:
+            problem, *steps = str(error).splitlines()
+            yield Check(title, "fail", problem, steps[0] if steps else "")
+            continue
+        if found.path is None:
+            yield Check(title, "warn", f"{value}: random weights", "for real results name a checkpoint")
+        else:
+            yield Check(title, "ok", f"{value}: {found.path}")
+
+
+def _check_pipeline(settings: Settings) -> Iterator[Check]:
+    for name, section in _sections(settings):
+        value = getattr(section, "pipeline", None)
+        if not isinstance(value, str):
+            continue
+        title = f"{name}.pipeline"
+        if value == "blank":
+            yield Check(
+                title,
+                "warn",
+                "blank: no parser, the noun of a caption is the caption",
+                "for real results name a pipeline",
+            )
+        elif value == "demo" or Path(value).is_dir() or weights.pipeline_folder(value):
+            yield Check(title, "ok", str(weights.pipeline_folder(value) or value))
+        elif value.isidentifier() and importlib.util.find_spec(value):
+            yield Check(title, "ok", f"{value} {_version(value)}, installed")
+        else:
+            known = value in weights.registry()
+            step = f"pseudoris weights fetch {value}" if known else f"python -m spacy download {value}"
+            yield Check(title, "fail", f"the spaCy pipeline {value!r} is not on this machine", f"get it with:  {step}")
+
+
+def _sections(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel]]:
+    """Every group of settings with its dotted name."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield f"{prefix}{name}", value
+            yield from _sections(value, f"{prefix}{name}.")
+
+
+def _check_packages(settings: Settings) -> Iterator[Check]:
+    if importlib.util.find_spec("ray"):
+        yield Check("ray", "ok", f"{_version('ray')}: several GPUs or machines can be used")
+    else:
+        yield Check(
+            "ray", "warn", "not installed: one process only", "for --gpu 0,1 or --workers: pip install 'pseudoris[ray]'"
+        )
+    wanted = any(getattr(section, "backend", "") == "detectron2" for _, section in _sections(settings))
+    if importlib.util.find_spec("detectron2"):
+        yield Check("detectron2", "ok", _version("detectron2"))
+    elif wanted:
+        step = "use masks.proposals.backend=cascade_rcnn, or build it as third_party/README.md says"
+        yield Check("detectron2", "fail", "not installed, but masks.proposals.backend asks for it", step)
+    else:
+        yield Check("detectron2", "ok", "not installed, not needed")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(version unknown)"
+
+
+def _check_work(work: Path) -> Iterator[Check]:
+    """Room, permission and file locks, tried in the work directory or, before it exists, in the folder to hold it."""
+    folder = work.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        free = shutil.disk_usage(folder).free
+        if free < _LITTLE_ROOM:
+            yield Check("disk", "warn", f"{free / 1e9:.1f} GB free in {folder}", "make room, or choose another --work")
+        else:
+            yield Check("disk", "ok", f"{free / 1e9:.1f} GB free in {folder}")
+        with (
+            tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as trial,
+            exclusive(Path(trial) / "lock", "doctor"),
+        ):
+            pass
+    except PseudorisError as error:
+        yield Check("locks", "fail", str(error), "choose a --work directory on a file system with flock")
+    except OSError as error:
+        yield Check("locks", "fail", f"cannot write in {folder}: {error.strerror}", "choose another --work directory")
+    else:
+        yield Check("locks", "ok", f"flock works in {folder}")
+
+
+def _check_limits() -> Iterator[Check]:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _FEW_FILES:
+        yield Check("open files", "warn", f"at most {soft}", f"ulimit -n {min(4096, hard) if hard > 0 else 4096}")
+    else:
+        yield Check("open files", "ok", f"at most {soft}" if soft >= 0 else "no limit")
+    yield Check(
+        "cpu", "ok", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    )

@@ -1,0 +1,107 @@
+"""From a checkpoint file to tensors, without running code from the file. Importing this does not import torch."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudoris_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+_REFUSED = re.compile(r"GLOBAL (\S+)")
+_FETCH_AGAIN = "fetch it again (pseudoris weights fetch NAME)"
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Read a safetensors file, or a torch file that holds tensors, containers, numbers and numpy arrays only.
+
+    Returns whatever mapping the file holds, on the CPU (callers unwrap `model` or `state_dict`; fvcore's files may hold
+    numpy arrays). Tensors of a zip archive stay on the disk until they are used: an optimizer's state costs no memory.
+    Raises UsageError saying what the file is instead, or what in it is refused.
+    """
+    _refuse_what_is_no_checkpoint(path)
+    if is_torchscript(path):
+        raise UsageError(
+            f"{path} is a TorchScript archive, which can run code; it is opened only where its publisher's sha256 is "
+            "known (clip_rn50). Save its state_dict() with safetensors or torch.save and give that file"
+        )
+    data = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds a {type(data).__name__}, not a mapping of names to tensors")
+    return data
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is an archive that holds code beside tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def torch_generator(seed: int) -> torch.Generator:
+    """A CPU generator, so that random weights do not depend on the device."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def _refuse_what_is_no_checkpoint(path: Path) -> None:
+    """UsageError for what a failed download leaves behind, in plainer words than an unpickler would find."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise UsageError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    if not head:
+        raise UsageError(f"{path} is empty; {_FETCH_AGAIN}")
+    if head.lstrip().startswith(b"<"):
+        raise UsageError(f"{path} is a web page, not a checkpoint; {_FETCH_AGAIN}")
+    if head.startswith(b"version https://git-lfs"):
+        raise UsageError(
+            f"{path} is a Git LFS pointer, not the checkpoint itself; run `git lfs pull` there or {_FETCH_AGAIN}"
+        )
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise UsageError(f"{path} is cut short; {_FETCH_AGAIN}")
+
+
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UsageError(f"{path} is damaged or not a safetensors file ({error}); {_FETCH_AGAIN}") from error
+
+
+def _load_torch(path: Path) -> Any:
+    import torch
+
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            # weights_only: an unpickler that knows tensors and containers, and calls nothing else
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except MemoryError:
+        raise
+    except Exception as error:  # the unpickler raises whatever a damaged or hostile file leads it to
+        refused = _REFUSED.search(str(error))
+        reason = f"it asks for {refused[1]}" if refused else "it is damaged or something else"
+        raise UsageError(
+            f"{path} is not a plain checkpoint (tensors, containers and numbers only): {reason}; {_FETCH_AGAIN}, "
+            "or save its tensors with safetensors and give that file"
+        ) from error
+
+
+def _numpy_globals() -> list[Any]:
+    """What numpy arrays and scalars of plain types need, under the module names of numpy 1 and numpy 2."""
+    import numpy as np
+
+    builders = {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    named = [(builder, f"{module}.{name}") for name, builder in builders.items() for module in modules]
+    return [*named, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
