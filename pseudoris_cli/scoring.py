@@ -1,0 +1,171 @@
+"""Distinctiveness of caption (paper §3.3): from crops and captions to correctness, uniqueness and DoC.
+
+For mask i, caption t, its noun prompt P(t), and unit vectors a_k of the masked and b_k of the 1.2 crop of mask k:
+
+    correctness = <a_i, P(t)>      uniqueness = <b_i, t> / max_{k≠i} <b_k, t>
+    doc = <a_i, P(t)> <b_i, t> / max_{k≠i} (<a_k, P(t)> <b_k, t>)
+
+The release encodes all crops again for every mask; here each crop and each distinct text is encoded once, and every
+score of an image comes from two matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pseudoris_cli.config import FilterSettings
+from pseudoris_cli.models.base import NounFinder, Scorer
+from pseudoris_cli.models.nouns import noun_prompt
+from pseudoris_cli.records import MaskedImage
+
+if TYPE_CHECKING:
+    import torch
+
+Candidate = tuple[int, int, str]
+"""(mask_id, candidate_id, caption)"""
+
+FLAGS = {
+    "empty": "no caption or no noun: nothing is scored",
+    "one_mask": "the image has one mask: uniqueness and doc are null",
+    "negative": "a cosine of this text with some mask is negative: counted as 0, or as it is with filter.clamp off",
+    "capped": "uniqueness or doc was cut to filter.doc_cap",
+    "non_finite": "a score is not a finite number and stored as null",
+}
+"""What the words in the column `flags` mean, in the order in which they are joined."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """Scores of the candidates of one image: float64 [R] with NaN for null, and the flags as bool [R] by name."""
+
+    correctness: np.ndarray
+    uniqueness: np.ndarray
+    doc: np.ndarray
+    flags: dict[str, np.ndarray]
+
+
+def score_rows(
+    prompt_cosines: np.ndarray, caption_cosines: np.ndarray, target: np.ndarray, clamp: bool, cap: float | None
+) -> RowScores:
+    """Scores of R candidates among the M masks of an image.
+
+    `prompt_cosines` and `caption_cosines` are float64 [R, M]: noun prompts against masked crops, captions against 1.2
+    crops; `target` int [R] is the mask that each candidate is meant for. `clamp` raises negative cosines to 0 before
+    they are multiplied; `cap` bounds both ratios, an infinite one too. What is not finite then is null and flagged.
+    """
+    rows = np.arange(len(target))
+    correctness = prompt_cosines[rows, target]
+    undefined = ~np.isfinite(correctness)
+    correctness = np.where(undefined, np.nan, correctness)
+    if prompt_cosines.shape[1] == 1:
+        null, everywhere = np.full(len(rows), np.nan), np.ones(len(rows), bool)
+        return RowScores(correctness, null, null.copy(), {"one_mask": everywhere, "non_finite": undefined})
+    negative = (prompt_cosines < 0).any(axis=1) | (caption_cosines < 0).any(axis=1)
+    if clamp:
+        prompt_cosines, caption_cosines = np.maximum(prompt_cosines, 0.0), np.maximum(caption_cosines, 0.0)
+    capped = np.zeros(len(rows), bool)
+    ratios = []
+    for similarity in (caption_cosines, prompt_cosines * caption_cosines):
+        ratio = _over_best_rival(similarity, target)
+        if cap is not None:
+            capped |= ratio > cap
+            ratio = np.minimum(ratio, cap)
+        undefined |= ~np.isfinite(ratio)
+        ratios.append(np.where(np.isfinite(ratio), ratio, np.nan))
+    uniqueness, doc = ratios
+    flags = {"negative": negative, "capped": capped, "non_finite": undefined}
+    return RowScores(correctness, uniqueness, doc, flags)
+
+
+def _over_best_rival(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """similarity[r, target] / max over the other masks, [R]; not finite where that is 0."""
+    rows = np.arange(len(target))
+    rivals = similarity.copy()
+    rivals[rows, target] = -np.inf
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return similarity[rows, target] / rivals.max(axis=1)
+
+
+def score_images(
+    images: Sequence[MaskedImage],
+    candidates: Sequence[Sequence[Candidate]],
+    scorer: Scorer,
+    nouns: NounFinder,
+    settings: FilterSettings,
+) -> list[list[dict[str, Any]]]:
+    """Score the candidates of each image against all its masks.
+
+    One row per candidate, in order: mask_id, candidate_id, noun, correctness, uniqueness, doc (None for null), flags
+    (names of `FLAGS`, comma separated). Crops and distinct texts of all images are encoded together, each once.
+    """
+    found = iter(nouns.nouns([caption for rows in candidates for _, _, caption in rows]))
+    heads = [[next(found).strip() if caption.strip() else "" for _, _, caption in rows] for rows in candidates]
+    asked = [
+        [
+            (mask_id, caption.strip(), noun_prompt(noun))
+            for (mask_id, _, caption), noun in zip(rows, words, strict=True)
+            if noun
+        ]
+        for rows, words in zip(candidates, heads, strict=True)
+    ]
+    place = {
+        text: number
+        for number, text in enumerate(dict.fromkeys(t for rows in asked for _, *pair in rows for t in pair))
+    }
+    if not place:
+        return [_rows(rows, words, None) for rows, words in zip(candidates, heads, strict=True)]
+    texts = scorer.encode_texts(list(place))
+    masked, wide = _encode_crops(images, scorer, settings)
+    results, start = [], 0
+    for image, rows, words, queries in zip(images, candidates, heads, asked, strict=True):
+        crops = slice(start, start + len(image.masks))
+        start = crops.stop
+        scores = None
+        if queries:
+            mask_place = {mask.mask_id: number for number, mask in enumerate(image.masks)}
+            scores = score_rows(
+                _cosines(texts[[place[prompt] for _, _, prompt in queries]], masked[crops]),
+                _cosines(texts[[place[caption] for _, caption, _ in queries]], wide[crops]),
+                np.array([mask_place[mask_id] for mask_id, _, _ in queries]),
+                settings.clamp,
+                settings.doc_cap,
+            )
+        results.append(_rows(rows, words, scores))
+    return results
+
+
+def _encode_crops(
+    images: Sequence[MaskedImage], scorer: Scorer, settings: FilterSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors of the masked and of the 1.2 crop of every mask, [sum of masks, D] each."""
+    from pseudoris_cli.crops import CropSpec, make_crops
+
+    spec = CropSpec(scorer.size, scorer.mean, scorer.std, settings.crop_style)
+    crops = make_crops(images, ("masked", "crop_1.2"), spec, scorer.device)
+    return scorer.encode_images(crops["masked"]), scorer.encode_images(crops["crop_1.2"])
+
+
+def _cosines(texts: torch.Tensor, crops: torch.Tensor) -> np.ndarray:
+    """Cosines of unit vectors, float64 [texts, crops] on the host."""
+    return (texts @ crops.T).double().cpu().numpy()
+
+
+def _rows(candidates: Sequence[Candidate], nouns: Sequence[str], scores: RowScores | None) -> list[dict[str, Any]]:
+    """The rows of one image; `scores` holds those of the candidates that have a noun, in order."""
+    rows, number = [], 0
+    for (mask_id, candidate_id, _), noun in zip(candidates, nouns, strict=True):
+        row: dict[str, Any] = {"mask_id": mask_id, "candidate_id": candidate_id, "noun": noun}
+        if noun and scores is not None:
+            values = (scores.correctness[number], scores.uniqueness[number], scores.doc[number])
+            correctness, uniqueness, doc = (None if np.isnan(value) else float(value) for value in values)
+            flags = ",".join(name for name in FLAGS if name in scores.flags and scores.flags[name][number])
+            number += 1
+        else:
+            correctness = uniqueness = doc = None
+            flags = "empty"
+        rows.append(row | {"correctness": correctness, "uniqueness": uniqueness, "doc": doc, "flags": flags})
+    return rows
