@@ -68,7 +68,7 @@ class SourceSettings(Section):
 
     part_size: int = Field(32, ge=1, le=4096, description="images in a part, the unit of work and of resuming")
     decode_threads: int = Field(2, ge=1, description="threads that read images ahead of the worker")
-    decode_ahead: int = Field(2, ge=1, description="parts read ahead of the worker")
+    decode_ahead: int = Field(16, ge=1, description="images read ahead of the worker")
     part_timeout: float | None = Field(None, gt=0, description="seconds a part may take before the run stops")
 
 

@@ -12,20 +12,7 @@ from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage.manifest import ImageOutcome, Manifest, PartEntry
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.workspace import UPSTREAM
-from pseudoris_cli.work import PartTask
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which parts a run may take, and how strict it is."""
-
-    shard: tuple[int, int] | None = None
-    retry_failed: bool = False
-    allow_partial: bool = False
-
-    def takes(self, part: int) -> bool:
-        """Whether the part belongs to this shard."""
-        return self.shard is None or part % self.shard[1] == self.shard[0]
+from pseudoris_cli.work import PartTask, Selection
 
 
 @dataclass
@@ -36,7 +23,9 @@ class Backlog:
     plan: Plan
     manifest: Manifest
     before: dict[str, Manifest]
-    """The manifests of the stages that this one reads, by stage; all share the plan's parts."""
+    """The manifests of the stages before, by stage; all share the plan's parts."""
+    reads: tuple[str, ...] = ()
+    """The stages whose parts the worker reads."""
     source: Source | None = None
     changed: int = field(default=0, init=False)
     """Parts found open because an image changed."""
@@ -47,19 +36,20 @@ class Backlog:
     # --- upstream ---------------------------------------------------------------------------------------------------
 
     def upstream_entry(self, part: int) -> PartEntry | None:
-        """The part of the stage before, if it is there, whole, and itself made from the current stage before it."""
+        """The part of the stage before, if it is there, whole, and made from the parts that are now before it."""
         stage = UPSTREAM[self.stage]
-        if stage is None:
+        return self._valid(stage, part) if stage else None
+
+    def _valid(self, stage: str, part: int) -> PartEntry | None:
+        manifest = self.before[stage]
+        entry = manifest.entries.get(part)
+        if entry is None or not manifest.is_whole(entry):
             return None
-        entry = self.before[stage].entries.get(part)
-        if entry is None or not self.before[stage].is_whole(entry):
-            return None
-        further = UPSTREAM[stage]
-        if further in self.before:
-            origin = self.before[further].entries.get(part)
-            if origin is None or origin.file.sha256 != entry.upstream:
-                return None
-        return entry
+        parent = UPSTREAM[stage]
+        if parent is None:
+            return entry
+        origin = self._valid(parent, part)
+        return entry if origin and origin.file.sha256 == entry.upstream else None
 
     def refuse_incomplete(self, selection: Selection) -> int:
         """UsageError (exit 2) if the stage before lacks parts, unless that is allowed; returns how many it lacks."""
@@ -119,9 +109,9 @@ class Backlog:
             wanted = {image.key for image in answers if image.status == "done" and self.source}
             absent = {i.key: f"{UPSTREAM[self.stage]}: {i.error}" for i in answers if i.status in ("failed", "gone") or i.error}
         paths: dict[str, Path] = {}
-        for stage, manifest in self.before.items():
-            if entry := manifest.entries.get(part):
-                paths[stage] = manifest.path_of(entry)
+        for stage in self.reads:
+            if entry := self.before[stage].entries.get(part):
+                paths[stage] = self.before[stage].path_of(entry)
         return PartTask(
             part=part,
             images=images,

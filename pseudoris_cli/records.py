@@ -8,9 +8,10 @@ masks are COCO run-length codes in the same upright frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 CropKind: TypeAlias = Literal["masked", "crop_1.0", "crop_1.1", "crop_1.2"]
 CROP_KINDS: tuple[CropKind, ...] = ("masked", "crop_1.0", "crop_1.1", "crop_1.2")

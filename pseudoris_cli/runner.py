@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 from pseudoris_cli.engines.base import Engine, Finished
 from pseudoris_cli.errors import EnvironmentStop
-from pseudoris_cli.pending import Backlog, Selection
+from pseudoris_cli.pending import Backlog
 from pseudoris_cli.stopping import Stopper
 from pseudoris_cli.storage.breadcrumb import Breadcrumb
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter, PartEntry, writer_name
 from pseudoris_cli.storage.workspace import Artifact
-from pseudoris_cli.work import PartTask, StageSpec
+from pseudoris_cli.work import PartTask, Selection, StageSpec
 
 HOPELESS_PARTS = 2
 

@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pseudoris_cli.records import Failure, ImageRef
 from pseudoris_cli.sources.base import Source, Stamp
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Columns = dict[str, Any]
 Origin = tuple[Stamp | None, str | None]
 """Stamp and sha256 of the bytes that were read."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which parts a run may take, and how strict it is."""
+
+    shard: tuple[int, int] | None = None
+    retry_failed: bool = False
+    allow_partial: bool = False
+
+    def takes(self, part: int) -> bool:
+        """Whether the part belongs to this shard."""
+        return self.shard is None or part % self.shard[1] == self.shard[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
@@ -25,11 +25,10 @@ class Stamp:
 
 
 class Source(Protocol):
-    """An ordered collection of images. Listing never reads pixels."""
+    """An ordered collection of images. Listing never reads pixels.
 
-    def describe(self) -> dict[str, Any]:
-        """What `source.json` remembers: `kind`, `root` and options, enough for `open_source`."""
-        ...
+    A kind of source is one file in this folder, named like the kind, with `open_source(root, options, image_root)`.
+    """
 
     def images(self) -> Iterator[ImageRef]:
         """Every image, always in the same order. UsageError when the source cannot be read."""

@@ -19,9 +19,6 @@ class CocoInstances(FileReader):
         super().__init__(root)
         self.json_file = json_file
 
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "coco", "root": str(self.json_file), "image_root": str(self.root)}
-
     def images(self) -> Iterator[ImageRef]:
         for number, image in enumerate(_read_images(self.json_file)):
             where = f"{self.json_file}, image {number}"
@@ -46,8 +43,6 @@ def _read_images(path: Path) -> list[Any]:
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> CocoInstances:
     """Open a COCO file. Images lie below `image_root`; by default COCO's layout (../<split>) or the file's own folder."""
-    if image_root is None and options.get("image_root"):
-        image_root = Path(options["image_root"])
     return CocoInstances(root, image_root or _usual_root(root))
 
 

@@ -21,9 +21,6 @@ class Folder(FileReader):
     Links to files are followed, links to folders are not (they may loop). A name that is not UTF-8 is written with \\xNN escapes.
     """
 
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "folder", "root": str(self.root)}
-
     def images(self) -> Iterator[ImageRef]:
         if not self.root.is_dir():
             raise UsageError(f"the image folder {self.root} does not exist (moved? point to it with --image-root)")

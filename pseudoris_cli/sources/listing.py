@@ -18,9 +18,6 @@ class Listing(FileReader):
         super().__init__(root)
         self.list_file = list_file
 
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "listing", "root": str(self.list_file), "image_root": str(self.root)}
-
     def images(self) -> Iterator[ImageRef]:
         try:
             with self.list_file.open(encoding="utf-8-sig") as lines:
@@ -35,4 +32,4 @@ class Listing(FileReader):
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Listing:
     """Open a list file; its names are relative to `image_root`, by default the folder of the list."""
-    return Listing(root, image_root or Path(options.get("image_root") or root.parent))
+    return Listing(root, image_root or root.parent)

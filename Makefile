@@ -1,0 +1,51 @@
+# make demo | test | check | bench: each installs what it needs on a machine that has only python3, pip and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench gpu lock clean help
+
+help:
+	@echo "make demo    install, then run everything on rendered scenes with the embedded networks"
+	@echo "make test    install, then run the tests"
+	@echo "make check   install, then lint and types"
+	@echo "make bench   install, then run the benchmarks (long)"
+	@echo "make lock    resolve the dependencies anew"
+
+$(STAMP): pyproject.toml requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2> >(grep -v '^WARNING' >&2 || true)
+	@echo "installing the locked packages into $(VENV) (about two minutes the first time)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/pseudoris demo
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check pseudoris_cli tests benchmarks training
+	@$(BIN)/ruff check pseudoris_cli tests benchmarks training
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@for file in spine masks captions filter export; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+
+gpu: $(STAMP)
+	@$(BIN)/python -m pytest -m gpu
+
+# Names, versions and hashes only: an address would tie the file to one registry.
+lock: $(VENV)
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--no-header --extra ray --extra dev pyproject.toml --output-file requirements.lock
+
+$(VENV):
+	@$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+clean:
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,41 @@
+"""The command `pseudoris`: runs the Typer app and turns foreseeable errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from pseudoris_cli.errors import Interrupted, PseudorisError
+
+
+def main() -> NoReturn:
+    """Entry point. Exit codes are those of DESIGN.md §1."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        from pseudoris_cli.cli.app import app
+
+        app()
+    except PseudorisError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("interrupted")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    first, _, rest = message.partition("\n")
+    sys.stdout.flush()
+    print(f"error: {first}" + (f"\n{rest}" if rest else ""), file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The Typer application: every command, nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pseudoris_cli import __version__
+from pseudoris_cli.cli import config_commands, stage_commands, status_command, weights_commands
+
+app = typer.Typer(
+    name="pseudoris",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pseudoris {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pseudoris(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Turn unlabeled images into training data for referring image segmentation.
+
+    Four stages, each resumable: masks, captions, filter, export; `run` does all of them.
+    First look without any download: pseudoris demo.
+    """
+
+
+for command in (stage_commands.masks, stage_commands.captions, stage_commands.filter, stage_commands.export, stage_commands.run):
+    app.command()(command)
+app.command()(status_command.status)
+app.command()(status_command.prune)
+app.add_typer(weights_commands.app, name="weights")
+app.add_typer(config_commands.app, name="config")
+app.command()(config_commands.doctor)

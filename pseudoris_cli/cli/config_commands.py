@@ -1,0 +1,92 @@
+"""`pseudoris config show` and `pseudoris doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from pseudoris_cli.cli.console import out, print_json
+from pseudoris_cli.cli.options import SettingOptions, WorkOptions, with_options
+from pseudoris_cli.errors import MissingDependency
+
+app = typer.Typer(help="Settings: every value in force, and where it comes from.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def config() -> None:
+    """Settings: every value in force, and where it comes from."""
+
+
+@app.command()
+@with_options
+def show(
+    options: SettingOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> None:
+    """Print every setting as YAML, with its origin and meaning as a comment: a file to start from.
+
+    Example: pseudoris config show --profile fast > pseudoris.yaml
+    """
+    resolved = options.resolve()
+    if as_json:
+        print_json({name: {"value": value, "origin": origin} for name, value, origin in resolved.rows()})
+        return
+    meanings = dict(_meanings(resolved.settings))
+    out.print(f"# profile {resolved.profile}; later layers win: defaults, profile, file, --set, flags", markup=False)
+    _print_tree(resolved.settings.model_dump(mode="json"), resolved.origins, meanings)
+
+
+def _print_tree(tree: dict[str, Any], origins: dict[str, str], meanings: dict[str, str], prefix: str = "") -> None:
+    indent = "  " * prefix.count(".")
+    for name, value in tree.items():
+        full = f"{prefix}{name}"
+        if isinstance(value, dict):
+            out.print(f"{indent}{name}:", markup=False)
+            _print_tree(value, origins, meanings, f"{full}.")
+            continue
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+        comment = ", ".join(part for part in (meanings.get(full, ""), origins.get(full, "")) if part)
+        out.print(f"{indent}{name}: {text}" + (f"  # {comment}" if comment else ""), markup=False)
+
+
+def _meanings(model: Any, prefix: str = "") -> Any:
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if hasattr(type(value), "model_fields"):
+            yield from _meanings(value, f"{prefix}{name}.")
+        elif info.description:
+            yield f"{prefix}{name}", info.description
+
+
+@dataclass
+class DoctorOptions(SettingOptions, WorkOptions):
+    """What decides whether a run could work."""
+
+    gpu: Annotated[int | None, typer.Option(help="CUDA device that would be used")] = None
+    device: Annotated[str | None, typer.Option(help="device that would be used: cpu, mps, cuda:N")] = None
+
+
+@with_options
+def doctor(options: DoctorOptions, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+    """Tell what is missing for a profile on this machine, and which device and numerics would be used.
+
+    Example: pseudoris doctor --profile paper
+    """
+    from pseudoris_cli.devices import DeviceRequest
+    from pseudoris_cli.doctor import examine
+
+    checks = examine(options.resolve().settings, options.workspace.root, DeviceRequest(options.gpu, options.device))
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            out.print(f"{check.status:5}{check.name}: {check.detail}", markup=False)
+            if check.next_step:
+                out.print(f"     -> {check.next_step}", markup=False)
+    if any(check.status == "fail" for check in checks):
+        raise MissingDependency("a run with these settings cannot work yet; each `fail` above says what to do")
+
+

@@ -1,0 +1,121 @@
+"""The terminal: results on stdout, progress and log on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from pseudoris_cli.storage.manifest import PartEntry
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True)
+
+LOG_EVERY_SECONDS = 10
+_UNITS = {"masks": "masks", "captions": "captions", "scores": "scores", "filter": "captions", "export": "sentences"}
+
+
+def configure_logging(quiet: bool = False) -> None:
+    """Send our log to stderr."""
+    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
+    logger = logging.getLogger("pseudoris")
+    logger.handlers = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False
+
+
+def print_json(value: Any) -> None:
+    """A result for machines."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A line on stderr."""
+    err.print(text, markup=False)
+
+
+class ProgressObserver:
+    """Progress of one stage: a bar on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = err.is_terminal and not quiet
+        self.progress: Progress | None = None
+
+    def begin(self, stage: str, images: int, done: int, mended: list[str]) -> None:
+        self.stage, self.total, self.done = stage, images, done
+        self.started, self.logged = time.monotonic(), time.monotonic()
+        self.worked = self.rows = self.failed = 0
+        for line in mended:
+            self._say(f"{stage}: {line}")
+        if done and done < images:
+            self._say(f"{stage}: {done:,} of {images:,} images are done already, going on")
+        if self.live and done < images:
+            self.progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("images {task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=err,
+                transient=True,
+            )
+            self.progress.start()
+            self.task = self.progress.add_task(stage, total=images, completed=done, rate="")
+
+    def part(self, entry: PartEntry) -> None:
+        count = sum(entry.counts.values())
+        self.done += count
+        self.worked += count
+        self.rows += entry.file.rows
+        self.failed += entry.counts.get("failed", 0)
+        if self.progress:
+            self.progress.update(self.task, completed=self.done, rate=self._rate())
+        elif time.monotonic() - self.logged >= LOG_EVERY_SECONDS:
+            self.logged = time.monotonic()
+            self._say(f"{self.stage}: {self.done:,}/{self.total:,} images {self._rate()}")
+
+    def end(self) -> None:
+        if self.progress:
+            self.progress.stop()
+            self.progress = None
+
+    def _rate(self) -> str:
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        left = (self.total - self.done) / max(self.worked / elapsed, 1e-9)
+        failed = f", {self.failed} failed" if self.failed else ""
+        eta = "" if self.progress else f", about {_duration(left)} left"
+        return f"{self.worked / elapsed:.1f}/s, {self.rows / elapsed:.0f} {_UNITS[self.stage]}/s{failed}{eta}"
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            note(text)
+
+
+@contextmanager
+def busy(text: str, quiet: bool = False) -> Iterator[None]:
+    """A spinner for work without measure."""
+    if quiet or not err.is_terminal:
+        yield
+        return
+    with err.status(text):
+        yield
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -1,0 +1,93 @@
+"""From options to a session, and from a finished stage to lines on stdout and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudoris_cli.cli.console import ProgressObserver, configure_logging, note, out, print_json
+from pseudoris_cli.cli.options import StageOptions
+from pseudoris_cli.errors import SomeImagesFailed, UsageError
+from pseudoris_cli.profiles import Resolved
+from pseudoris_cli.sources import opening
+from pseudoris_cli.stopping import graceful_stop
+
+if TYPE_CHECKING:
+    from pseudoris_cli.engines.base import Engine
+    from pseudoris_cli.pipeline import Session
+    from pseudoris_cli.runner import Summary
+    from pseudoris_cli.storage.workspace import Workspace
+
+
+@contextmanager
+def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]:
+    """A session in the work directory, with signals handled while it lasts."""
+    from pseudoris_cli.pipeline import Session
+
+    configure_logging(options.quiet)
+    with graceful_stop(note) as stopper:
+        yield Session(
+            workspace=options.workspace,
+            settings=resolved.settings,
+            device=options.device_request,
+            selection=options.selection,
+            engine=_engine(options, resolved),
+            observer=ProgressObserver(options.quiet),
+            stopper=stopper,
+        )
+
+
+def _engine(options: StageOptions, resolved: Resolved) -> Engine:
+    from pseudoris_cli.engines.inprocess import InProcess
+
+    return InProcess(resolved.settings.source.part_timeout)
+
+
+def remember_source(workspace: Workspace, images: Path | None, image_root: Path | None, options: dict[str, Any]) -> None:
+    """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
+    known = workspace.source()
+    if known is None:
+        if images is None:
+            raise UsageError(f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)")
+        description = opening.describe(images, options, image_root)
+        next(iter(opening.open_source(description).images()), None)  # a source that cannot be listed is not remembered
+        workspace.create()
+        workspace.set_source(description)
+        return
+    if images is not None:
+        wanted = opening.describe(images, options, None)
+        if any(wanted[name] != known[name] for name in ("kind", "root", "options")):
+            raise UsageError(
+                f"{workspace.root} belongs to {known['root']}, not to {images}; one work directory has one source.\n"
+                "Use another --work; or, if the same images moved, point to them with --image-root"
+            )
+    if image_root is not None and str(image_root.resolve()) != known["image_root"]:
+        if not image_root.is_dir():
+            raise UsageError(f"--image-root {image_root}: there is no such folder")
+        workspace.set_source({**known, "image_root": str(image_root.resolve())})
+
+
+def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str, Any] | None = None) -> None:
+    """Print what the stages came to. SomeImagesFailed (exit 4) if images failed in them."""
+    if options.json_output:
+        print_json({"stages": [asdict(summary) for summary in summaries], **(extra or {})})
+    else:
+        for summary in summaries:
+            out.print(describe(summary), markup=False)
+    failed = {s.stage: s.total_counts.get("failed", 0) for s in summaries if s.total_counts.get("failed")}
+    if failed:
+        counts = ", ".join(f"{count} in {stage}" for stage, count in failed.items())
+        raise SomeImagesFailed(f"finished, but some images failed ({counts}); `pseudoris status --failed` says why")
+
+
+def describe(summary: Summary) -> str:
+    """One line about a stage."""
+    counts = summary.total_counts
+    images = ", ".join(f"{counts[status]:,} {status}" for status in counts if counts[status]) or "no images"
+    if summary.nothing_to_do:
+        return f"{summary.stage} {summary.version}: nothing to do ({images})"
+    lacking = f"; {summary.lacking} parts of the stage before are missing" if summary.lacking else ""
+    return f"{summary.stage} {summary.version}: {summary.rows:,} rows in {summary.seconds:.1f} s; images: {images}{lacking}"

@@ -1,0 +1,196 @@
+"""`pseudoris masks|captions|filter|export|run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pseudoris_cli.cli.console import out
+from pseudoris_cli.cli.options import StageOptions, with_options
+from pseudoris_cli.cli.session import open_session, remember_source, report
+from pseudoris_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pseudoris_cli.pipeline import Session
+    from pseudoris_cli.runner import Summary
+
+Images = Annotated[
+    Path | None,
+    typer.Option(help="folder, list file, COCO instances JSON, REFER root or ETRIS LMDB; remembered in the work directory"),
+]
+ImageRoot = Annotated[Path | None, typer.Option(help="where the images lie now, if they moved")]
+Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
+Pilot = Annotated[int | None, typer.Option(min=1, help="only this many images, spread over the source, as a version of its own")]
+From = Annotated[str | None, typer.Option("--from", metavar="VERSION", help="version of the stage before  [default: last run]")]
+MinDoc = Annotated[float | None, typer.Option(help="keep captions with a larger DoC  [default: 1.0]", show_default=False)]
+TopK = Annotated[int | None, typer.Option(min=1, help="keep at most this many captions per mask")]
+MinWords = Annotated[int | None, typer.Option(min=0, help="fewest words of a kept caption")]
+MaxWords = Annotated[int | None, typer.Option(min=1, help="most words of a kept caption")]
+Formats = Annotated[list[str], typer.Option("--format", help="refcoco, etris, reference-csv, coco, hf, jsonl; repeatable")]
+Out = Annotated[Path | None, typer.Option(help="folder for the exported files")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace a folder that pseudoris did not make")]
+ImageFiles = Annotated[str, typer.Option("--images", help="pictures in the export: copy, link or none")]
+RunImageFiles = Annotated[str, typer.Option("--export-images", help="pictures in the export: copy, link or none")]
+Split = Annotated[str | None, typer.Option(help="shares by image, e.g. train=.9,val=.1", show_default=False)]
+Dataset = Annotated[str | None, typer.Option(help="name of the data set  [default: refcoco]", show_default=False)]
+SplitBy = Annotated[str | None, typer.Option(help="REFER's splitBy, part of a file name  [default: pseudo]", show_default=False)]
+MaxCaptions = Annotated[int | None, typer.Option(min=1, help="most sentences per mask, best first")]
+
+
+@with_options
+def masks(options: StageOptions, images: Images = None, image_root: ImageRoot = None, limit: Limit = None, pilot: Pilot = None) -> None:
+    """Stage 1: pseudo-masks. SAM's masks of every image, of which CutLER chooses the objects.
+
+    Resumes by itself: what is done is kept, only new or changed images are worked on.
+
+    Example: pseudoris masks --images photos --gpu 0
+    """
+    resolved = options.resolve()
+    remember_source(options.workspace, images, image_root, {})
+    with open_session(options, resolved) as session:
+        from pseudoris_cli.pipeline import run_masks
+
+        report(options, [run_masks(session, limit, pilot)])
+
+
+@with_options
+def captions(options: StageOptions, from_version: From = None) -> None:
+    """Stage 2: candidate expressions for every mask by distinctive caption sampling.
+
+    Example: pseudoris captions --gpu 0
+    """
+    with open_session(options, options.resolve()) as session:
+        from pseudoris_cli.pipeline import run_captions
+
+        report(options, [run_captions(session, from_version)])
+
+
+@with_options
+def filter(
+    options: StageOptions,
+    from_version: From = None,
+    min_doc: MinDoc = None,
+    top_k_per_mask: TopK = None,
+    min_words: MinWords = None,
+    max_words: MaxWords = None,
+) -> None:
+    """Stage 3: score every expression against every mask of its image, and keep those that fit only theirs.
+
+    Scores are computed once; other thresholds select anew in seconds.
+
+    Example: pseudoris filter --min-doc 1.1
+    """
+    flags = _filter_flags(min_doc, top_k_per_mask, min_words, max_words)
+    with open_session(options, options.resolve(flags)) as session:
+        from pseudoris_cli.pipeline import run_filter, run_scores
+
+        report(options, [run_scores(session, from_version), run_filter(session)])
+
+
+@with_options
+def export(
+    options: StageOptions,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="folder for the exported files")] = None,
+    formats: Formats = ["refcoco"],  # noqa: B006  # Typer reads the default, nobody changes it
+    from_version: From = None,
+    overwrite: Overwrite = False,
+    image_files: ImageFiles = "none",
+    split: Split = None,
+    dataset: Dataset = None,
+    split_by: SplitBy = None,
+    max_captions: MaxCaptions = None,
+) -> None:
+    """Stage 4: write what was kept in the formats that training code reads.
+
+    Example: pseudoris export --format refcoco --out data/pseudo
+    """
+    flags = _export_flags(split, dataset, split_by, max_captions)
+    with open_session(options, options.resolve(flags)) as session:
+        summary, extra = _export(session, _wanted_out(out_folder), formats, from_version, (overwrite, image_files))
+        report(options, [summary], extra)
+        _say_where(options, extra)
+
+
+@with_options
+def run(
+    options: StageOptions,
+    images: Images = None,
+    image_root: ImageRoot = None,
+    limit: Limit = None,
+    pilot: Pilot = None,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="folder for the exported files; none: no export")] = None,
+    formats: Formats = ["refcoco"],  # noqa: B006
+    overwrite: Overwrite = False,
+    image_files: RunImageFiles = "none",
+    min_doc: MinDoc = None,
+) -> None:
+    """All four stages, one after the other. A second run does nothing; new images are the only ones worked on.
+
+    Example: pseudoris run --images photos --gpu 0 --out data/pseudo
+    """
+    resolved = options.resolve(_filter_flags(min_doc, None, None, None))
+    if options.shard:
+        raise UsageError("--shard goes with masks, captions and filter; `run` needs each stage whole before the next")
+    remember_source(options.workspace, images, image_root, {})
+    with open_session(options, resolved) as session:
+        from pseudoris_cli import pipeline
+
+        summaries = [
+            pipeline.run_masks(session, limit, pilot),
+            pipeline.run_captions(session),
+            pipeline.run_scores(session),
+            pipeline.run_filter(session),
+        ]
+        extra: dict[str, Any] = {}
+        if out_folder:
+            summary, extra = _export(session, out_folder, formats, None, (overwrite, image_files))
+            summaries.append(summary)
+        report(options, summaries, extra)
+        _say_where(options, extra)
+
+
+def _export(
+    session: Session, folder: Path, formats: list[str], version: str | None, how: tuple[bool, str]
+) -> tuple[Summary, dict[str, Any]]:
+    from pseudoris_cli import pipeline
+
+    overwrite, image_files = how
+    if image_files not in ("copy", "link", "none"):
+        raise UsageError(f"pictures in the export, {image_files!r}: choose copy, link or none")
+    summary = pipeline.run_export_index(session, version)
+    made = pipeline.render_export(session, folder, tuple(formats), image_files, overwrite)  # type: ignore[arg-type]
+    return summary, {"out": str(folder), "formats": formats, "rendered": made}
+
+
+def _say_where(options: StageOptions, extra: dict[str, Any]) -> None:
+    if extra and not options.json_output:
+        state = "written to" if extra["rendered"] else "up to date in"
+        out.print(f"{', '.join(extra['formats'])} {state} {extra['out']}", markup=False)
+
+
+def _wanted_out(folder: Path | None) -> Path:
+    if folder is None:
+        raise UsageError("--out is missing: name the folder for the exported files, e.g. --out data/pseudo")
+    return folder
+
+
+def _filter_flags(
+    min_doc: float | None, top_k_per_mask: int | None, min_words: int | None, max_words: int | None
+) -> dict[str, Any]:
+    return {
+        "filter.min_doc": min_doc,
+        "filter.top_k_per_mask": top_k_per_mask,
+        "filter.min_words": min_words,
+        "filter.max_words": max_words,
+    }
+
+
+def _export_flags(split: str | None, dataset: str | None, split_by: str | None, max_captions: int | None) -> dict[str, Any]:
+    return {
+        "export.split": split,
+        "export.dataset": dataset,
+        "export.split_by": split_by,
+        "export.max_captions": max_captions,
+    }

@@ -1,0 +1,196 @@
+"""The way through the house: opens versions, joins stages to their upstream, and hands jobs to the runner."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli import __version__, runner
+from pseudoris_cli.config import Settings
+from pseudoris_cli.devices import DeviceRequest
+from pseudoris_cli.engines.base import Engine
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.formats.base import ImageMode
+from pseudoris_cli.pending import Backlog
+from pseudoris_cli.records import ImageRef
+from pseudoris_cli.runner import Job, Observer, Summary
+from pseudoris_cli.sources import opening
+from pseudoris_cli.sources.base import Source
+from pseudoris_cli.stages import captions, export, filter, masks, rendering, scores
+from pseudoris_cli.stopping import Stopper
+from pseudoris_cli.storage.schema import SCHEMA_VERSION
+from pseudoris_cli.storage.workspace import Artifact, Workspace
+from pseudoris_cli.work import Selection, StageSpec
+
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "spacy", "numpy", "pillow", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command at work: where, with which settings, on what, watched by whom."""
+
+    workspace: Workspace
+    settings: Settings
+    device: DeviceRequest
+    selection: Selection
+    engine: Engine
+    observer: Observer
+    stopper: Stopper
+
+    @property
+    def source(self) -> Source:
+        """The source that the work directory remembers."""
+        description = self.workspace.source()
+        if description is None:
+            raise UsageError(f"{self.workspace.root} has no source yet; begin with `pseudoris masks --images DIR`")
+        return opening.open_source(description)
+
+    @property
+    def reading(self) -> dict[str, int]:
+        """How a stage reads images."""
+        source = self.settings.source
+        return {"decode_threads": source.decode_threads, "decode_ahead": source.decode_ahead}
+
+
+def run_masks(session: Session, limit: int | None = None, pilot: int | None = None) -> Summary:
+    """Stage 1, after planning the images of the source that are not planned yet."""
+    settings = session.settings
+    source = session.source
+    plan_name = f"plan-pilot-{pilot}.jsonl" if pilot else "plan.jsonl"
+    content = masks.version_content(settings.masks, settings.numerics)
+    plan = session.workspace.plan(plan_name)
+    if not (pilot and len(plan)):
+        images: Iterable[ImageRef] = source.images()
+        if pilot:
+            images = spread(list(images), pilot)
+        plan.extend(images, settings.source.part_size, limit)
+    if not len(plan):
+        raise UsageError("the source has no images; --images takes a folder, a list file or a COCO instances file")
+    artifact = _open(session, "masks", content, None, plan_name)
+    spec = masks.Spec(settings.masks, settings.numerics, session.device, source, **session.reading)
+    return _run(session, artifact, spec, ())
+
+
+def run_captions(session: Session, version: str | None = None) -> Summary:
+    """Stage 2 on a masks version (default: the current one)."""
+    settings = session.settings
+    upstream = session.workspace.latest("masks", version)
+    artifact = _open(session, "captions", captions.version_content(settings.captions, settings.numerics), upstream)
+    spec = captions.Spec(
+        settings.captions, settings.numerics, session.device, session.source, _max_pixels(upstream), **session.reading
+    )
+    return _run(session, artifact, spec, ("masks",))
+
+
+def run_scores(session: Session, version: str | None = None) -> Summary:
+    """Stage 3a on a captions version (default: the current one)."""
+    settings = session.settings
+    upstream = session.workspace.latest("captions", version)
+    artifact = _open(session, "scores", scores.version_content(settings.filter, settings.numerics), upstream)
+    limit = _max_pixels(session.workspace.chain(upstream)["masks"])
+    spec = scores.Spec(
+        settings.filter, settings.numerics, session.device, session.source, limit, **session.reading
+    )
+    return _run(session, artifact, spec, ("masks", "captions"))
+
+
+def run_filter(session: Session) -> Summary:
+    """Stage 3b on the scores just made."""
+    upstream = session.workspace.latest("scores")
+    artifact = _open(session, "filter", filter.version_content(session.settings.filter), upstream)
+    return _run(session, artifact, filter.Spec(session.settings.filter), ("captions", "scores"))
+
+
+def run_export_index(session: Session, version: str | None = None) -> Summary:
+    """The index that every export format is rendered from, on a filter version (default: the current one)."""
+    upstream = session.workspace.latest("filter", version)
+    artifact = _open(session, "export", export.version_content(session.settings.export), upstream)
+    return _run(session, artifact, export.Spec(session.settings.export), ("filter",))
+
+
+def render_export(
+    session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool
+) -> bool:
+    """Render formats from the index just made; False if `folder` holds exactly that already."""
+    index = session.workspace.latest("export")
+    chain = session.workspace.chain(index)
+    settings = session.settings.export
+    counts = {stage: made.manifest().counts() for stage, made in chain.items()}
+    provenance = {
+        "pseudoris": __version__,
+        "versions": {stage: made.version for stage, made in chain.items()},
+        "settings": {stage: made.header["settings"] for stage, made in chain.items()},
+        "checkpoints": {stage: made.header["checkpoints"] for stage, made in chain.items() if "checkpoints" in made.header},
+        "images": counts,
+        "partial": session.selection.allow_partial and len(index.manifest().entries) < len(session.workspace.plan(index.plan_name)),
+    }
+    job = rendering.Rendering(
+        plan=session.workspace.plan(index.plan_name),
+        manifests={stage: chain[stage].manifest() for stage in ("masks", "filter", "export")},
+        source=session.source,
+        formats=formats,
+        dataset=settings.dataset,
+        split_by=settings.split_by,
+        split=settings.split,
+        images=images,
+        provenance=provenance,
+    )
+    return rendering.render(job, folder, overwrite)
+
+
+def spread(images: list[ImageRef], count: int) -> list[ImageRef]:
+    """`count` images at even distances over the source."""
+    step = max(1.0, len(images) / count)
+    return list(islice((images[int(number * step)] for number in range(count) if int(number * step) < len(images)), count))
+
+
+def _open(
+    session: Session, stage: str, content: dict[str, Any], upstream: Artifact | None, plan_name: str | None = None
+) -> Artifact:
+    """The version of a stage: its content decides the name, the rest is kept for the record."""
+    content = {
+        "schema": SCHEMA_VERSION,
+        "upstream": upstream.version if upstream else None,
+        "plan": upstream.plan_name if upstream else plan_name,
+        **content,
+    }
+    record = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pseudoris": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _package_version(name) for name in _PACKAGES},
+        "resolved": session.settings.model_dump(mode="json"),
+    }
+    return session.workspace.open_version(stage, content, record)
+
+
+def _run(session: Session, artifact: Artifact, spec: StageSpec, reads: tuple[str, ...]) -> Summary:
+    chain = session.workspace.chain(artifact)
+    backlog = Backlog(
+        stage=artifact.stage,
+        plan=session.workspace.plan(artifact.plan_name),
+        manifest=artifact.manifest(),
+        before={stage: made.manifest() for stage, made in chain.items() if stage != artifact.stage},
+        reads=reads,
+        source=spec.source,
+    )
+    header = {key: artifact.header[key] for key in artifact.header if key != "resolved"}
+    job = Job(artifact, spec, backlog, session.selection, session.engine, header)
+    return runner.run(job, session.observer, session.stopper)
+
+
+def _max_pixels(upstream: Artifact) -> int:
+    return upstream.header["settings"]["max_pixels"]
+
+
+def _package_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,174 @@
+"""From flags, --set, a YAML file and a profile to one checked `Settings`, remembering where each value came from.
+
+Later layers win: defaults, profile, file, --set, flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pseudoris_cli.config import Settings
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.resources import resource
+
+PROFILES = ("paper", "reference", "fast", "demo")
+LOCAL_FILE = Path("pseudoris.yaml")
+_BACKENDS = (("masks", "sam"), ("masks", "proposals"), ("captions",), ("filter", "scorer"), ("filter", "nouns"))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and for each dotted name where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+    profile: str
+
+    def rows(self) -> Iterator[tuple[str, Any, str]]:
+        """(dotted name, value, origin) of every setting, in the order of the models."""
+        for name, value in leaves(self.settings.model_dump(mode="json")):
+            yield name, value, self.origins.get(name, "default")
+
+
+def resolve(
+    profile: str | None = None,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Merge all layers and check them. UsageError names the setting that is unknown or has a bad value, and its origin."""
+    profile = profile or "paper"
+    if profile not in PROFILES:
+        raise UsageError(f"there is no profile {profile!r}; choose from {', '.join(PROFILES)}")
+    layers: list[tuple[str, dict[str, Any]]] = [(f"profile {profile}", _read(resource(f"configs/{profile}.yaml")))]
+    if file is None and LOCAL_FILE.is_file():
+        file = LOCAL_FILE
+    if file is not None:
+        layers.append((str(file), _read(file)))
+    layers += [(f"--set {text}", _assignment(text)) for text in assignments]
+    layers += [("flag", _nested(name, value)) for name, value in (flags or {}).items()]
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        _merge(merged, layer, origins, origin)
+    return Resolved(_validate(merged, origins), origins, profile)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of a nested mapping."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the settings file {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not plain YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UsageError(f"{path} must hold a mapping of setting names to values")
+    return data
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"--set {text}: write --set section.name=value, e.g. --set captions.contrast=0.5")
+    try:
+        return _nested(name.strip(), yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {text}: {value!r} is not a plain YAML value") from error
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(base: dict[str, Any], layer: dict[str, Any], origins: dict[str, str], origin: str, prefix: str = "") -> None:
+    """Lay `layer` over `base` in place. Naming another backend drops what lower layers set for the old one."""
+    if layer.get("backend", base.get("backend")) != base.get("backend") and base:
+        for name, _ in list(leaves(base, prefix)):
+            origins.pop(name, None)
+        base.clear()
+    for name, value in layer.items():
+        if isinstance(value, dict):
+            if not isinstance(base.get(name), dict):
+                base[name] = {}
+            _merge(base[name], value, origins, origin, f"{prefix}{name}.")
+        else:
+            base[name] = value
+            origins[f"{prefix}{name}"] = origin
+
+
+def _validate(merged: dict[str, Any], origins: dict[str, str]) -> Settings:
+    problems = list(_backend_problems(merged, origins))
+    if not problems:
+        try:
+            return Settings.model_validate(merged)
+        except ValidationError as error:
+            problems = [_explain(error, (), Settings, origins)]
+    raise UsageError("\n".join(problems) + "\n`pseudoris config show` lists every setting and where its value comes from")
+
+
+def _backend_problems(merged: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:
+    """Check each backend's section with that backend's own model, so that errors name the setting."""
+    defaults = Settings()
+    for path in _BACKENDS:
+        section: Any = merged
+        default: Any = defaults
+        for name in path:
+            section = section.get(name, {}) if isinstance(section, dict) else {}
+            default = getattr(default, name)
+        if not isinstance(section, dict) or not section:
+            continue
+        backend = section.setdefault("backend", default.backend)
+        try:
+            model = import_module(f"pseudoris_cli.models.{backend}").Settings
+        except (ImportError, AttributeError):
+            yield f"{'.'.join(path)}.backend: there is no backend {backend!r}; choose from {', '.join(_backends())}"
+            continue
+        try:
+            model.model_validate(section)
+        except ValidationError as error:
+            yield _explain(error, path, model, origins)
+
+
+def _backends() -> list[str]:
+    folder = resource("models")
+    files = (path for path in folder.glob("[a-z]*.py") if "class Settings(" in path.read_text(encoding="utf-8"))
+    return sorted(path.stem for path in files)
+
+
+def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseModel], origins: dict[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        location = ".".join(str(part) for part in (*path, *problem["loc"]))
+        origin = f" (from {origins[location]})" if location in origins else ""
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(location, _names(), 1, 0.6)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            lines.append(f"{location}: there is no such setting{hint}{origin}")
+        else:
+            lines.append(f"{location}: {problem['msg']}, not {problem['input']!r}{origin}")
+    return "\n".join(lines)
+
+
+def _names() -> list[str]:
+    return [name for name, _ in leaves(Settings().model_dump(mode="json"))]

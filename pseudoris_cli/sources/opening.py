@@ -1,0 +1,42 @@
+"""From `--images PATH`, or from what a work directory remembers, to a source."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.sources.base import Source
+
+
+def describe(path: Path, options: dict[str, Any], image_root: Path | None) -> dict[str, Any]:
+    """What `source.json` remembers of a source. UsageError if there is nothing at `path`."""
+    if not path.exists():
+        raise UsageError(f"--images {path}: there is no such file or folder")
+    return {
+        "kind": sniff(path),
+        "root": str(path.resolve()),
+        "options": options,
+        "image_root": str(image_root.resolve()) if image_root else None,
+    }
+
+
+def open_source(description: dict[str, Any]) -> Source:
+    """The source that a work directory remembers."""
+    kind = description.get("kind", "")
+    try:
+        module = import_module(f"pseudoris_cli.sources.{kind}")
+    except ModuleNotFoundError as error:
+        raise UsageError(f"source.json names the kind of source {kind!r}, which this pseudoris does not know") from error
+    image_root = description.get("image_root")
+    return module.open_source(Path(description["root"]), description["options"], Path(image_root) if image_root else None)
+
+
+def sniff(path: Path) -> str:
+    """The kind of source that a path is: the name of a file in this folder."""
+    if path.is_dir():
+        return "folder"
+    if path.suffix == ".json":
+        return "coco"
+    return "listing"

@@ -1,0 +1,204 @@
+"""Stage 4, second half: from the index to files of other people's formats; a folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.formats import base, splits
+from pseudoris_cli.formats.base import (
+    ExportCandidate,
+    ExportContext,
+    ExportImage,
+    ExportObject,
+    ExportSentence,
+    ImageMode,
+    ScoredMask,
+)
+from pseudoris_cli.records import ImageRef, Mask
+from pseudoris_cli.sources.base import FileReader, Source
+from pseudoris_cli.stages.rows import masks_by_image
+from pseudoris_cli.storage import files
+from pseudoris_cli.storage.manifest import Manifest
+from pseudoris_cli.storage.parts import read_part
+from pseudoris_cli.storage.plan import Plan
+from pseudoris_cli.work import Columns
+
+MARKER = "pseudoris-export.json"
+_SCORES = ("correctness", "uniqueness", "doc")
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What to render: which parts, in which formats, under which names."""
+
+    plan: Plan
+    manifests: dict[str, Manifest]
+    source: Source
+    formats: tuple[str, ...]
+    dataset: str
+    split_by: str
+    split: str
+    images: ImageMode
+    provenance: dict[str, Any]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the files: equal identities give equal bytes."""
+        digest = hashlib.sha256()
+        for stage in ("masks", "filter", "export"):
+            for _, entry in sorted(self.manifests[stage].entries.items()):
+                digest.update(entry.file.sha256.encode())
+        return {
+            "formats": list(self.formats),
+            "dataset": self.dataset,
+            "split_by": self.split_by,
+            "images": self.images,
+            "artifacts": digest.hexdigest(),
+        }
+
+
+def render(job: Rendering, out: Path, overwrite: bool) -> bool:
+    """Write all formats below `out`; False if it holds exactly this export already.
+
+    The folder is written beside `out` and renamed, so a crash leaves the old state. UsageError (exit 2) if `out` holds
+    something that no export made, unless `overwrite`.
+    """
+    renderers = [base.load_format(name) for name in job.formats]
+    made = _made_by_us(out)
+    if made == job.identity:
+        return False
+    if out.exists() and made is None and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists and was not made by pseudoris; choose another --out, or replace it with --overwrite")
+    staging = out.with_name(f".{out.name}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        context = ExportContext(
+            dataset=job.dataset,
+            split_by=job.split_by,
+            images=job.images,
+            read_image=job.source.read,
+            locate_image=_locator(job.source),
+            provenance=job.provenance,
+        )
+        for renderer in renderers:
+            renderer.render(stream(job, base.wants_candidates(renderer)), context, staging)
+        (staging / MARKER).write_text(json.dumps({"export": job.identity, **job.provenance}, indent=2), encoding="utf-8")
+        _publish(staging, out)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return True
+
+
+def stream(job: Rendering, candidates: bool) -> Iterator[ExportImage]:
+    """Every image with a referred mask (or, with `candidates`, any scored mask) in plan order, read part by part."""
+    shares = splits.parse(job.split)
+    refs = (ref for part in job.plan.parts for ref in job.plan.images(part.part))
+    ids = iter(splits.resolve_ids((ref.key, ref.image_id) for ref in refs))
+    for part in job.plan.parts:
+        columns = {stage: _read(job.manifests[stage], part.part) for stage in ("masks", "filter", "export")}
+        masks = masks_by_image(columns["masks"]) if columns["masks"] else {}
+        scored = _by_mask(columns["filter"])
+        kept = _kept(columns["export"])
+        for ref in job.plan.images(part.part):
+            image_id = next(ids)
+            found = masks.get(ref.key, ())
+            objects = tuple(o for mask in found if (o := _object(ref, mask, kept, scored)))
+            all_scored = tuple(_scored(ref, mask, scored) for mask in found) if candidates else ()
+            if objects or all_scored:
+                yield ExportImage(
+                    image_key=ref.key,
+                    image_id=image_id,
+                    file_name=base.export_name(ref.file_name),
+                    width=found[0].rle.width,
+                    height=found[0].rle.height,
+                    split=splits.assign(ref.key, shares),
+                    objects=objects,
+                    candidates=all_scored,
+                )
+
+
+Scored = dict[tuple[str, int], dict[int, ExportCandidate]]
+Kept = dict[tuple[str, int], tuple[int, int, list[tuple[int, int]]]]
+
+
+def _by_mask(columns: Columns) -> Scored:
+    found: Scored = defaultdict(dict)
+    if not columns:
+        return found
+    names = ("image_key", "mask_id", "candidate_id", "caption", "crop", "sampler", *_SCORES)
+    for key, mask_id, candidate_id, caption, crop, sampler, *scores in zip(*(columns[n] for n in names), strict=True):
+        numbers = {name: None if value != value else float(value) for name, value in zip(_SCORES, scores, strict=True)}
+        found[key, int(mask_id)][int(candidate_id)] = ExportCandidate(
+            candidate_id=int(candidate_id), caption=caption, crop=crop, sampler=sampler, **numbers
+        )
+    return found
+
+
+def _kept(columns: Columns) -> Kept:
+    """ref_id, ann_id and (sent_id, candidate_id) of every referred mask; rows are best first already."""
+    found: Kept = {}
+    if not columns:
+        return found
+    names = ("image_key", "mask_id", "ref_id", "ann_id", "sent_id", "candidate_id")
+    for key, mask_id, ref_id, ann_id, sent_id, candidate_id in zip(*(columns[n] for n in names), strict=True):
+        entry = found.setdefault((key, int(mask_id)), (int(ref_id), int(ann_id), []))
+        entry[2].append((int(sent_id), int(candidate_id)))
+    return found
+
+
+def _object(ref: ImageRef, mask: Mask, kept: Kept, scored: Scored) -> ExportObject | None:
+    place = (ref.key, mask.mask_id)
+    if place not in kept:
+        return None
+    ref_id, ann_id, rows = kept[place]
+    sentences = tuple(ExportSentence(sent_id=sent_id, **asdict(scored[place][number])) for sent_id, number in rows)
+    return ExportObject(ref_id=ref_id, ann_id=ann_id, mask=mask, sentences=sentences)
+
+
+def _scored(ref: ImageRef, mask: Mask, scored: Scored) -> ScoredMask:
+    candidates = scored.get((ref.key, mask.mask_id), {})
+    return ScoredMask(mask=mask, candidates=tuple(candidates[number] for number in sorted(candidates)))
+
+
+def _read(manifest: Manifest, part: int) -> Columns:
+    entry = manifest.entries.get(part)
+    return read_part(manifest.path_of(entry)) if entry else {}
+
+
+def _locator(source: Source) -> Any:
+    if isinstance(source, FileReader):
+        return source.path
+    return getattr(source, "path", lambda key: None)
+
+
+def _made_by_us(out: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((out / MARKER).read_text(encoding="utf-8")).get("export")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Replace `out` by the finished folder."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists() or out.is_symlink():
+        out.rename(old)
+    staging.rename(out)
+    files.sync_folder(out.parent)
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
+

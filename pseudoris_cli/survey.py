@@ -1,0 +1,144 @@
+"""What a work directory holds: every stage, version, image and failure; and what nothing refers to any more."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.storage import files, parts
+from pseudoris_cli.storage.manifest import ImageOutcome, Manifest
+from pseudoris_cli.storage.workspace import STAGES, Artifact, Workspace
+
+RECENT_PARTS = 20
+DAMAGED = ".damaged"
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """One version of one stage."""
+
+    stage: str
+    version: str
+    current: bool
+    upstream: str | None
+    images: int
+    counts: dict[str, int]
+    pending: int
+    parts: int
+    parts_planned: int
+    rows: int
+    bytes: int
+    images_per_second: float | None
+    seconds_left: float | None
+    last_error: str | None
+    committed: float | None
+
+
+def states(workspace: Workspace) -> Iterator[VersionState]:
+    """Every version, stage by stage."""
+    for stage in STAGES:
+        current = workspace.current(stage)
+        for artifact in workspace.versions(stage):
+            yield _state(workspace, artifact, artifact.version == current)
+
+
+def _state(workspace: Workspace, artifact: Artifact, current: bool) -> VersionState:
+    plan, manifest = workspace.plan(artifact.plan_name), artifact.manifest()
+    entries = sorted(manifest.entries.values(), key=lambda entry: entry.committed)
+    counts = manifest.counts()
+    answered = sum(counts.values())
+    rate = _rate(manifest)
+    pending = max(0, plan.image_count - answered)
+    failed = [entry for entry in entries if entry.counts.get("failed")]
+    error = next((image.error for image in failed[-1].images if image.status == "failed"), None) if failed else None
+    return VersionState(
+        stage=artifact.stage,
+        version=artifact.version,
+        current=current,
+        upstream=artifact.upstream,
+        images=plan.image_count,
+        counts=counts,
+        pending=pending,
+        parts=len(entries),
+        parts_planned=len(plan),
+        rows=sum(entry.file.rows for entry in entries),
+        bytes=sum(entry.file.bytes for entry in entries),
+        images_per_second=rate,
+        seconds_left=pending / rate if rate and pending else None,
+        last_error=error,
+        committed=entries[-1].committed if entries else None,
+    )
+
+
+def _rate(manifest: Manifest) -> float | None:
+    """Images per second of work over the most recent parts."""
+    recent = deque(sorted(manifest.entries.values(), key=lambda entry: entry.committed), maxlen=RECENT_PARTS)
+    seconds = sum(entry.seconds for entry in recent)
+    images = sum(sum(entry.counts.values()) for entry in recent)
+    return images / seconds if seconds > 0 else None
+
+
+def failures(workspace: Workspace) -> Iterator[tuple[str, ImageOutcome]]:
+    """Failed and vanished images of the current version of every stage."""
+    for stage in STAGES:
+        if version := workspace.current(stage):
+            for image in workspace.artifact(stage, version).manifest().failures():
+                yield stage, image
+
+
+def verify(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
+    """Read every listed part and compare its digest: (stage, file, verdict) for each that is not whole.
+
+    A damaged file is renamed with `.damaged`, so that the next run of its stage makes the part anew.
+    """
+    for stage in STAGES:
+        for artifact in workspace.versions(stage):
+            manifest = artifact.manifest()
+            for _, entry in sorted(manifest.entries.items()):
+                path = manifest.path_of(entry)
+                if not path.exists():
+                    yield stage, path, "missing"
+                elif not manifest.is_whole(entry, digest=True):
+                    os.replace(path, path.with_name(path.name + DAMAGED))
+                    files.sync_folder(path.parent)
+                    yield stage, path, "damaged"
+
+
+def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
+    """The versions that `current` names, and all they were made from."""
+    keep: set[tuple[str, str]] = set()
+    for stage in STAGES:
+        if version := workspace.current(stage):
+            keep |= {(made.stage, made.version) for made in workspace.chain(workspace.artifact(stage, version)).values()}
+    return keep
+
+
+def garbage(workspace: Workspace) -> Iterator[tuple[Path, str]]:
+    """What nothing refers to: whole versions outside the current chain, and unlisted files within it."""
+    keep = current_chain(workspace)
+    for stage in STAGES:
+        for folder in sorted(path for path in (workspace.root / stage).glob("*") if path.is_dir()):
+            if (stage, folder.name) not in keep:
+                yield folder, "not the current version, nor what it was made from"
+                continue
+            listed = {entry.file.name for entry in Manifest(folder).entries.values()}
+            for path in sorted(folder.iterdir()):
+                stray = parts.writer_of(path.name) and path.name not in listed
+                if stray or path.name.endswith(DAMAGED):
+                    yield path, "damaged" if path.name.endswith(DAMAGED) else "superseded or left by a crash"
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+def as_json(state: VersionState) -> dict[str, Any]:
+    """A state for machines."""
+    return {name: getattr(state, name) for name in state.__dataclass_fields__}
