@@ -20,8 +20,7 @@ def save(model: torch.nn.Module, path: Path, provenance: dict[str, object]) -> N
     temporary.replace(path)
 
 
-def cosine_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Learning rate of a step: linear warm-up, then half a cosine to 1 % of the peak."""
-    from math import cos, pi
-
-    return peak * min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * (0.5 + 0.5 * cos(pi * step / steps)))
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Learning rate of a step: linear warm-up, flat until 60 % of the steps, then linearly down to 1 % of the peak."""
+    fall = max(0.0, step / steps - 0.6) / 0.4
+    return peak * min(1.0, (step + 1) / warmup) * (1 - 0.99 * fall)

@@ -25,7 +25,7 @@ TRUE_MASKS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Crops uint8 [N, 64, 64, 3] by their position in the group of kinds, their objects' codes [N, 4] and scene numbers [N]."""
+    """Crops uint8 [N, 64, 64, 3] by position in the group of kinds; their objects' codes [N, 4] and scenes [N]."""
 
     pixels: dict[int, np.ndarray]
     codes: np.ndarray
@@ -34,6 +34,16 @@ class Crops:
 
 def degrade(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A mask as a decoder of 4-pixel cells would give it: smoothed, noisy, a little too large or too small."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    margin = 3 * CELL  # work in a window of whole cells around the object
+    top, left = max(ys[0] - margin, 0) // CELL * CELL, max(xs[0] - margin, 0) // CELL * CELL
+    window = slice(top, -(-(ys[-1] + margin) // CELL) * CELL), slice(left, -(-(xs[-1] + margin) // CELL) * CELL)
+    degraded = np.zeros_like(mask)
+    degraded[window] = _degrade_window(mask[window], rng)
+    return degraded
+
+
+def _degrade_window(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = mask.shape
     cells = mask.reshape(height // CELL, CELL, width // CELL, CELL).mean((1, 3)).astype(np.float32)
     cells = ndimage.gaussian_filter(cells, rng.uniform(0.2, 0.8))

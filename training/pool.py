@@ -19,7 +19,10 @@ NAMES = (SHAPES, COLOURS, TEXTURES, SIZES)
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """S scenes: images uint8 [S, H, W, 3], owner uint8 [S, H, W] (0 = ground, k = object k-1), codes int8 [S, 7, 4] (-1 = none)."""
+    """S scenes: images uint8 [S, H, W, 3], owner uint8 [S, H, W] (0: ground, k: object k-1), codes int8 [S, 7, 4].
+
+    Rows of `codes` beyond a scene's objects are -1.
+    """
 
     images: np.ndarray
     owner: np.ndarray

@@ -1,6 +1,6 @@
 """Train the demo's CoCa on crops of rendered objects:  python training/train_coca.py --pool POOL --out coca.safetensors
 
-One step: 64 crops (all four kinds), 2 captions each. The loss is CoCa's, captioning and contrastive, and the
+One step: 32 crops (all four kinds), 2 captions each. The loss is CoCa's, captioning and contrastive, and the
 cross-entropy of four attribute heads that exist in training only. Label smoothing gives every word that is wrong for
 a crop the same low score: distinctive sampling looks at differences of scores, and noise among them reads as content.
 """
@@ -16,16 +16,17 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from checkpoint import cosine_rate, save
+from checkpoint import learning_rate, save
 from crop_batches import Crops, crop_batches, normalise
+from losses import attribute_loss, contrastive_loss
 from phrases import draw_phrase, tokenize, truth
 from pool import NAMES, Pool
 
 from pseudoris_cli.networks.coca_configs import DEMO
 from pseudoris_cli.records import CROP_KINDS
 
-CROPS, CAPTIONS = 64, 2
-SEED, PEAK_RATE, SMOOTHING = 1, 1.5e-3, 0.1
+CROPS, CAPTIONS = 32, 2
+SEED, PEAK_RATE, SMOOTHING = 1, 1.2e-3, 0.1
 
 
 def build_coca() -> torch.nn.Module:
@@ -35,24 +36,6 @@ def build_coca() -> torch.nn.Module:
     model = open_clip.CoCa(**config)
     torch.nn.init.normal_(model.text_decoder.text_projection, std=config["embed_dim"] ** -0.5)
     return model
-
-
-def contrastive_loss(similarity: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Symmetric InfoNCE of [texts, crops] whose diagonal pairs belong together; other true pairs are no negatives."""
-    others = true & ~torch.eye(len(true), dtype=torch.bool)
-    similarity = similarity.masked_fill(others, -1e4)
-    target = torch.arange(len(similarity))
-    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
-
-
-def attribute_loss(
-    heads: torch.nn.ModuleList, features: torch.Tensor, codes: np.ndarray
-) -> tuple[torch.Tensor, list[float]]:
-    """Cross-entropy of the attribute heads, and each head's accuracy."""
-    target = torch.from_numpy(codes).long()
-    logits = [head(features) for head in heads]
-    loss = torch.stack([F.cross_entropy(x, target[:, k]) for k, x in enumerate(logits)]).sum()
-    return loss, [(x.argmax(1) == target[:, k]).float().mean().item() for k, x in enumerate(logits)]
 
 
 def step_loss(
@@ -100,8 +83,8 @@ def main() -> None:
     start = time.process_time()
     for step in range(arguments.steps):
         for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, arguments.steps, PEAK_RATE)
-        help_weight = 0.5 * (1 - 0.7 * step / arguments.steps)
+            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
+        help_weight = 1 - 0.8 * step / arguments.steps
         loss, figures = step_loss(model, heads, next(batches), rng, help_weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,6 +1,6 @@
 """Train the demo's Segment Anything on rendered scenes:  python training/train_sam.py --pool POOL --out sam.safetensors
 
-One step: 12 images, 8 clicks each, a fifth of them on the ground (the target of whose predicted IoU is 0).
+One step: 6 images, 6 clicks each, a fifth of them on the ground (the target of whose predicted IoU is 0).
 The loss is SAM's (focal + dice on the best of three masks, squared error of the predicted IoU), the best mask's being
 taken at twice the decoder's resolution, so that edges land between its 4-pixel cells.
 """
@@ -16,18 +16,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import cosine_rate, save
+from checkpoint import learning_rate, save
 from pool import Pool
+from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-IMAGES, CLICKS, GROUND_CLICKS = 12, 8, 0.2
+IMAGES, CLICKS, GROUND_CLICKS = 6, 6, 0.2
 SIZE, VALID_ROWS = 256, 192
-SEED, PEAK_RATE = 0, 1.2e-3
+SEED, PEAK_RATE = 0, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images [B, 3, 256, 256], clicks [P, 1, 2] (x, y), their image [P], targets [P, 256, 256], whether on an object [P]."""
+    """Images [B, 3, 256, 256]; clicks [P, 1, 2] (x, y), each with its image, target mask and whether it hit an object."""
 
     images: torch.Tensor
     clicks: torch.Tensor
@@ -151,17 +152,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
     parser.add_argument("--steps", type=int, default=2600)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     rng, pool, sam = np.random.default_rng(SEED), Pool.open(arguments.pool), build_sam()
+    if arguments.start:
+        sam.load_state_dict({name: value.float() for name, value in load_file(arguments.start).items()})
     optimizer = torch.optim.AdamW(sam.parameters(), weight_decay=0.02, betas=(0.9, 0.98))
     log: list[dict[str, float]] = []
     start = time.process_time()
     for step in range(arguments.steps):
         for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, arguments.steps, PEAK_RATE)
+            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
         loss, figures = step_loss(sam, draw_batch(pool, sam, rng))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -28,7 +28,7 @@ SEEDS_PER_SPLIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image with its truth: RGB uint8 [H, W, 3], visible masks bool [N, H, W], and the attributes of the N objects."""
+    """An image with its truth: RGB uint8 [H, W, 3], visible masks bool [N, H, W], attributes of the N objects."""
 
     image_rgb: np.ndarray
     masks: np.ndarray

@@ -1,0 +1,144 @@
+"""Train the demo's CLIP:  python training/train_clip.py --pool POOL --coca coca.safetensors --out clip.safetensors
+
+It starts from the captioner's towers. One step: 64 objects, each with its 1.2 crop, a true caption and a caption with
+one attribute falsified, and its masked crop with a noun prompt (the two pairs that DoC scores). The loss is CLIP's, in
+which other true pairs are no negatives, and a sigmoid of every pair's truth, which puts cosines of different objects on
+one scale: DoC divides them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from checkpoint import learning_rate, save
+from crop_batches import Crops, crop_batches, normalise
+from losses import attribute_loss, contrastive_loss
+from phrases import draw_phrase, tokenize, truth, word
+from pool import NAMES, Pool
+from safetensors.torch import load_file
+
+from pseudoris_cli.networks.clip_configs import DEMO
+
+OBJECTS = 64
+SEED, PEAK_RATE = 2, 1e-3
+SAME_SCENE_WEIGHT = 3.0
+"""How much more a false pair within a scene weighs: DoC compares nothing else."""
+
+
+def build_clip(coca: Path) -> open_clip.CLIP:
+    """open_clip's CLIP at the demo's size, its towers taken from the captioner where names and shapes agree."""
+    model = open_clip.CLIP(**DEMO)
+    donor = load_file(coca)
+    own = model.state_dict()
+    for name, value in own.items():
+        for theirs in (name, f"text.{name}"):
+            given = donor.get(theirs)
+            if given is not None and given.shape == value.shape and name not in ("logit_scale", "visual.proj"):
+                own[name] = given.float()
+    model.load_state_dict(own)
+    return model
+
+
+def falsify(code: np.ndarray, rng: np.random.Generator) -> tuple[str, list[int]]:
+    """A caption of an object that differs from the given one in one attribute, which it names."""
+    changed = code.copy()
+    k = int(rng.integers(4))
+    changed[k] = (changed[k] + rng.integers(1, len(NAMES[k]))) % len(NAMES[k])
+    named = rng.random(3) < 0.45
+    if k:
+        named[k - 1] = True
+    claim = [int(changed[0]), *(int(c) if say else -1 for c, say in zip(changed[1:], named, strict=True))]
+    return word(changed, named, rng), claim
+
+
+def prompt(code: np.ndarray, rng: np.random.Generator) -> tuple[str, list[int]]:
+    """What a masked crop is compared with: the noun prompt, sometimes a caption."""
+    if rng.random() < 0.2:
+        return draw_phrase(code, rng)
+    return f"a photo of a {NAMES[0][code[0]]}", [int(code[0]), -1, -1, -1]
+
+
+def truth_loss(cosines: torch.Tensor, true: torch.Tensor, same_scene: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Sigmoid cross-entropy of each pair's truth, both classes weighing the same."""
+    weight = torch.where(same_scene & ~true, SAME_SCENE_WEIGHT, 1.0)
+    weight = torch.where(true, 0.5 / (weight * true).sum(), 0.5 / (weight * ~true).sum()) * weight
+    return (F.binary_cross_entropy_with_logits(10 * cosines + bias, true.float(), reduction="none") * weight).sum()
+
+
+def step_loss(
+    model: open_clip.CLIP, heads: torch.nn.ModuleList, bias: torch.Tensor, batch: Crops, rng: np.random.Generator
+) -> tuple[torch.Tensor, dict[str, float]]:
+    said = [draw_phrase(code, rng) for code in batch.codes] + [falsify(code, rng) for code in batch.codes]
+    prompts = [prompt(code, rng) for code in batch.codes]
+    tokens = tokenize([text for text, _ in said + prompts])
+    texts = F.normalize(model.encode_text(tokens), dim=-1)
+    images = model.encode_image(normalise(np.concatenate([batch.pixels[0], batch.pixels[1]]), rng))
+    context, masked = F.normalize(images, dim=-1).split(OBJECTS)
+    scale = model.logit_scale.exp().clamp(max=50)
+    same = torch.from_numpy(batch.scene[:, None] == batch.scene[None])
+    loss, figures = torch.zeros(()), {}
+    for name, pairs, text, crops in (
+        ("caption", said, texts[: 2 * OBJECTS], context),
+        ("noun", prompts, texts[2 * OBJECTS :], masked),
+    ):
+        true = torch.from_numpy(truth(np.array([claim for _, claim in pairs]), batch.codes))
+        cosines = text @ crops.T
+        loss = loss + contrastive_loss(scale * cosines[:OBJECTS], true[:OBJECTS])
+        loss = loss + truth_loss(cosines, true, same.repeat(len(true) // OBJECTS, 1), bias)
+        rivals = same & ~true[:OBJECTS]
+        beaten = cosines[:OBJECTS] < cosines[:OBJECTS].diagonal()[:, None]
+        figures[f"{name}_ranked"] = ((beaten & rivals).sum() / rivals.sum().clamp(min=1)).item()
+        figures[f"{name}_true"], figures[f"{name}_false"] = cosines[true].mean().item(), cosines[~true].mean().item()
+    attributes, _ = attribute_loss(heads, images, np.concatenate([batch.codes] * 2))
+    return loss + 0.2 * attributes, {"loss": loss.item(), **figures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--coca", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=600)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    rng, pool, model = np.random.default_rng(SEED), Pool.open(arguments.pool), build_clip(arguments.coca)
+    heads = torch.nn.ModuleList([torch.nn.Linear(128, len(names)) for names in NAMES])
+    bias = torch.nn.Parameter(torch.tensor(-4.0))
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1] + [bias, *heads.parameters()]
+    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    batches = crop_batches(pool, OBJECTS, [("crop_1.2", "masked")], rng)
+    log: list[dict[str, float]] = []
+    start = time.process_time()
+    for step in range(arguments.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
+        loss, figures = step_loss(model, heads, bias, next(batches), rng)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        log.append(figures)
+        if (step + 1) % 50 == 0 or step + 1 == arguments.steps:
+            mean = {name: round(float(np.mean([row[name] for row in log[-50:]])), 3) for name in figures}
+            cpu = time.process_time() - start
+            print(step + 1, f"{cpu:.0f} CPU-s", mean, flush=True)
+        if (step + 1) % 200 == 0 or step + 1 == arguments.steps:
+            provenance = {
+                "script": "training/train_clip.py", "seed": SEED, "steps": step + 1, "of_steps": arguments.steps,
+                "data": {"split": "train", "scenes": len(pool.images)},
+                "cpu_minutes": round(cpu / 60, 1), "figures": mean,
+            }  # fmt: skip
+            save(model, arguments.out, provenance)
+
+
+if __name__ == "__main__":
+    main()
