@@ -76,7 +76,9 @@ class MaskRules(Section):
     """What SAM's masks must satisfy when no detector chooses among them (proposals.backend: none)."""
 
     nms_iou: Fraction = Field(0.8, description="mask IoU above which the worse of two masks goes")
-    containment: Fraction = Field(0.95, description="share of a mask inside another above which the worse of the two goes")
+    containment: Fraction = Field(
+        0.95, description="share of a mask inside another above which the worse of the two goes"
+    )
     min_area: int = Field(100, ge=0, description="smallest mask, in pixels")
     max_area: Fraction = Field(0.6, description="largest mask, as a share of the image")
 
@@ -98,7 +100,7 @@ class MaskSettings(Section):
 
 
 class CaptionSettings(BackendSettings):
-    """Stage 2: distinctive caption sampling (paper §3.2). A captioner's Settings derive from this and add its checkpoint."""
+    """Stage 2: distinctive caption sampling (paper §3.2). A captioner's Settings add its checkpoint."""
 
     crop_style: CropStyle = Field("mended", description="boxes, fill and antialiasing of the crops")
     top_k: tuple[int, ...] = Field((5, 7, 9, 11, 13), description="top-k samplers, one caption each per crop")

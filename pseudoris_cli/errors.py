@@ -1,4 +1,4 @@
-"""Foreseeable errors. Each carries the exit code of DESIGN.md §1; the command line prints the message, not a traceback."""
+"""Foreseeable errors, each with its exit code (DESIGN.md §1); the command line prints the message, not a traceback."""
 
 from __future__ import annotations
 

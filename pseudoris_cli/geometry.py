@@ -46,7 +46,8 @@ def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
 def intersections(a: Sequence[Rle], b: Sequence[Rle], pixels_per_block: int = 1 << 20) -> np.ndarray:
     """Pixels common to every pair of masks of one image, int64 [len(a), len(b)].
 
-    One matrix product over pixels, in blocks so that memory stays flat at any image size (exact: counts stay below 2**24 a block).
+    One matrix product over pixels, in blocks so that memory stays flat at any image size; exact, as the counts of a block
+    stay below 2**24.
     """
     if not a or not b:
         return np.zeros((len(a), len(b)), np.int64)

@@ -78,7 +78,9 @@ class Backlog:
 
     def pending(self, selection: Selection) -> list[int]:
         """The parts to do, in order."""
-        return [part.part for part in self.plan.parts if selection.takes(part.part) and self._is_open(part.part, selection)]
+        return [
+            part.part for part in self.plan.parts if selection.takes(part.part) and self._is_open(part.part, selection)
+        ]
 
     def _is_open(self, part: int, selection: Selection) -> bool:
         upstream = self.upstream_entry(part)
@@ -107,7 +109,11 @@ class Backlog:
         if upstream:
             answers = upstream.images
             wanted = {image.key for image in answers if image.status == "done" and self.source}
-            absent = {i.key: f"{UPSTREAM[self.stage]}: {i.error}" for i in answers if i.status in ("failed", "gone") or i.error}
+            absent = {
+                i.key: f"{UPSTREAM[self.stage]}: {i.error}"
+                for i in answers
+                if i.status in ("failed", "gone") or i.error
+            }
         paths: dict[str, Path] = {}
         for stage in self.reads:
             if entry := self.before[stage].entries.get(part):

@@ -94,9 +94,7 @@ def run_scores(session: Session, version: str | None = None) -> Summary:
     upstream = session.workspace.latest("captions", version)
     artifact = _open(session, "scores", scores.version_content(settings.filter, settings.numerics), upstream)
     limit = _max_pixels(session.workspace.chain(upstream)["masks"])
-    spec = scores.Spec(
-        settings.filter, settings.numerics, session.device, session.source, limit, **session.reading
-    )
+    spec = scores.Spec(settings.filter, settings.numerics, session.device, session.source, limit, **session.reading)
     return _run(session, artifact, spec, ("masks", "captions"))
 
 
@@ -114,9 +112,7 @@ def run_export_index(session: Session, version: str | None = None) -> Summary:
     return _run(session, artifact, export.Spec(session.settings.export), ("filter",))
 
 
-def render_export(
-    session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool
-) -> bool:
+def render_export(session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool) -> bool:
     """Render formats from the index just made; False if `folder` holds exactly that already."""
     index = session.workspace.latest("export")
     chain = session.workspace.chain(index)
@@ -126,9 +122,12 @@ def render_export(
         "pseudoris": __version__,
         "versions": {stage: made.version for stage, made in chain.items()},
         "settings": {stage: made.header["settings"] for stage, made in chain.items()},
-        "checkpoints": {stage: made.header["checkpoints"] for stage, made in chain.items() if "checkpoints" in made.header},
+        "checkpoints": {
+            stage: made.header["checkpoints"] for stage, made in chain.items() if "checkpoints" in made.header
+        },
         "images": counts,
-        "partial": session.selection.allow_partial and len(index.manifest().entries) < len(session.workspace.plan(index.plan_name)),
+        "partial": session.selection.allow_partial
+        and len(index.manifest().entries) < len(session.workspace.plan(index.plan_name)),
     }
     job = rendering.Rendering(
         plan=session.workspace.plan(index.plan_name),
@@ -147,7 +146,9 @@ def render_export(
 def spread(images: list[ImageRef], count: int) -> list[ImageRef]:
     """`count` images at even distances over the source."""
     step = max(1.0, len(images) / count)
-    return list(islice((images[int(number * step)] for number in range(count) if int(number * step) < len(images)), count))
+    return list(
+        islice((images[int(number * step)] for number in range(count) if int(number * step) < len(images)), count)
+    )
 
 
 def _open(

@@ -124,7 +124,9 @@ def _validate(merged: dict[str, Any], origins: dict[str, str]) -> Settings:
             return Settings.model_validate(merged)
         except ValidationError as error:
             problems = [_explain(error, (), Settings, origins)]
-    raise UsageError("\n".join(problems) + "\n`pseudoris config show` lists every setting and where its value comes from")
+    raise UsageError(
+        "\n".join(problems) + "\n`pseudoris config show` lists every setting and where its value comes from"
+    )
 
 
 def _backend_problems(merged: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:

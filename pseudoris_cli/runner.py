@@ -173,7 +173,11 @@ def _commit(manifest: ManifestWriter, finished: Finished) -> PartEntry:
 def _environment(error: OSError, job: Job) -> EnvironmentStop:
     where = job.artifact.folder
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return EnvironmentStop(f"the disk is full ({where}); committed parts are kept. Free space and run the same command again")
+        return EnvironmentStop(
+            f"the disk is full ({where}); committed parts are kept. Free space and run the same command again"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return EnvironmentStop(f"cannot write in {where}: {error.strerror}; committed parts are kept. Check its permissions")
+        return EnvironmentStop(
+            f"cannot write in {where}: {error.strerror}; committed parts are kept. Check its permissions"
+        )
     return EnvironmentStop(f"{where}: {error}; committed parts are kept, run the same command again")

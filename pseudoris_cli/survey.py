@@ -113,7 +113,9 @@ def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
     keep: set[tuple[str, str]] = set()
     for stage in STAGES:
         if version := workspace.current(stage):
-            keep |= {(made.stage, made.version) for made in workspace.chain(workspace.artifact(stage, version)).values()}
+            keep |= {
+                (made.stage, made.version) for made in workspace.chain(workspace.artifact(stage, version)).values()
+            }
     return keep
 
 

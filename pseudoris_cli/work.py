@@ -116,12 +116,30 @@ class Worker(Protocol):
 class StageSpec(Protocol):
     """A stage as the runner sees it; picklable, so that a worker can be made in another process."""
 
-    name: str
-    source: Source | None
-    """Where pixels come from; None for a stage that needs none."""
-    max_pixels: int
-    decode_threads: int
-    decode_ahead: int
+    @property
+    def name(self) -> str:
+        """The stage."""
+        ...
+
+    @property
+    def source(self) -> Source | None:
+        """Where pixels come from; None for a stage that needs none."""
+        ...
+
+    @property
+    def max_pixels(self) -> int:
+        """Larger images are failures."""
+        ...
+
+    @property
+    def decode_threads(self) -> int:
+        """Threads that read images ahead of the worker."""
+        ...
+
+    @property
+    def decode_ahead(self) -> int:
+        """Images read ahead of the worker."""
+        ...
 
     def make_worker(self) -> Worker:
         """Load the networks; called once per process."""

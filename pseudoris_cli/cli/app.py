@@ -26,7 +26,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def pseudoris(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
     """Turn unlabeled images into training data for referring image segmentation.
 
@@ -35,7 +37,13 @@ def pseudoris(
     """
 
 
-for command in (stage_commands.masks, stage_commands.captions, stage_commands.filter, stage_commands.export, stage_commands.run):
+for command in (
+    stage_commands.masks,
+    stage_commands.captions,
+    stage_commands.filter,
+    stage_commands.export,
+    stage_commands.run,
+):
     app.command()(command)
 app.command()(status_command.status)
 app.command()(status_command.prune)

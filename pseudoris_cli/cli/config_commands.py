@@ -12,7 +12,9 @@ from pseudoris_cli.cli.console import out, print_json
 from pseudoris_cli.cli.options import SettingOptions, WorkOptions, with_options
 from pseudoris_cli.errors import MissingDependency
 
-app = typer.Typer(help="Settings: every value in force, and where it comes from.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Settings: every value in force, and where it comes from.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -70,7 +72,9 @@ class DoctorOptions(SettingOptions, WorkOptions):
 
 
 @with_options
-def doctor(options: DoctorOptions, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+def doctor(
+    options: DoctorOptions, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False
+) -> None:
     """Tell what is missing for a profile on this machine, and which device and numerics would be used.
 
     Example: pseudoris doctor --profile paper
@@ -88,5 +92,3 @@ def doctor(options: DoctorOptions, as_json: Annotated[bool, typer.Option("--json
                 out.print(f"     -> {check.next_step}", markup=False)
     if any(check.status == "fail" for check in checks):
         raise MissingDependency("a run with these settings cannot work yet; each `fail` above says what to do")
-
-

@@ -29,7 +29,8 @@ class WorkOptions:
     """Where the work directory is."""
 
     work: Annotated[
-        Path | None, typer.Option(help="work directory  [default: $PSEUDORIS_WORK, else ./pseudoris-work]", show_default=False)
+        Path | None,
+        typer.Option(help="work directory  [default: $PSEUDORIS_WORK, else ./pseudoris-work]", show_default=False),
     ] = None
 
     @property
@@ -44,28 +45,41 @@ class WorkOptions:
 class SettingOptions:
     """Which settings are in force."""
 
-    profile: Annotated[str | None, typer.Option(help=f"{', '.join(PROFILES)}  [default: paper]", show_default=False)] = None
-    config: Annotated[Path | None, typer.Option(help="settings file (YAML)  [default: ./pseudoris.yaml if present]")] = None
+    profile: Annotated[
+        str | None, typer.Option(help=f"{', '.join(PROFILES)}  [default: paper]", show_default=False)
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option(help="settings file (YAML)  [default: ./pseudoris.yaml if present]")
+    ] = None
     assignments: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="one setting, e.g. captions.contrast=0.5; repeatable")
+        list[str],
+        typer.Option("--set", metavar="NAME=VALUE", help="one setting, e.g. captions.contrast=0.5; repeatable"),
     ] = field(default_factory=list)
 
     def resolve(self, flags: dict[str, Any] | None = None) -> Resolved:
         """All layers merged and checked."""
-        return resolve(self.profile, self.config, self.assignments, {k: v for k, v in (flags or {}).items() if v is not None})
+        return resolve(
+            self.profile, self.config, self.assignments, {k: v for k, v in (flags or {}).items() if v is not None}
+        )
 
 
 @dataclass
 class StageOptions(SettingOptions, WorkOptions):
     """What every stage takes."""
 
-    gpu: Annotated[str | None, typer.Option(metavar="N[,N...]", help="CUDA device; several: one Ray worker on each")] = None
+    gpu: Annotated[
+        str | None, typer.Option(metavar="N[,N...]", help="CUDA device; several: one Ray worker on each")
+    ] = None
     device: Annotated[str | None, typer.Option(help="cpu, mps, cuda:N  [default: first GPU, else CPU]")] = None
     workers: Annotated[int | None, typer.Option(min=1, help="Ray workers (extra `ray`)")] = None
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to run on, e.g. auto")] = None
-    shard: Annotated[str | None, typer.Option(metavar="i/n", help="only parts with id mod n = i (0-based), for job arrays")] = None
+    shard: Annotated[
+        str | None, typer.Option(metavar="i/n", help="only parts with id mod n = i (0-based), for job arrays")
+    ] = None
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="redo parts in which images failed")] = False
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="go on with an incomplete stage before")] = False
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="go on with an incomplete stage before")] = (
+        False
+    )
     json_output: Annotated[bool, typer.Option("--json", help="result as JSON on stdout")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only warnings and errors")] = False
 
@@ -107,7 +121,11 @@ def with_options(command: Callable[..., R]) -> Callable[..., R]:
     field_hints = get_type_hints(options, include_extras=True)
     for item in dataclasses.fields(options):
         default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-        spread.append(inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field_hints[item.name]))
+        spread.append(
+            inspect.Parameter(
+                item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field_hints[item.name]
+            )
+        )
     rest = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own[1:]]
     names = {parameter.name for parameter in spread}
 

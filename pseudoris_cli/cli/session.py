@@ -46,12 +46,16 @@ def _engine(options: StageOptions, resolved: Resolved) -> Engine:
     return InProcess(resolved.settings.source.part_timeout)
 
 
-def remember_source(workspace: Workspace, images: Path | None, image_root: Path | None, options: dict[str, Any]) -> None:
+def remember_source(
+    workspace: Workspace, images: Path | None, image_root: Path | None, options: dict[str, Any]
+) -> None:
     """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
     known = workspace.source()
     if known is None:
         if images is None:
-            raise UsageError(f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)")
+            raise UsageError(
+                f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
+            )
         description = opening.describe(images, options, image_root)
         next(iter(opening.open_source(description).images()), None)  # a source that cannot be listed is not remembered
         workspace.create()

@@ -18,29 +18,43 @@ if TYPE_CHECKING:
 
 Images = Annotated[
     Path | None,
-    typer.Option(help="folder, list file, COCO instances JSON, REFER root or ETRIS LMDB; remembered in the work directory"),
+    typer.Option(
+        help="folder, list file, COCO instances JSON, REFER root or ETRIS LMDB; remembered in the work directory"
+    ),
 ]
 ImageRoot = Annotated[Path | None, typer.Option(help="where the images lie now, if they moved")]
 Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
-Pilot = Annotated[int | None, typer.Option(min=1, help="only this many images, spread over the source, as a version of its own")]
-From = Annotated[str | None, typer.Option("--from", metavar="VERSION", help="version of the stage before  [default: last run]")]
-MinDoc = Annotated[float | None, typer.Option(help="keep captions with a larger DoC  [default: 1.0]", show_default=False)]
+Pilot = Annotated[
+    int | None, typer.Option(min=1, help="only this many images, spread over the source, as a version of its own")
+]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="VERSION", help="version of the stage before  [default: last run]")
+]
+MinDoc = Annotated[
+    float | None, typer.Option(help="keep captions with a larger DoC  [default: 1.0]", show_default=False)
+]
 TopK = Annotated[int | None, typer.Option(min=1, help="keep at most this many captions per mask")]
 MinWords = Annotated[int | None, typer.Option(min=0, help="fewest words of a kept caption")]
 MaxWords = Annotated[int | None, typer.Option(min=1, help="most words of a kept caption")]
-Formats = Annotated[list[str], typer.Option("--format", help="refcoco, etris, reference-csv, coco, hf, jsonl; repeatable")]
+Formats = Annotated[
+    list[str], typer.Option("--format", help="refcoco, etris, reference-csv, coco, hf, jsonl; repeatable")
+]
 Out = Annotated[Path | None, typer.Option(help="folder for the exported files")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace a folder that pseudoris did not make")]
 ImageFiles = Annotated[str, typer.Option("--images", help="pictures in the export: copy, link or none")]
 RunImageFiles = Annotated[str, typer.Option("--export-images", help="pictures in the export: copy, link or none")]
 Split = Annotated[str | None, typer.Option(help="shares by image, e.g. train=.9,val=.1", show_default=False)]
 Dataset = Annotated[str | None, typer.Option(help="name of the data set  [default: refcoco]", show_default=False)]
-SplitBy = Annotated[str | None, typer.Option(help="REFER's splitBy, part of a file name  [default: pseudo]", show_default=False)]
+SplitBy = Annotated[
+    str | None, typer.Option(help="REFER's splitBy, part of a file name  [default: pseudo]", show_default=False)
+]
 MaxCaptions = Annotated[int | None, typer.Option(min=1, help="most sentences per mask, best first")]
 
 
 @with_options
-def masks(options: StageOptions, images: Images = None, image_root: ImageRoot = None, limit: Limit = None, pilot: Pilot = None) -> None:
+def masks(
+    options: StageOptions, images: Images = None, image_root: ImageRoot = None, limit: Limit = None, pilot: Pilot = None
+) -> None:
     """Stage 1: pseudo-masks. SAM's masks of every image, of which CutLER chooses the objects.
 
     Resumes by itself: what is done is kept, only new or changed images are worked on.
@@ -120,7 +134,9 @@ def run(
     image_root: ImageRoot = None,
     limit: Limit = None,
     pilot: Pilot = None,
-    out_folder: Annotated[Path | None, typer.Option("--out", help="folder for the exported files; none: no export")] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="folder for the exported files; none: no export")
+    ] = None,
     formats: Formats = ["refcoco"],  # noqa: B006
     overwrite: Overwrite = False,
     image_files: RunImageFiles = "none",
@@ -187,7 +203,9 @@ def _filter_flags(
     }
 
 
-def _export_flags(split: str | None, dataset: str | None, split_by: str | None, max_captions: int | None) -> dict[str, Any]:
+def _export_flags(
+    split: str | None, dataset: str | None, split_by: str | None, max_captions: int | None
+) -> dict[str, Any]:
     return {
         "export.split": split,
         "export.dataset": dataset,

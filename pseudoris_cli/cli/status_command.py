@@ -16,7 +16,10 @@ from pseudoris_cli.errors import EnvironmentStop, UsageError
 def status(
     options: WorkOptions,
     failed: Annotated[bool, typer.Option("--failed", help="list failed and vanished images with the reason")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="read every part and check its digest; damaged ones are redone by the next run")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="read every part and check its digest; damaged ones are redone by the next run"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Show what is done, pending and failed in every stage and version.
@@ -27,7 +30,9 @@ def status(
 
     workspace = options.workspace
     if workspace.source() is None:
-        raise UsageError(f"{workspace.root} is no work directory yet; begin with `pseudoris masks --images DIR`, or name --work")
+        raise UsageError(
+            f"{workspace.root} is no work directory yet; begin with `pseudoris masks --images DIR`, or name --work"
+        )
     if verify:
         bad = list(survey.verify(workspace))
         if as_json:
@@ -36,7 +41,9 @@ def status(
             for stage, path, verdict in bad:
                 out.print(f"{stage}\t{path}\t{verdict}", markup=False)
         if bad:
-            raise EnvironmentStop(f"{len(bad)} parts are damaged or missing; run their stages again, only these parts are redone")
+            raise EnvironmentStop(
+                f"{len(bad)} parts are damaged or missing; run their stages again, only these parts are redone"
+            )
         if not as_json:
             out.print("all parts are whole")
         return
@@ -49,7 +56,9 @@ def status(
         return
     states = list(survey.states(workspace))
     if as_json:
-        print_json({"work": str(workspace.root), "source": workspace.source(), "versions": [survey.as_json(s) for s in states]})
+        print_json(
+            {"work": str(workspace.root), "source": workspace.source(), "versions": [survey.as_json(s) for s in states]}
+        )
     else:
         _show(states, workspace.root, workspace.source() or {})
 
@@ -59,7 +68,20 @@ def _show(states: list, root: object, source: dict) -> None:
 
     out.print(f"{root}: {source.get('kind')} {source.get('root')}", markup=False)
     table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "version", "images", "done", "empty", "failed", "gone", "pending", "parts", "rows", "size", "rate"):
+    for heading in (
+        "stage",
+        "version",
+        "images",
+        "done",
+        "empty",
+        "failed",
+        "gone",
+        "pending",
+        "parts",
+        "rows",
+        "size",
+        "rate",
+    ):
         table.add_column(heading, justify="left" if heading in ("stage", "version") else "right", no_wrap=True)
     for state in states:
         rate = f"{state.images_per_second:.3g}/s" if state.images_per_second else ""
@@ -79,7 +101,9 @@ def _show(states: list, root: object, source: dict) -> None:
     out.print("* the version last run; later stages use it unless --from names another", markup=False)
     for state in states:
         if state.current and state.last_error:
-            out.print(f"last error in {state.stage}: {state.last_error}   (all: pseudoris status --failed)", markup=False)
+            out.print(
+                f"last error in {state.stage}: {state.last_error}   (all: pseudoris status --failed)", markup=False
+            )
 
 
 @with_options

@@ -113,7 +113,9 @@ def _time_limit(task: PartTask, seconds: float | None) -> Iterator[None]:
         return
 
     def give_up() -> None:
-        message = f"part {task.part} took longer than source.part_timeout ({seconds:g} s); stopping. Committed parts are kept"
+        message = (
+            f"part {task.part} took longer than source.part_timeout ({seconds:g} s); stopping. Committed parts are kept"
+        )
         print(f"error: {message}; run the same command again to go on", file=sys.stderr, flush=True)
         os._exit(1)
 

@@ -1,1 +1,1 @@
-"""One file per backend: `Settings`, `Settings.tiny()` and `load(settings, numerics, device)`. Importing one never imports torch."""
+"""One file per backend: `Settings`, `Settings.tiny()`, `load(settings, numerics, device)`. Importing one imports no torch."""

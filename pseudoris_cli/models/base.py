@@ -4,7 +4,7 @@ A backend is one file in this folder. Its name is the value of the `backend` set
 
 * `Settings`, a frozen pydantic model derived from `pseudoris_cli.config.BackendSettings`,
 * `Settings.tiny()`, a configuration that builds in a second on a CPU with `checkpoint: random:0`,
-* `load(settings, numerics, device)`, which imports torch, reads the checkpoint and returns an object meeting a protocol below.
+* `load(settings, numerics, device)`, which imports torch, reads the checkpoint and returns what meets a protocol below.
 """
 
 from __future__ import annotations

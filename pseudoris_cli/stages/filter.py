@@ -51,7 +51,9 @@ class FilterWorker:
         rows = Counter(columns["image_key"])
         notes = {
             "kept": int(sum(columns["kept"])),
-            "kept_masks": len({k for k in zip(columns["image_key"], columns["mask_id"], columns["kept"], strict=True) if k[2]}),
+            "kept_masks": len(
+                {k for k in zip(columns["image_key"], columns["mask_id"], columns["kept"], strict=True) if k[2]}
+            ),
         }
         return PartResult(columns, {ref.key: (rows.get(ref.key, 0), None) for ref in part.task.images}, notes)
 

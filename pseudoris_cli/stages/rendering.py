@@ -77,7 +77,9 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
     if made == job.identity:
         return False
     if out.exists() and made is None and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists and was not made by pseudoris; choose another --out, or replace it with --overwrite")
+        raise UsageError(
+            f"{out} exists and was not made by pseudoris; choose another --out, or replace it with --overwrite"
+        )
     staging = out.with_name(f".{out.name}.staging")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -92,7 +94,9 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
         )
         for renderer in renderers:
             renderer.render(stream(job, base.wants_candidates(renderer)), context, staging)
-        (staging / MARKER).write_text(json.dumps({"export": job.identity, **job.provenance}, indent=2), encoding="utf-8")
+        (staging / MARKER).write_text(
+            json.dumps({"export": job.identity, **job.provenance}, indent=2), encoding="utf-8"
+        )
         _publish(staging, out)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -201,4 +205,3 @@ def _publish(staging: Path, out: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         old.unlink(missing_ok=True)
-
