@@ -264,7 +264,8 @@ def test_reads_numpy_values_written_by_any_numpy(tmp_path: Path, package: str) -
 def test_tensors_of_a_zip_file_stay_on_the_disk(tmp_path: Path) -> None:
     """The optimizer's state in a training checkpoint must not cost memory."""
     torch.save({"optimizer": torch.zeros(1 << 20)}, tmp_path / "x.pth")
-    address = load_tensors(tmp_path / "x.pth")["optimizer"].data_ptr()
+    tensor = load_tensors(tmp_path / "x.pth")["optimizer"]
+    address = tensor.data_ptr()
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, _, last = line.split()[0].partition("-")
         if int(first, 16) <= address < int(last, 16):
