@@ -51,8 +51,8 @@ def add(left: Counts, right: Counts) -> Counts:
 def figures(counts: Counts) -> dict[str, Any]:
     """Means and shares for people and for `status --json`; a mean over nothing is None.
 
-    Means are over every candidate that has the score. Images with one mask have no DoC and are counted apart; the release
-    puts 100 times the correctness in place of their DoC, which lifts its mean.
+    Means are over every candidate that has the score. Images with one mask have no DoC and are counted apart; the
+    release puts 100 times the correctness in place of their DoC, which lifts its mean.
     """
     scored = counts["scored"]
     masks = {int(n): number for n, number in counts["masks_by_kept"].items()}

@@ -7,7 +7,7 @@ Rules, in this order; the first that a candidate fails is its reason:
     words       fewer than `min_words` or more than `max_words` words
     unscored    the score that decides is null (a ratio that is not finite; see the column `flags`)
     doc<=X      DoC is not above `min_doc`
-    one-mask    the image has one mask, so there is no DoC: the better half of its texts by correctness, rounded up, stays
+    one-mask    the image has one mask, so there is no DoC: the better half of its texts by correctness stays
     rank        below the best `top_k_per_mask` by DoC (one mask: by correctness)
 
 A text that several masks share has a DoC above 1 for one of them at most: it stays where it fits best.
@@ -33,7 +33,7 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
     """
     group = mask_groups(columns)
     text, texts = _factorize([caption.strip() for caption in columns["caption"]])
-    pairs, first_rows, inverse, counts = np.unique(
+    _, first_rows, inverse, counts = np.unique(
         group * (len(texts) + 1) + text, return_index=True, return_inverse=True, return_counts=True
     )
     first = np.zeros(len(group), bool)
@@ -50,7 +50,7 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
     eligible = verdict.kept
     verdict.reject(~one_mask & ~(score > settings.min_doc), f"doc<={settings.min_doc:g}")
     rank, size = _rank_within(group, score, eligible)
-    verdict.reject(one_mask & (2 * rank >= size + 1), "one-mask")
+    verdict.reject(one_mask & (rank >= (size + 1) // 2), "one-mask")
     if settings.top_k_per_mask is not None:
         verdict.reject(_rank_within(group, score, verdict.kept)[0] >= settings.top_k_per_mask, "rank")
     if settings.fallback == "best":
@@ -108,9 +108,9 @@ def _factorize(values: Sequence[Hashable]) -> tuple[np.ndarray, list[Any]]:
 
 
 def _rank_within(group: np.ndarray, score: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For the rows in `among`: place by falling score within their group (0 is best, ties in row order) and rows of the group.
+    """The place of each row of `among` by falling score in its group (0 is best, ties in row order), and group sizes.
 
-    Other rows get place -1.
+    Other rows get place -1 and do not count.
     """
     rows = np.flatnonzero(among)
     order = rows[np.lexsort((-score[rows], group[rows]))]
