@@ -41,9 +41,20 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
 
 
 def _engine(options: StageOptions, resolved: Resolved) -> Engine:
+    limit = resolved.settings.source.part_timeout
+    gpus = options.gpus
+    if len(gpus) > 1 or options.workers or options.ray_address:
+        from pseudoris_cli.engines.ray import RayCluster, RayEngine
+
+        workers = options.workers or max(1, len(gpus))
+        if len(gpus) > 1 and workers != len(gpus):
+            raise UsageError(
+                f"--workers {workers} does not fit --gpu {options.gpu}: one worker per GPU; leave --workers out"
+            )
+        return RayEngine(RayCluster(workers, tuple(gpus), options.ray_address), limit)
     from pseudoris_cli.engines.inprocess import InProcess
 
-    return InProcess(resolved.settings.source.part_timeout)
+    return InProcess(limit)
 
 
 def remember_source(

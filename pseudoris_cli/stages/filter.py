@@ -48,7 +48,7 @@ class FilterWorker:
         columns = join(part.columns["captions"], part.columns["scores"])
         chosen = selection.select(columns, self.settings)
         columns = {c.name: (columns | chosen)[c.name] for c in COLUMNS[NAME]}
-        rows = Counter(columns["image_key"])
+        rows: Counter[str] = Counter(columns["image_key"])
         notes = {
             "kept": int(sum(columns["kept"])),
             "kept_masks": len(

@@ -41,6 +41,15 @@ class Breadcrumb:
         self.image = (key, part) if key else None
         self._write()
 
+    def died(self, part: int, key: str | None = None) -> None:
+        """A worker in another process died of a part, or of a single image of it that was being tried."""
+        self.deaths[part] = self.deaths.get(part, 0) + 1
+        if key:
+            self.killers[key] = part
+        if part in self.working:
+            self.working.remove(part)
+        self._write()
+
     def finish(self, part: int) -> None:
         """A part's work is done."""
         if part in self.working:
