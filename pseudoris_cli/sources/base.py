@@ -57,8 +57,12 @@ def image_id_of(key: str) -> int:
 def safe_key(name: str, where: str) -> str:
     """A name from foreign metadata as a key. UsageError if it is absolute or leaves its root."""
     path = PurePosixPath(name.replace("\\", "/"))
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise UsageError(f"{where}: the image name {name!r} is not Unicode text")
     if not name or "\0" in name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
-        raise UsageError(f"{where}: the image name {name!r} is empty, absolute or leaves its folder; refusing to follow it")
+        raise UsageError(
+            f"{where}: the image name {name!r} is empty, absolute or leaves its folder; refusing to follow it"
+        )
     return path.as_posix()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.sources.base import Source
+from pseudoris_cli.sources.kinds import sniff
 
 
 def describe(path: Path, options: dict[str, Any], image_root: Path | None) -> dict[str, Any]:
@@ -28,15 +29,10 @@ def open_source(description: dict[str, Any]) -> Source:
     try:
         module = import_module(f"pseudoris_cli.sources.{kind}")
     except ModuleNotFoundError as error:
-        raise UsageError(f"source.json names the kind of source {kind!r}, which this pseudoris does not know") from error
+        raise UsageError(
+            f"source.json names the kind of source {kind!r}, which this pseudoris does not know"
+        ) from error
     image_root = description.get("image_root")
-    return module.open_source(Path(description["root"]), description["options"], Path(image_root) if image_root else None)
-
-
-def sniff(path: Path) -> str:
-    """The kind of source that a path is: the name of a file in this folder."""
-    if path.is_dir():
-        return "folder"
-    if path.suffix == ".json":
-        return "coco"
-    return "listing"
+    return module.open_source(
+        Path(description["root"]), description["options"], Path(image_root) if image_root else None
+    )

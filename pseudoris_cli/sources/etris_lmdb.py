@@ -1,0 +1,153 @@
+"""The LMDB that ETRIS' and Pseudo-RIS' folder2lmdb.py writes, with and without `img_id`: the pictures lie inside it.
+
+One record for every object, so a picture may be there several times; the first is taken. `__keys__` is trusted, not
+`__len__`: a second run over an old file leaves stale records behind.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from weakref import WeakValueDictionary
+
+import lmdb
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.formats import arrow_legacy
+from pseudoris_cli.records import ImageRef
+from pseudoris_cli.sources.base import Stamp
+from pseudoris_cli.sources.metadata import first_of_each, image_ref
+
+_LOCK = RLock()
+_ENVIRONMENTS: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
+
+
+class EtrisLmdb:
+    """The pictures of one LMDB, in the order of its records. Opened on first use, in each process for itself."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[type[EtrisLmdb], tuple[Path]]:
+        return type(self), (self.file,)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "etris_lmdb", "root": str(self.file), "options": {}, "image_root": None}
+
+    def images(self) -> Iterator[ImageRef]:
+        return first_of_each((image for image, _ in self._records()), self.file)
+
+    def stamp(self, key: str) -> Stamp | None:
+        """That of the LMDB as a whole; digests tell which pictures changed in it."""
+        try:
+            status = _data_file(self.file).stat()
+        except OSError:
+            return None
+        return Stamp(status.st_size, status.st_mtime_ns)
+
+    def read(self, key: str) -> bytes:
+        """The picture file as it was put in. OSError if it is not there any more or damaged."""
+        place = self._places.get(key)
+        if place is None:
+            raise FileNotFoundError(errno.ENOENT, "no such picture in the LMDB", f"{self.file}: {key}")
+        try:
+            with self._environment.begin(buffers=True) as transaction:
+                image = arrow_legacy.decode(transaction.get(place, b""), {"img"})["img"]
+        except (lmdb.Error, ValueError, KeyError, TypeError) as error:
+            raise OSError(errno.EIO, f"damaged LMDB record ({error})", f"{self.file}: {key}") from error
+        if not isinstance(image, bytes):
+            raise OSError(errno.EIO, "the LMDB record holds no picture", f"{self.file}: {key}")
+        return image
+
+    @cached_property
+    def _environment(self) -> lmdb.Environment:
+        return _open(self.file)
+
+    @cached_property
+    def _places(self) -> dict[str, bytes]:
+        """Image key -> key of its first record. Threads that read images must not each build it."""
+        with _LOCK:
+            if "_places" in self.__dict__:
+                return self.__dict__["_places"]
+            places: dict[str, bytes] = {}
+            for image, place in self._records():
+                places.setdefault(image.key, place)
+            self.__dict__["_places"] = places
+            return places
+
+    def _records(self) -> Iterator[tuple[ImageRef, bytes]]:
+        with self._environment.begin(buffers=True) as transaction:
+            for place in self._keys(transaction):
+                where = f"{self.file}, record {place.decode('ascii', 'replace'):.40}"
+                value = transaction.get(place)
+                if value is None:
+                    raise UsageError(f"{where}: is listed in __keys__ but missing")
+                try:
+                    record = arrow_legacy.decode(value, {"img_name", "img_id"})
+                except ValueError as error:
+                    raise UsageError(f"{where}: {error}") from error
+                if not isinstance(record, dict) or "img_name" not in record:
+                    raise UsageError(f"{where}: has no img_name")
+                yield image_ref(record["img_name"], record.get("img_id"), where), place
+
+    def _keys(self, transaction: lmdb.Transaction) -> list[bytes]:
+        value = transaction.get(b"__keys__")
+        if value is None:
+            raise UsageError(f"{self.file} has no __keys__: folder2lmdb.py was stopped, or its split was empty")
+        try:
+            keys = arrow_legacy.decode(value)
+        except ValueError as error:
+            raise UsageError(f"{self.file}, __keys__: {error}") from error
+        if not isinstance(keys, list) or not all(isinstance(key, bytes) and 0 < len(key) <= 511 for key in keys):
+            raise UsageError(f"{self.file}, __keys__: is not a list of keys")
+        return keys
+
+
+def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> EtrisLmdb:
+    """Open an LMDB (file, or folder with data.mdb), or `<split>.lmdb` of a folder of them (option `split`, default train).
+
+    `image_root`, where given, is where the LMDB lies now.
+    """
+    root = image_root or root
+    if root.is_dir() and not (root / "data.mdb").is_file():
+        root = root / f"{options.get('split') or 'train'}.lmdb"
+    return EtrisLmdb(root)
+
+
+def _data_file(path: Path) -> Path:
+    return path / "data.mdb" if path.is_dir() else path
+
+
+def _open(path: Path) -> lmdb.Environment:
+    """Open for reading, or share what this process has open: LMDB must not map a file twice.
+
+    A file cut short is refused: LMDB would map what is not there and the process would die of it.
+    """
+    if not _data_file(path).is_file():
+        raise UsageError(f"there is no LMDB at {path}")
+    with _LOCK:
+        status = _data_file(path).stat()
+        identity = (status.st_dev, status.st_ino)
+        environment = _ENVIRONMENTS.get(identity)
+        if environment is None:
+            environment = _ENVIRONMENTS[identity] = _open_anew(path)
+        return environment
+
+
+def _open_anew(path: Path) -> lmdb.Environment:
+    try:
+        environment = lmdb.open(
+            str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, create=False
+        )
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    except lmdb.Error as error:
+        raise UsageError(f"{path} is not a readable LMDB: {error}") from error
+    size = _data_file(path).stat().st_size
+    if size < needed:
+        environment.close()
+        raise UsageError(f"{path} is cut short: {size} bytes of {needed}; copy it again")
+    return environment

@@ -1,0 +1,55 @@
+"""Reading other people's lists of images: JSON, whole-number ids, every image once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.records import ImageRef
+from pseudoris_cli.sources.base import image_id_of, safe_key
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The value of a JSON file; UsageError if it is missing or damaged. `what` says what it should have been."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read as {what}: {error.strerror}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(f"{path} is not {what}: {error}") from error
+
+
+def image_ref(name: Any, image_id: Any, where: str) -> ImageRef:
+    """An image by its name in foreign metadata; `image_id` None takes the id from the name. UsageError for hostile ones."""
+    if not isinstance(name, str):
+        raise UsageError(f"{where}: the image name {name!r:.80} is not text")
+    key = safe_key(name, where)
+    if image_id is None:
+        return ImageRef(key, image_id_of(key), key)
+    if type(image_id) is not int or not 0 <= image_id < 1 << 63:
+        raise UsageError(f"{where}: the image id {image_id!r:.80} is not a whole number that fits 63 bits")
+    return ImageRef(key, image_id, key)
+
+
+def first_of_each(images: Iterator[ImageRef], where: Path) -> Iterator[ImageRef]:
+    """Each image once, in the order of first appearance; UsageError where one name has two ids."""
+    ids: dict[str, int] = {}
+    for image in images:
+        if image.key not in ids:
+            ids[image.key] = image.image_id
+            yield image
+        elif ids[image.key] != image.image_id:
+            raise UsageError(f"{where}: {image.key} has the ids {ids[image.key]} and {image.image_id}")
+
+
+def existing(candidates: Sequence[Path], what: str) -> Path:
+    """The first folder that exists; UsageError names all of them otherwise."""
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise UsageError(
+        f"the pictures of {what} are at none of {', '.join(map(str, candidates))}; point to them with --image-root"
+    )

@@ -1,0 +1,118 @@
+"""REFER roots, ETRIS annotations and LMDBs as image sources, on data made by the originals' own scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.sources import etris_anns, etris_lmdb, kinds, opening, refer
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "formats"
+PICTURES = FIXTURES / "refer" / "images" / "train2014"
+EXPECTED = json.loads((FIXTURES / "expected.json").read_text())["kinds"]
+
+
+def _lmdb(kind):
+    return FIXTURES / kind / "lmdb" / "refcoco+" / "train.lmdb"
+
+
+def _open(path, image_root=None, **options):
+    return opening.open_source(opening.describe(Path(path), options, image_root))
+
+
+@pytest.mark.parametrize("kind", ["etris", "pseudo_ris"])
+def test_an_lmdb_gives_its_pictures(kind):
+    source = _open(_lmdb(kind))
+    records = EXPECTED[kind]["train"]["records"]
+    images = list(source.images())
+    assert [image.key for image in images] == list(dict.fromkeys(record["img_name"] for record in records))
+    for image in images:
+        record = next(r for r in records if r["img_name"] == image.key)
+        assert image.image_id == record.get("img_id", int(Path(image.key).stem[-12:]))
+        assert hashlib.sha256(source.read(image.key)).hexdigest() == record["img_sha256"]
+        assert source.stamp(image.key).size == _lmdb(kind).stat().st_size
+    with pytest.raises(FileNotFoundError):
+        source.read("nothing.jpg")
+
+
+def test_lmdbs_are_shared_by_sources_threads_and_copies():
+    first, second = _open(_lmdb("etris")), _open(_lmdb("etris").parent, split="train")
+    key = next(iter(first.images())).key
+    copy = pickle.loads(pickle.dumps(second))
+    with ThreadPoolExecutor(4) as pool:
+        pictures = list(pool.map(lambda source: source.read(key), [first, second, copy] * 8))
+    assert set(pictures) == {(PICTURES / key).read_bytes()}
+
+
+def test_all_three_kinds_list_the_same_images():
+    from_lmdb = list(_open(_lmdb("pseudo_ris")).images())
+    assert list(_open(FIXTURES / "refer").images()) == from_lmdb
+    assert list(_open(FIXTURES / "refer" / "refcoco+", split_by="unc", split="train").images()) == from_lmdb
+    for kind in ("etris", "pseudo_ris"):
+        anns = FIXTURES / kind / "anns" / "refcoco+"
+        assert list(_open(anns, PICTURES).images()) == from_lmdb
+        assert list(_open(anns / "train.json", PICTURES).images()) == from_lmdb
+    assert _open(FIXTURES / "refer").read(from_lmdb[0].key) == (PICTURES / from_lmdb[0].key).read_bytes()
+
+
+def test_refer_splits_and_pictures(tmp_path):
+    def count(split):
+        return len(list(_open(FIXTURES / "refer", split=split).images()))
+
+    assert count("test") == count("testA") + count("testB")
+    assert count("all") == len(list(PICTURES.iterdir()))
+    with pytest.raises(UsageError, match="no split 'dev'; it has testA, testB, train, val"):
+        count("dev")
+    with pytest.raises(UsageError, match="not split by 'umd'; it has unc"):
+        _open(FIXTURES / "refer", split_by="umd")
+    shutil.copytree(FIXTURES / "refer" / "refcoco+", tmp_path / "refcoco+")
+    with pytest.raises(UsageError, match="--image-root"):
+        _open(tmp_path)
+    assert len(list(_open(tmp_path, PICTURES).images())) == count("train")
+    shutil.copytree(FIXTURES / "refer" / "refcoco+", tmp_path / "refcocog")
+    with pytest.raises(UsageError, match=r"several data sets \(refcoco\+, refcocog\)"):
+        _open(tmp_path, PICTURES)
+
+
+def test_kinds_are_told_apart(tmp_path):
+    assert kinds.sniff(_lmdb("etris")) == kinds.sniff(_lmdb("etris").parent) == "etris_lmdb"
+    assert kinds.sniff(FIXTURES / "refer") == kinds.sniff(FIXTURES / "refer" / "refcoco+") == "refer"
+    assert kinds.sniff(FIXTURES / "refer" / "refcoco+" / "instances.json") == "coco"
+    assert kinds.sniff(FIXTURES / "etris" / "anns" / "refcoco+") == "etris_anns"
+    assert kinds.sniff(FIXTURES / "etris" / "anns" / "refcoco+" / "train.json") == "etris_anns"
+    assert kinds.sniff(PICTURES) == "folder"
+    (tmp_path / "images.txt").write_text("a.jpg\n")
+    assert kinds.sniff(tmp_path / "images.txt") == "listing"
+    shutil.copy(_lmdb("etris"), tmp_path / "unnamed")
+    assert kinds.sniff(tmp_path / "unnamed") == "etris_lmdb"
+    with pytest.raises(UsageError, match="single picture"):
+        kinds.sniff(next(PICTURES.iterdir()))
+    with pytest.raises(UsageError, match="one file of a REFER root"):
+        kinds.sniff(FIXTURES / "refer" / "refcoco+" / "refs(unc).p")
+
+
+def test_the_authors_directory_is_known(tmp_path):
+    assert kinds.authors_source(tmp_path) is None
+    (tmp_path / "datasets/images/train2014").mkdir(parents=True)
+    assert kinds.authors_source(tmp_path) == tmp_path / "datasets/images/train2014"
+    (tmp_path / "datasets/lmdb/refcoco+").mkdir(parents=True)
+    shutil.copy(_lmdb("pseudo_ris"), tmp_path / "datasets/lmdb/refcoco+")
+    assert kinds.authors_source(tmp_path) == tmp_path / "datasets/lmdb/refcoco+/train.lmdb"
+    assert kinds.sniff(kinds.authors_source(tmp_path)) == "etris_lmdb"
+
+
+def test_what_a_source_describes_opens_it_again():
+    for source in (_open(FIXTURES / "refer"), _open(_lmdb("etris")), _open(FIXTURES / "etris/anns/refcoco+", PICTURES)):
+        assert list(opening.open_source(source.describe()).images()) == list(source.images())
+
+
+def test_modules_are_the_kinds():
+    for module in (refer, etris_anns, etris_lmdb):
+        assert callable(module.open_source)
