@@ -246,7 +246,9 @@ def test_the_shipped_registry_can_be_listed(home: Path) -> None:
     listed = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
     names = {row["name"] for row in listed}
     assert {"sam_vit_h", "sam_vit_l", "sam_vit_b", "cutler_cascade", "coca_cc3m", "clip_rn50"} <= names
-    assert "coca_laion2b" in CliRunner().invoke(app, ["list"]).stdout
+    text = CliRunner().invoke(app, ["list"]).stdout
+    assert "coca_laion2b" in text
+    assert str(home) in text.replace("\n", "")
 
 
 def test_commands(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

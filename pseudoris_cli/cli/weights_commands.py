@@ -30,13 +30,19 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Machine-r
     from rich.console import Console
     from rich.table import Table
 
+    from pseudoris_cli.models.weights import weights_home
+
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "here", "size", "licence", "purpose"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for row in found:
         size = f"{row.size / 1e6:,.0f} MB" if row.size else "?"
         table.add_row(row.name, "yes" if row.present else "no", size, row.licence, row.purpose)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"\nfetched files lie in {weights_home()}, those of the Hugging Face hub in its cache", soft_wrap=True
+    )
 
 
 @app.command("fetch")

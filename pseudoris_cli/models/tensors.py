@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudoris_cli.errors import UsageError
+from pseudoris_cli.errors import PseudorisError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def _load_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(_numpy_globals()):
             # weights_only: an unpickler that knows tensors and containers, and calls nothing else
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except MemoryError:
+    except (MemoryError, PseudorisError):  # a signal raises Interrupted wherever it finds us
         raise
     except Exception as error:  # the unpickler raises whatever a damaged or hostile file leads it to
         refused = _REFUSED.search(str(error))

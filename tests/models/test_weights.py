@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.errors import Interrupted, MissingDependency, UsageError
 from pseudoris_cli.models import weights
 from pseudoris_cli.models.tensors import load_tensors
 from pseudoris_cli.models.weights import Entry, HubFile
@@ -333,3 +333,13 @@ def test_what_is_no_mapping(tmp_path: Path) -> None:
         load_tensors(tmp_path / "x.pth")
     with pytest.raises(UsageError, match="cannot be read"):
         load_tensors(tmp_path / "none.pth")
+
+
+def test_an_interrupt_while_reading_stays_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise Interrupted("stop")
+
+    (tmp_path / "x.pth").write_bytes(b"legacy")
+    monkeypatch.setattr(torch, "load", stop)
+    with pytest.raises(Interrupted):
+        load_tensors(tmp_path / "x.pth")
