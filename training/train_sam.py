@@ -28,7 +28,7 @@ SEED, PEAK_RATE = 0, 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images [B, 3, 256, 256]; clicks [P, 1, 2] (x, y), each with its image, target mask and whether it hit an object."""
+    """Images [B, 3, 256, 256]; clicks [P, 1, 2] (x, y), each with its image, target, and whether on an object."""
 
     images: torch.Tensor
     clicks: torch.Tensor

@@ -39,6 +39,11 @@ class KnownImage:
     attributes: tuple[Attributes, ...] | None = None
 
 
+def known_scene(key: str, scene: Scene) -> KnownImage:
+    """The truth of a rendered scene."""
+    return KnownImage(key, tuple(geometry.encode(mask) for mask in scene.masks), scene.attributes)
+
+
 def write_scenes(folder: Path, split: Split, count: int) -> Path:
     """Render scenes 0..count-1 of a split as `000000.png`... and write `truth.json` beside them; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
