@@ -190,47 +190,47 @@ def test_a_pipeline_is_unpacked_and_verified_file_by_file(home: Path, monkeypatc
 
 _HUB = """
 import sys, hashlib
-from pathlib import Path
+from huggingface_hub import try_to_load_from_cache
 from pseudoris_cli import fetching
 from pseudoris_cli.errors import PseudorisError
 from pseudoris_cli.models import weights
 from pseudoris_cli.models.weights import Entry, HubFile
-entry = Entry(file="h.bin", hub=HubFile(repo="org/name", file="h.bin", revision="c" * 40), sha256=sys.argv[1] or None)
-weights.registry = lambda: {"h": entry}
-try:
-    path = fetching.fetch("h")
-    print(hashlib.sha256(path.read_bytes()).hexdigest(), weights.resolve("h").path == path, fetching.verify("h").state)
-    from huggingface_hub import try_to_load_from_cache
-    print(str(path) == try_to_load_from_cache("org/name", "h.bin", revision="c" * 40))
-except PseudorisError as error:
-    print(type(error).__name__, error)
+for order in sys.argv[1:]:
+    file, _, digest = order.partition(":")
+    entry = Entry(file=file, hub=HubFile(repo="org/name", file=file, revision="c" * 40), sha256=digest or None)
+    weights.registry = lambda: {"h": entry}
+    try:
+        path = fetching.fetch("h")
+        same = str(path) == try_to_load_from_cache("org/name", file, revision="c" * 40)
+        print(weights.resolve("h").digest, weights.resolve("h").path == path, fetching.verify("h").state, same)
+    except PseudorisError as error:
+        print(type(error).__name__, " ".join(str(error).split()))
 """
 
 
-def hub(server_url: str, tmp_path: Path, digest: str, **extra: str) -> str:
-    """Fetch from a hub at `server_url` in a process of its own: huggingface_hub reads its settings once."""
+def hub(server_url: str, tmp_path: Path, *orders: str, **extra: str) -> list[str]:
+    """Fetch `file:digest`s from a hub at `server_url` in another process: huggingface_hub reads its settings once."""
     env = {**os.environ, "HF_ENDPOINT": server_url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **extra}
     done = subprocess.run(
-        [sys.executable, "-c", _HUB, digest], env=env, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", _HUB, *orders], env=env, capture_output=True, text=True, timeout=60, check=True
     )
-    return done.stdout
+    return done.stdout.splitlines()
 
 
 def test_hub_files_stay_in_the_hubs_cache(home: Path, tmp_path: Path) -> None:
     with serve(CONTENT) as server:
-        offline = hub(server.url, tmp_path, DIGEST, HF_HUB_OFFLINE="1")
-        assert offline.startswith("EnvironmentStop")
-        assert "HF_HUB_OFFLINE" in offline
-        assert not server.requests
-        wrong = hub(server.url, tmp_path, "0" * 64)
-        assert wrong.startswith("MissingDependency")
-        assert "was not kept" in wrong
-        assert not [path for path in (tmp_path / "hf").rglob("*") if path.is_file() and path.read_bytes() == CONTENT]
-        assert hub(server.url, tmp_path, "").splitlines() == [f"{DIGEST} True ok", "True"]
-        assert (home / "h.bin.sha256").read_text() == f"{DIGEST}  h.bin\n"
+        wrong, recorded, known = hub(server.url, tmp_path, f"w.bin:{'0' * 64}", "h.bin:", f"h.bin:{DIGEST}")
         asked = len(server.requests)
-        assert hub(server.url, tmp_path, DIGEST, HF_HUB_OFFLINE="1").splitlines() == [f"{DIGEST} True ok", "True"]
-        assert len(server.requests) == asked
+        missing, kept = hub(server.url, tmp_path, "other.bin:", f"h.bin:{DIGEST}", HF_HUB_OFFLINE="1")
+    assert wrong.startswith("MissingDependency")
+    assert "was not kept" in wrong
+    assert not list((tmp_path / "hf").rglob("w.bin"))
+    assert recorded == known == kept == f"{DIGEST} True ok True"
+    assert (home / "h.bin.sha256").read_text() == f"{DIGEST}  h.bin\n"
+    assert missing.startswith("EnvironmentStop")
+    assert "HF_HUB_OFFLINE" in missing
+    assert asked == len(server.requests)  # offline means offline
+    assert [path[-6:] for path, _ in server.requests if path.startswith("/org/")] == ["/w.bin", "/h.bin"]
 
 
 def test_rows_tell_what_is_here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
