@@ -71,7 +71,7 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
             images = spread(list(images), pilot)
         plan.extend(images, settings.source.part_size, limit)
     if not len(plan):
-        raise UsageError("the source has no images; --images takes a folder, a list file or a COCO instances file")
+        raise UsageError("the source has no images any more; did they move? (--image-root)")
     artifact = _open(session, "masks", content, None, plan_name)
     spec = masks.Spec(settings.masks, settings.numerics, session.device, source, **session.reading)
     return _run(session, artifact, spec, ())

@@ -68,7 +68,8 @@ def remember_source(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
             )
         description = opening.describe(images, options, image_root)
-        next(iter(opening.open_source(description).images()), None)  # a source that cannot be listed is not remembered
+        if next(iter(opening.open_source(description).images()), None) is None:
+            raise UsageError(f"{images} has no images; --images takes a folder, a list file or a COCO instances file")
         workspace.create()
         workspace.set_source(description)
         return

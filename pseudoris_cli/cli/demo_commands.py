@@ -1,0 +1,95 @@
+"""`pseudoris demo` and `pseudoris evaluate`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pseudoris_cli.cli.console import note, out, print_json
+from pseudoris_cli.cli.options import StageOptions, WorkOptions, with_options
+from pseudoris_cli.cli.session import open_session, remember_source
+from pseudoris_cli.profiles import resolve
+
+CAPTION_RUNS = (
+    ("plain sampling", ["captions.contrast=0"]),
+    ("distinctive sampling, literal contrast", ["captions.contrast_form=literal"]),
+    ("distinctive sampling", []),
+)
+"""The last one is the demo profile itself, so that it is what `current` names afterwards."""
+
+
+def demo(
+    scenes: Annotated[int, typer.Option(min=1, help="scenes to render")] = 24,
+    out_folder: Annotated[Path, typer.Option("--out", help="folder for everything it makes")] = Path("pseudoris-demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="figures as JSON on stdout")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+) -> None:
+    """Run everything offline on rendered scenes with the networks in this package, and measure it against the truth.
+
+    Example: pseudoris demo --scenes 24 --out pseudoris-demo
+    """
+    started = time.monotonic()
+    from pseudoris_cli.comparison import evaluate_workspace
+    from pseudoris_cli.demo.truth import write_scenes
+
+    if not quiet:
+        note(f"rendering {scenes} scenes whose every object is known, into {out_folder / 'scenes'}")
+    truth = write_scenes(out_folder / "scenes", "demo", scenes)
+    options = StageOptions(work=out_folder / "work", profile="demo", device="cpu", quiet=quiet)
+    run_demo(options, out_folder)
+    evaluation = evaluate_workspace(options.workspace, truth)
+    if as_json:
+        print_json(evaluation.to_json())
+        return
+    from pseudoris_cli.cli.evaluation_table import print_evaluation
+
+    print_evaluation(evaluation)
+    out.print(f"scenes and truth   {out_folder / 'scenes'}", markup=False)
+    out.print(
+        f"artifacts          {out_folder / 'work'}   (pseudoris status --work {out_folder / 'work'})", markup=False
+    )
+    out.print(f"refcoco files      {out_folder / 'export'}", markup=False)
+    if not quiet:
+        note(f"done in {time.monotonic() - started:.0f} s")
+
+
+def run_demo(options: StageOptions, out_folder: Path) -> None:
+    """The four stages through the ordinary path: captions three times (the paper's ablation in small), one export."""
+    from pseudoris_cli import pipeline
+
+    remember_source(options.workspace, out_folder / "scenes", None, {})
+    with open_session(options, resolve("demo")) as session:
+        pipeline.run_masks(session)
+        for what, assignments in CAPTION_RUNS:
+            if not options.quiet:
+                note(what)
+            varied = replace(session, settings=resolve("demo", assignments=assignments).settings)
+            pipeline.run_captions(varied)
+            pipeline.run_scores(varied)
+            pipeline.run_filter(varied)
+        pipeline.run_export_index(session)
+        pipeline.render_export(session, out_folder / "export", ("refcoco",), "copy", overwrite=False)
+
+
+@with_options
+def evaluate(
+    options: WorkOptions,
+    truth: Annotated[Path, typer.Option(help="truth.json of rendered scenes, or a COCO instances file (masks only)")],
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> None:
+    """Measure masks and expressions of a work directory against a known truth, with 95 % bootstrap intervals.
+
+    Example: pseudoris evaluate --work pseudoris-demo/work --truth pseudoris-demo/scenes/truth.json
+    """
+    from pseudoris_cli.cli.evaluation_table import print_evaluation
+    from pseudoris_cli.comparison import evaluate_workspace
+
+    evaluation = evaluate_workspace(options.workspace, truth)
+    if as_json:
+        print_json(evaluation.to_json())
+    else:
+        print_evaluation(evaluation, intervals=True)

@@ -1,0 +1,59 @@
+"""The evaluation as tables on a terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from pseudoris_cli.cli.console import out
+from pseudoris_cli.evaluation import Evaluation, Figure
+
+_HEADINGS = {
+    "well_formed": "well-formed",
+    "truthful": "true",
+    "unique": "unique",
+    "referring": "referring",
+    "coverage": "masks with one",
+    "referring_coverage": "with a referring one",
+}
+
+
+def print_evaluation(evaluation: Evaluation, intervals: bool = False) -> None:
+    """Mask figures in one line, caption figures as a table; shares in per cent, with 95 % intervals if asked for."""
+    parts = [f"{name} {_number(figure, intervals)}" for name, figure in evaluation.mask_figures.items()]
+    out.print(
+        f"masks: {evaluation.masks:,} for {evaluation.objects:,} objects in {evaluation.images:,} images; "
+        + ", ".join(parts),
+        markup=False,
+    )
+    if not evaluation.captions:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("expressions, per cent", no_wrap=True)
+    table.add_column("per mask", justify="right")
+    for heading in _HEADINGS.values():
+        table.add_column(heading, justify="right")
+    for method in evaluation.captions:
+        per_mask = method.figures["per_mask"].value
+        table.add_row(
+            method.method + (" + DoC filter" if method.filtered else ""),
+            "-" if per_mask is None else f"{per_mask:.1f}",
+            *(_percent(method.figures[name], intervals) for name in _HEADINGS),
+        )
+    out.print(table)
+    out.print(
+        "true: holds for its mask's object; unique: holds for exactly one object; referring: both.",
+        markup=False,
+    )
+
+
+def _number(figure: Figure, intervals: bool) -> str:
+    if figure.value is None:
+        return "-"
+    return f"{figure.value:.3f}" + (f" [{figure.low:.3f}, {figure.high:.3f}]" if intervals else "")
+
+
+def _percent(figure: Figure, intervals: bool) -> str:
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "-"
+    text = f"{100 * figure.value:.1f}"
+    return text + (f" ±{50 * (figure.high - figure.low):.1f}" if intervals else "")

@@ -1,0 +1,74 @@
+"""The command as a user calls it: help, errors and exit codes, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def pseudoris(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pseudoris_cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_help_names_every_command_and_imports_no_network(tmp_path: Path) -> None:
+    done = pseudoris("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in ("demo", "masks", "captions", "filter", "export", "run", "status", "evaluate", "weights", "config", "doctor"):
+        assert f"\n  {name} " in done.stdout
+    heavy = "import sys, pseudoris_cli.cli.app; print([m for m in ('torch', 'pyarrow', 'spacy', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_config_show_is_a_settings_file_that_reads_back(tmp_path: Path) -> None:
+    shown = pseudoris("config", "show", "--profile", "fast", cwd=tmp_path)
+    (tmp_path / "pseudoris.yaml").write_text(shown.stdout)
+    again = pseudoris("config", "show", "--json", cwd=tmp_path)
+    fast = pseudoris("config", "show", "--json", "--profile", "fast", cwd=tmp_path)
+    values = [{k: v["value"] for k, v in json.loads(done.stdout).items()} for done in (again, fast)]
+    assert values[0] == values[1]
+    origins = {v["origin"] for v in json.loads(again.stdout).values()}
+    assert origins == {"pseudoris.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["masks", "--no-such-flag"], 2, "No such option"),
+        (["masks"], 2, "has no source yet: name it once with --images"),
+        (["masks", "--images", "absent"], 2, "there is no such file or folder"),
+        (["masks", "--images", "empty"], 2, "has no images"),
+        (["masks", "--images", "pictures", "--set", "masks.nope=1"], 2, "masks.nope: there is no such setting"),
+        (["masks", "--images", "pictures", "--gpu", "7", "--config", "{random}"], 2, "cuda:7 is not there"),
+        (["masks", "--images", "pictures", "--gpu", "0", "--device", "cpu"], 2, "not both"),
+        (["masks", "--images", "pictures", "--device", "tpu"], 2, "choose cpu, mps, cuda"),
+        (["masks", "--images", "pictures", "--shard", "4/4"], 2, "0 <= i < n"),
+        (["masks", "--images", "pictures"], 3, "pseudoris weights fetch"),
+        (["masks", "--images", "pictures", "--set", "masks.sam.checkpoint=random:x"], 2, "random:SEED"),
+        (["captions"], 2, "run `pseudoris masks` first"),
+        (["filter"], 2, "run `pseudoris captions` first"),
+        (["export", "--out", "out"], 2, "run `pseudoris filter` first"),
+        (["export"], 2, "--out is missing"),
+        (["status"], 2, "is no work directory yet"),
+        (["run", "--images", "pictures", "--shard", "0/2"], 2, "--shard goes with masks"),
+        (["config", "show", "--profile", "papr"], 2, "choose from paper, reference, fast, demo"),
+    ],
+)
+def test_a_foreseeable_error_is_one_message_and_its_exit_code(
+    tmp_path: Path, repository: Path, arguments: list[str], code: int, says: str
+) -> None:
+    from PIL import Image
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (32, 24)).save(tmp_path / "pictures" / "a.png")
+    filled = [a.replace("{random}", str(repository / "configs" / "random.yaml")) for a in arguments]
+    done = pseudoris(*filled, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,28 @@
+"""Shared by all tests: one thread for torch, no settings from the outside, a cache of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("COLUMNS", "120")
+for name in ("PSEUDORIS_WORK", "FORCE_COLOR", "CUDA_VISIBLE_DEVICES"):
+    os.environ.pop(name, None)
+
+import pytest  # noqa: E402  # after the environment is set
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The top of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the user's cache nor a pseudoris.yaml in the current folder may decide a test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("PSEUDORIS_WEIGHTS", raising=False)
