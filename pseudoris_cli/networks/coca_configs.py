@@ -1,4 +1,4 @@
-"""open_clip model configurations that open_clip does not ship: the embedded CoCa of the demo (`training/train_coca.py`)."""
+"""open_clip configurations that open_clip does not ship: the demo's (weights by `training/train_coca.py`)."""
 
 from __future__ import annotations
 
@@ -36,4 +36,38 @@ DEMO: dict[str, Any] = {
     },
     "custom_text": True,
 }
-"""Tokenizer: `open_clip.tokenizer.SimpleTokenizer(bpe_path=pseudoris_cli/demo/weights/bpe.txt.gz, context_length=24)`."""
+"""Its tokenizer: `SimpleTokenizer(bpe_path=pseudoris_cli/demo/weights/bpe.txt.gz, context_length=24)` of open_clip."""
+
+TINY: dict[str, Any] = {
+    "embed_dim": 32,
+    "vision_cfg": {
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "layers": 2,
+        "head_width": 16,
+        "attentional_pool": True,
+        "attn_pooler_queries": 9,
+        "attn_pooler_heads": 2,
+        "output_tokens": True,
+    },
+    "text_cfg": {
+        "context_length": 32,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+        "embed_cls": True,
+        "output_tokens": True,
+    },
+    "multimodal_cfg": {
+        "context_length": 32,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+        "attn_pooler_heads": 2,
+    },
+    "custom_text": True,
+}
+"""For tests: open_clip's own vocabulary."""

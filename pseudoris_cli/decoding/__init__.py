@@ -1,0 +1,1 @@
+"""The incremental caption decoder: distinctive caption sampling and beam search on open_clip CoCa weights."""

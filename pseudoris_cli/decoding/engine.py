@@ -1,0 +1,135 @@
+"""All captions of the crops of several images: cut into batches that fit, decoded, and put back in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pseudoris_cli.decoding.beam import search_captions
+from pseudoris_cli.decoding.distinctive import Group, Row, sample_captions
+from pseudoris_cli.decoding.distribution import Kept
+from pseudoris_cli.decoding.network import CaptionNetwork, CrossMemory
+from pseudoris_cli.decoding.rules import Generated, Rules
+from pseudoris_cli.decoding.sampling import draw
+
+
+@dataclass(frozen=True, slots=True)
+class CropGroup:
+    """The crops of one image and kind: image tokens [M, L, width], cosines [M, M] of their latents, and the numbers
+    in [0, 1) that the samplers use, float64 [M, samplers, max_length].
+    """
+
+    image_tokens: torch.Tensor
+    similarity: np.ndarray
+    uniforms: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return len(self.similarity)
+
+
+class Decoder:
+    """Beam search and distinctive sampling of crop groups, in memory bounded by `row_chunk` (prefix, crop) pairs.
+
+    Groups that fit are decoded together; a group that does not is cut into chunks of rows that are finished one after the
+    other. Cross-attention keys and values are computed once per crop. When the device runs out of memory, the batch is
+    done again with half the chunk and `halvings` counts it.
+    """
+
+    def __init__(self, network: CaptionNetwork, rules: Rules, beams: int, row_chunk: int) -> None:
+        self.network, self.rules, self.beams, self.row_chunk = network, rules, beams, row_chunk
+        self.halvings = 0
+
+    def decode(self, groups: Sequence[CropGroup]) -> list[list[list[Generated]]]:
+        """For each group and crop its captions: the beam's first (where beams > 0), then one per sampler.
+
+        Raises torch.OutOfMemoryError where not even one row fits.
+        """
+        return self._decode(groups, self.row_chunk)
+
+    def _decode(self, groups: Sequence[CropGroup], chunk: int) -> list[list[list[Generated]]]:
+        found: list[list[list[Generated]]] = []
+        for batch in self._batches(groups, chunk):
+            try:
+                found += self._decode_batch(batch, chunk)
+                continue
+            except torch.OutOfMemoryError:
+                if chunk == 1:
+                    raise
+            self.halvings += 1
+            if self.network.device.type == "cuda":
+                torch.cuda.empty_cache()
+            found += self._decode(batch, chunk // 2)
+        return found
+
+    def _pairs(self, group: CropGroup) -> int:
+        """Crops that each sampled row of a group reads."""
+        return group.size if self.rules.contrasts(group.size) else 1
+
+    def _batches(self, groups: Sequence[CropGroup], chunk: int) -> Iterator[list[CropGroup]]:
+        """Consecutive groups whose pairs fit in one chunk together; at least one group."""
+        batch: list[CropGroup] = []
+        pairs = 0
+        for group in groups:
+            needed = max(self.rules.samplers * self._pairs(group), self.beams) * group.size
+            if batch and pairs + needed > chunk:
+                yield batch
+                batch, pairs = [], 0
+            batch.append(group)
+            pairs += needed
+        if batch:
+            yield batch
+
+    def _decode_batch(self, groups: list[CropGroup], chunk: int) -> list[list[list[Generated]]]:
+        memory = self.network.remember(torch.cat([group.image_tokens for group in groups]))
+        first = np.cumsum([0, *(group.size for group in groups)])
+        beams = self._search(memory, int(first[-1]), chunk) if self.beams else []
+        rows = [
+            Row(number, crop, sampler)
+            for number, group in enumerate(groups)
+            for crop in range(group.size)
+            for sampler in range(self.rules.samplers)
+        ]
+        placed = [Group(int(start), group.similarity) for start, group in zip(first, groups, strict=False)]
+        sampled = iter(self._sample(memory, groups, placed, rows, chunk))
+        return [
+            [
+                [
+                    *beams[first[number] + crop : first[number] + crop + 1],
+                    *(next(sampled) for _ in range(self.rules.samplers)),
+                ]
+                for crop in range(group.size)
+            ]
+            for number, group in enumerate(groups)
+        ]
+
+    def _search(self, memory: CrossMemory, crops: int, chunk: int) -> list[Generated]:
+        found: list[Generated] = []
+        for part in even_parts(crops, max(1, chunk // self.beams)):
+            found += search_captions(self.network, memory, range(part.start, part.stop), self.beams, self.rules)
+        return found
+
+    def _sample(
+        self, memory: CrossMemory, groups: list[CropGroup], placed: list[Group], rows: list[Row], chunk: int
+    ) -> list[Generated]:
+        found: list[Generated] = []
+        widest = max(map(self._pairs, groups))
+        for part in even_parts(len(rows), max(1, chunk // widest)):
+            here = rows[part]
+            uniforms = np.stack([groups[row.group].uniforms[row.crop, row.sampler] for row in here])
+
+            def choose(kept: Kept, alive: np.ndarray, length: int, uniforms: np.ndarray = uniforms) -> np.ndarray:
+                return draw(kept, uniforms[alive, length - 1])
+
+            found += sample_captions(self.network, memory, placed, here, self.rules, choose)
+        return found
+
+
+def even_parts(count: int, most: int) -> Iterator[slice]:
+    """Slices of 0..count with at most `most` items, as even as can be."""
+    parts = -(-count // most)
+    for part in range(parts):
+        yield slice(part * count // parts, (part + 1) * count // parts)

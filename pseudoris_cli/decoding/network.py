@@ -1,0 +1,151 @@
+"""The parts of an open_clip CoCa that captioning needs, one token at a time.
+
+Residual streams, norms, softmax and the vocabulary projection are float32 in every precision; weights, caches and the
+other products are in the configured type.
+
+On a CPU the products here give a row the same bits whatever else is in the batch: MKL's kernels differ only for the last
+one to three rows of a call with few rows, so rows come in multiples of `ROWS`, queries in multiples of `QUERIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+ROWS = 16
+QUERIES = 4
+
+
+def round_up(count: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step
+
+
+@dataclass(frozen=True, slots=True)
+class CrossMemory:
+    """Keys and values of the decoder's cross-attention: per layer [crops, image tokens, 2 x width]."""
+
+    layers: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CropQueries:
+    """Which rows ask which crop: `rows` [crops, queries] (padded with row 0), `place` [rows] of a row in that table."""
+
+    first: int
+    rows: torch.Tensor
+    place: torch.Tensor
+
+
+class CaptionNetwork:
+    """Image encoder, text tower and multimodal decoder of a CoCa, in eval mode and without gradients."""
+
+    def __init__(self, coca: Any, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
+        self.coca = coca.eval().requires_grad_(False)
+        self.dtype = dtype
+        self.device: torch.device = coca.text_decoder.text_projection.device
+        self.text_blocks = list(self.coca.text.transformer.resblocks)
+        self.decoder_blocks = list(
+            zip(self.coca.text_decoder.resblocks, self.coca.text_decoder.cross_attn, strict=True)
+        )
+        self.heads: int = self.decoder_blocks[0][0].attn.num_heads
+        self.text_heads: int = self.text_blocks[0].attn.num_heads
+        self.width: int = self.decoder_blocks[0][0].attn.embed_dim
+        self.positions: int = min(self.coca.text.positional_embedding.shape[0], self.coca.text_decoder.context_length)
+        for module in coca.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.MultiheadAttention)):
+                module.to(dtype)
+        self._attend_self: Callable[..., torch.Tensor] = attend_self
+        self._attend_crop: Callable[..., torch.Tensor] = attend_crop
+        if compiled:
+            self._attend_self = torch.compile(attend_self, dynamic=True)
+            self._attend_crop = torch.compile(attend_crop, dynamic=True)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which products run in the configured type."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def encode(self, crops: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops [C, 3, S, S] to unit image latents float32 [C, D] and image tokens [C, L, width] in the configured type."""
+        latents, tokens = [], []
+        for start in range(0, len(crops), batch):
+            part = crops[start : start + batch]
+            padded = F.pad(part, (0, 0) * 3 + (0, round_up(len(part), QUERIES) - len(part)))
+            with self.autocast():
+                latent, token = self.coca.visual(padded)
+            latents.append(F.normalize(latent[: len(part)].float(), dim=-1))
+            tokens.append(token[: len(part)].to(self.dtype))
+        return torch.cat(latents), torch.cat(tokens)
+
+    def remember(self, image_tokens: torch.Tensor) -> CrossMemory:
+        """Keys and values that every prefix asks, once per crop."""
+        with self.autocast():
+            return CrossMemory(
+                tuple(
+                    F.linear(
+                        cross.ln_1_kv(image_tokens.float()),
+                        cross.attn.in_proj_weight[self.width :],
+                        cross.attn.in_proj_bias[self.width :],
+                    )
+                    for _, cross in self.decoder_blocks
+                )
+            )
+
+    def read_token(self, tokens: torch.Tensor, caches: torch.Tensor, position: int) -> torch.Tensor:
+        """The text tower on one more token of each row: tokens [N] to float32 [N, width].
+
+        `caches` is [layers, 2, N, heads, length, width / heads]; this position is written to it.
+        """
+        coca = self.coca.text
+        x = coca.token_embedding(tokens).float() + coca.positional_embedding[position].float()
+        with self.autocast():
+            for block, cache in zip(self.text_blocks, caches, strict=True):
+                x = self._attend_self(block, x, cache, position)
+        return x
+
+    def look(
+        self, x: torch.Tensor, caches: torch.Tensor, position: int, memory: CrossMemory, queries: CropQueries
+    ) -> torch.Tensor:
+        """The multimodal decoder on one more token of each row: text [P, width] to float32 hidden states [P, width]."""
+        with self.autocast():
+            for (block, cross), cache, kv in zip(self.decoder_blocks, caches, memory.layers, strict=True):
+                x = self._attend_self(block, x, cache, position)
+                x = self._attend_crop(cross, x, kv[queries.first : queries.first + len(queries.rows)], queries)
+            return self.coca.text_decoder.ln_final(x).float()
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states [N, width] to float32 [N, vocabulary], N a multiple of ROWS."""
+        return hidden @ self.coca.text_decoder.text_projection.float()
+
+
+def attend_self(block: Any, x: torch.Tensor, cache: torch.Tensor, position: int) -> torch.Tensor:
+    """A causal block on the newest position: x [N, width] float32, `cache` [2, N, heads, length, head width]."""
+    _, count, heads, _, head_width = cache.shape
+    projected = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+    query, key, value = projected.view(count, 3, heads, 1, head_width).unbind(1)
+    cache[0, :, :, position] = key[:, :, 0]
+    cache[1, :, :, position] = value[:, :, 0]
+    keys, values = cache[0, :, :, : position + 1], cache[1, :, :, : position + 1]
+    weights = torch.matmul(query * head_width**-0.5, keys.transpose(2, 3)).softmax(-1)
+    return _finish(block, x, torch.matmul(weights, values).reshape(count, -1))
+
+
+def attend_crop(block: Any, x: torch.Tensor, kv: torch.Tensor, queries: CropQueries) -> torch.Tensor:
+    """A cross-attention block: x [P, width] float32 asks keys and values [crops, tokens, 2 x width]."""
+    width, heads = x.shape[1], block.attn.num_heads
+    query = F.linear(block.ln_1(x), block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
+    asked = query[queries.rows].unflatten(-1, (heads, -1)).transpose(1, 2)
+    keys, values = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in kv.split(width, dim=-1))
+    seen = F.scaled_dot_product_attention(asked, keys, values)
+    return _finish(block, x, seen.transpose(1, 2).reshape(-1, width)[queries.place])
+
+
+def _finish(block: Any, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    """Output projection, residual and feed-forward of a block."""
+    x = x + block.ls_1(block.attn.out_proj(attended))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
