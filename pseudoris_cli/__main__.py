@@ -17,7 +17,7 @@ def main() -> NoReturn:
     try:
         from pseudoris_cli.cli.app import app
 
-        app()
+        app(prog_name="pseudoris")
     except PseudorisError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
