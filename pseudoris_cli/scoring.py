@@ -87,7 +87,7 @@ def _over_best_rival(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
     rivals = similarity.copy()
     rivals[rows, target] = -np.inf
     with np.errstate(divide="ignore", invalid="ignore"):
-        return similarity[rows, target] / rivals.max(axis=1)
+        return similarity[rows, target] / (rivals.max(axis=1) + 0.0)  # + 0.0 takes the sign from a negative zero
 
 
 def score_images(
@@ -103,7 +103,7 @@ def score_images(
     (names of `FLAGS`, comma separated). Crops and distinct texts of all images are encoded together, each once.
     """
     found = iter(nouns.nouns([caption for rows in candidates for _, _, caption in rows]))
-    heads = [[next(found).strip() if caption.strip() else "" for _, _, caption in rows] for rows in candidates]
+    heads = [[next(found).strip() for _ in rows] for rows in candidates]
     asked = [
         [
             (mask_id, caption.strip(), noun_prompt(noun))

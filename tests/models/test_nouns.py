@@ -175,7 +175,8 @@ def test_blank_pipeline() -> None:
 
 def test_identifying_imports_neither_torch_nor_spacy() -> None:
     code = (
-        "import sys; from pseudoris_cli.models import clip, nouns; clip.Settings(); nouns.version(nouns.Settings.tiny());"
+        "import sys; from pseudoris_cli.models import clip, nouns; clip.Settings();"
+        "nouns.version(nouns.Settings.tiny());"
         "sys.exit(any(name in sys.modules for name in ('torch', 'spacy', 'open_clip')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
