@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pseudoris_cli.models.weights import load_tensors
+from pseudoris_cli.models.tensors import load_tensors
 from pseudoris_cli.networks.cascade_rcnn.checkpoint import load_strictly, state_dict_of
 from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN, Sizes
 from pseudoris_cli.networks.cascade_rcnn.transforms import normalise, paste_masks, resize, to_frame

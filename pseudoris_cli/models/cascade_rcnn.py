@@ -11,7 +11,8 @@ from pydantic import Field
 from pseudoris_cli import geometry
 from pseudoris_cli.config import BackendSettings, Channels, Fraction, Numerics
 from pseudoris_cli.models.base import Proposal
-from pseudoris_cli.models.weights import load_tensors, resolve, torch_generator
+from pseudoris_cli.models.tensors import load_tensors, torch_generator
+from pseudoris_cli.models.weights import resolve
 
 if TYPE_CHECKING:
     from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN

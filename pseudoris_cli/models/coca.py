@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pseudoris_cli.config import CaptionSettings, Numerics
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.models import weights
+from pseudoris_cli.models import tensors, weights
 from pseudoris_cli.records import CROP_KINDS, Caption, MaskedImage
 from pseudoris_cli.resources import PACKAGE
 
@@ -46,7 +46,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> CocaCaptioner:
     set_matmul(numerics)
     network = build_coca(settings.model, checkpoint.seed or 0)
     if checkpoint.path is not None:
-        load_weights(network, weights.load_tensors(checkpoint.path), settings.checkpoint, settings.model)
+        load_weights(network, tensors.load_tensors(checkpoint.path), settings.checkpoint, settings.model)
     return CocaCaptioner(network.to(torch.device(device)), _tokenizer(settings.model), settings, numerics)
 
 

@@ -18,10 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from pseudoris_cli.errors import MissingDependency, UsageError
-from pseudoris_cli.models.tensors import load_tensors, torch_generator
 from pseudoris_cli.resources import PACKAGE, resource
-
-__all__ = ["load_tensors", "torch_generator"]  # backends say weights.load_tensors
 
 _RANDOM = re.compile(r"random:(\d+)")
 _TAG = re.compile(r"[A-Za-z0-9_-]+")
