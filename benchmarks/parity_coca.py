@@ -6,6 +6,10 @@ DIR holds config.json, weights_fp16.npz, images31_fp16.npy, dcs_M*_{argmax,sampl
 copy in tests/fixtures/coca, or any folder in that layout). Every recorded step is computed from the recorded prefixes and
 compared: who is alive, keep-set sizes, probabilities, their sums, the end token's probability; runs recorded by argmax are
 also decoded freely and compared token by token, as are the beams. Prints the largest errors; exits 1 on a mismatch.
+
+What can be asked: the recorded float32 logits (scale 17 to 50) lie up to 3e-5 from those of the same network in float64, and so
+do ours. That moves a probability by up to half of it, a contrasted one by up to all of it, and it decides whether a top-p set
+whose mass reaches p within that error has one token more. Such rows are counted as `edges`, not compared further.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +31,9 @@ from pseudoris_cli.decoding.network import CaptionNetwork
 from pseudoris_cli.decoding.rules import Generated, Rules
 from pseudoris_cli.networks.coca import build_coca
 
-TOLERANCE = {"probability": 2e-5, "row sum": 2e-5, "end": 2e-5, "similarity": 1e-5, "latent": 1e-5, "image token": 1e-4}
+TOLERANCE = {"probability": 6e-5, "row sum": 6e-5, "end": 6e-5, "similarity": 1e-5, "latent": 1e-5, "image token": 1e-4}
+EDGE = 1e-5
+"""Distance of a top-p set's mass from p at which rounding decides on one token."""
 EXACT = ("rows alive", "kept", "token", "beam")
 
 
@@ -47,7 +54,9 @@ class Report:
         self.errors[kind] = max(error, self.errors.get(kind, 0.0))
 
     def fails(self) -> list[str]:
-        return [kind for kind, error in self.errors.items() if not error <= TOLERANCE.get(kind, 0.0)]
+        return [
+            kind for kind, error in self.errors.items() if kind != "edges" and not error <= TOLERANCE.get(kind, 0.0)
+        ]
 
 
 class Recording:
@@ -89,8 +98,8 @@ class Recording:
 class Replay:
     """A `Choose` that takes the recorded tokens and compares every recorded step."""
 
-    def __init__(self, recording: Recording, report: Report) -> None:
-        self.recording, self.report = recording, report
+    def __init__(self, recording: Recording, report: Report, coca: Any, images: torch.Tensor) -> None:
+        self.recording, self.report, self.coca, self.images = recording, report, coca, images
         self.steps = 0
 
     def __call__(self, kept: Kept, alive: np.ndarray, length: int) -> np.ndarray:
@@ -117,14 +126,33 @@ class Replay:
             (r, t): v
             for r, t, v in zip(recorded.tolist(), data[step + "idx"].tolist(), data[step + "val"].tolist(), strict=True)
         }
-        keys = sorted(ours.keys() | theirs.keys())
+        edges = self.edges(kept, step)
+        keys = sorted(key for key in ours.keys() | theirs.keys() if key[0] not in edges)
         self.report.compare(
             "probability", np.array([ours.get(k, 0.0) for k in keys]), np.array([theirs.get(k, 0.0) for k in keys])
         )
-        self.report.compare("kept", np.diff(kept.start), data[step + "nkept"])
-        self.report.compare("row sum", np.add.reduceat(kept.weight, kept.start[:-1]), data[step + "rowsum"])
-        end = np.array([ours.get((row, self.recording.rules.end), 0.0) for row in range(count)])
-        self.report.compare("end", end, data[step + "eos_prob"])
+        rows = [row for row in range(count) if row not in edges]
+        end = np.array([ours.get((row, self.recording.rules.end), 0.0) for row in rows])
+        self.report.compare("kept", np.diff(kept.start)[rows], data[step + "nkept"][rows])
+        self.report.compare("row sum", np.add.reduceat(kept.weight, kept.start[:-1])[rows], data[step + "rowsum"][rows])
+        self.report.compare("end", end, data[step + "eos_prob"][rows])
+
+    def edges(self, kept: Kept, step: str) -> set[int]:
+        """Top-p rows with one token more or less than recorded where some set's mass is p within rounding."""
+        rules, data, masks = self.recording.rules, self.recording.data, self.recording.masks
+        found = set()
+        for row in np.flatnonzero(np.abs(np.diff(kept.start) - data[step + "nkept"]) == 1):
+            sampler, crop = divmod(int(data[step + "rows"][row]), masks)
+            prefix = torch.from_numpy(data[step + "x"][row : row + 1].astype(np.int64))
+            logits = self.coca(self.images[crop : crop + 1], prefix, output_labels=False)["logits"][0, -1].double()
+            if prefix.shape[1] < rules.min_length:
+                logits[rules.end] = -torch.inf
+            mass = logits.softmax(0).sort(descending=True).values.cumsum(0)
+            share = rules.top_p[sampler - len(rules.top_k)]
+            if sampler >= len(rules.top_k) and (mass - share).abs().min() < EDGE:
+                found.add(int(row))
+        self.report.errors["edges"] = self.report.errors.get("edges", 0) + len(found)
+        return found
 
 
 def take_argmax(kept: Kept, alive: np.ndarray, length: int) -> np.ndarray:
@@ -153,7 +181,7 @@ def compare_sampling(network: CaptionNetwork, images: torch.Tensor, recording: R
     if "image_embs" in data:
         report.compare("image token", tokens.numpy(), data["image_embs"])
     memory, groups, rows = network.remember(tokens), [Group(0, similarity)], recording.rows()
-    replay = Replay(recording, report)
+    replay = Replay(recording, report, network.coca, images)
     forced = sample_captions(network, memory, groups, rows, recording.rules, replay)
     report.compare("token", recording.matrix(forced), data["final"])
     if recording.argmax:
