@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject
 
 
 def dumps(value: Any) -> str:
@@ -87,3 +88,28 @@ class InstancesFile:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, file)
             file.write(f',\n"categories": {dumps(categories)}}}\n'.encode("ascii"))
+
+
+def describe(context: ExportContext) -> dict[str, Any]:
+    """`info` of a COCO-like file."""
+    return {
+        "description": f"{context.dataset} ({context.split_by}), pseudo-labelled by pseudoris",
+        "provenance": dict(context.provenance),
+    }
+
+
+def image_record(image: ExportImage) -> dict[str, Any]:
+    """One of COCO's `images`."""
+    return {"id": image.image_id, "file_name": image.file_name, "height": image.height, "width": image.width}
+
+
+def annotation(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
+    """One of COCO's `annotations`, without its `segmentation`."""
+    return {
+        "id": thing.ann_id,
+        "image_id": image.image_id,
+        "category_id": thing.category[0],
+        "area": int(thing.mask.area),
+        "bbox": [int(value) for value in thing.mask.bbox],
+        "iscrowd": 0,
+    }

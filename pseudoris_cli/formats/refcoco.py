@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject, picture_folder, place_picture
-from pseudoris_cli.formats.instances import InstancesFile, JsonList
+from pseudoris_cli.formats.instances import InstancesFile, JsonList, annotation, describe, image_record
 from pseudoris_cli.formats.plain_pickle import PickleList
 from pseudoris_cli.formats.words import clean
 
@@ -43,31 +43,6 @@ def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) 
                 refs_json.append(ref)
     if pictures.is_dir() and pictures.name == "train2014":
         _link_for_original_refer(folder)
-
-
-def describe(context: ExportContext) -> dict[str, Any]:
-    """`info` of a COCO-like file."""
-    return {
-        "description": f"{context.dataset} ({context.split_by}), pseudo-labelled by pseudoris",
-        "provenance": dict(context.provenance),
-    }
-
-
-def image_record(image: ExportImage) -> dict[str, Any]:
-    """One of COCO's `images`."""
-    return {"id": image.image_id, "file_name": image.file_name, "height": image.height, "width": image.width}
-
-
-def annotation(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
-    """One of COCO's `annotations`, without its `segmentation`."""
-    return {
-        "id": thing.ann_id,
-        "image_id": image.image_id,
-        "category_id": thing.category[0],
-        "area": int(thing.mask.area),
-        "bbox": [int(value) for value in thing.mask.bbox],
-        "iscrowd": 0,
-    }
 
 
 def ref_record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:

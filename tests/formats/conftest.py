@@ -90,9 +90,16 @@ def picture(key: str) -> bytes:
 def images() -> list[ExportImage]:
     """Nine images, of which the fifth has one mask only and the last none."""
     made = list(make_images(9))
-    made[4] = replace(next(iter(list(make_images(5, objects=1))[4:])), objects=made[4].objects[:1])
+    single = list(make_images(5, objects=1))[4]
+    made[4] = replace(single, objects=made[4].objects[:1])
     made[8] = replace(made[8], objects=(), candidates=())
     return made
+
+
+@pytest.fixture
+def stream_images() -> Callable[[int], Iterator[ExportImage]]:
+    """`make_images`, for tests that want another number of them."""
+    return make_images
 
 
 @pytest.fixture
