@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
+        with _admitting(_numpy_globals()):
             # weights_only: an unpickler that knows tensors and containers, and calls nothing else
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (MemoryError, PseudorisError):  # a signal raises Interrupted wherever it finds us
@@ -95,6 +96,18 @@ def _load_torch(path: Path) -> Any:
             f"{path} is not a plain checkpoint (tensors, containers and numbers only): {reason}; {_FETCH_AGAIN}, "
             "or save its tensors with safetensors and give that file"
         ) from error
+
+
+def _admitting(allowed: list[Any]) -> AbstractContextManager[None]:
+    """torch's list of harmless globals, extended. Before 2.6 it takes no (object, name) pairs, so that arrays written by the
+    other major version of numpy are refused there."""
+    import torch
+
+    if hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):  # new in 2.6, like the pairs
+        return torch.serialization.safe_globals(allowed)
+    builders = [one[0] if isinstance(one, tuple) else one for one in allowed]
+    torch.serialization.add_safe_globals(list(dict.fromkeys(builders)))
+    return nullcontext()
 
 
 def _numpy_globals() -> list[Any]:
