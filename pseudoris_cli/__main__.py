@@ -12,13 +12,13 @@ from pseudoris_cli.errors import Interrupted, PseudorisError
 
 def main() -> NoReturn:
     """Entry point. Exit codes are those of DESIGN.md §1."""
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _interrupt)
     try:
         from pseudoris_cli.cli.app import app
 
         app(prog_name="pseudoris")
-    except PseudorisError as error:
+    except (PseudorisError, Interrupted) as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

@@ -33,7 +33,7 @@ class SomeImagesFailed(PseudorisError):
     exit_code = 4
 
 
-class Interrupted(PseudorisError):
-    """Stopped by a signal; committed work is kept."""
+class Interrupted(BaseException):
+    """Stopped by a signal; committed work is kept. Like KeyboardInterrupt no Exception: nothing that mends errors may mend it."""
 
     exit_code = 130

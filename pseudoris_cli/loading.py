@@ -18,14 +18,14 @@ def load_image(source: Source | None, ref: ImageRef, max_pixels: int) -> LoadedI
     """Read and decode one image; what goes wrong becomes the reason in the manifest."""
     assert source is not None, "a stage without source asked for pixels"
     stamp = source.stamp(ref.key)
-    if stamp is None:
-        return UnreadImage(ref, Failure("the image is gone", "gone"))
     try:
         data = source.read(ref.key)
-    except FileNotFoundError:
-        return UnreadImage(ref, Failure("the image is gone", "gone"), stamp)
+    except (FileNotFoundError, NotADirectoryError):
+        return UnreadImage(ref, Failure("the image is gone", "gone"))
     except OSError as error:
         return UnreadImage(ref, Failure(f"cannot be read: {error.strerror or error}"), stamp)
+    except MemoryError:
+        return UnreadImage(ref, Failure("not enough memory to read it"), stamp)
     digest = hashlib.sha256(data).hexdigest()
     try:
         return LoadedImage(ref, decode_rgb(data, max_pixels), stamp, digest)
@@ -94,4 +94,4 @@ def load_part(task: PartTask, load: Loader) -> PartInput:
 
 def read_upstream(task: PartTask) -> dict[str, Columns]:
     """The columns of the upstream parts, by stage."""
-    return {stage: read_part(path) for stage, path in task.upstream.items()}
+    return {stage: read_part(part.path, sha256=part.sha256) for stage, part in task.upstream.items()}

@@ -5,14 +5,39 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage.manifest import ImageOutcome, Manifest, PartEntry
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.workspace import UPSTREAM
-from pseudoris_cli.work import PartTask, Selection
+from pseudoris_cli.work import PartTask, Selection, UpstreamPart
+
+
+class Lineage:
+    """Which parts of a chain of stages hold together: each whole, and made from the part that is now before it."""
+
+    def __init__(self, manifests: dict[str, Manifest]) -> None:
+        self.manifests = manifests
+        self._known: dict[tuple[str, int], PartEntry | None] = {}
+
+    def entry(self, stage: str, part: int) -> PartEntry | None:
+        """The part of a stage if it is there and holds together with all parts before it."""
+        place = (stage, part)
+        if place not in self._known:
+            self._known[place] = self._valid(stage, part)
+        return self._known[place]
+
+    def _valid(self, stage: str, part: int) -> PartEntry | None:
+        manifest = self.manifests[stage]
+        entry = manifest.entries.get(part)
+        if entry is None or not manifest.is_whole(entry):
+            return None
+        parent = UPSTREAM[stage]
+        if parent is None:
+            return entry
+        origin = self.entry(parent, part)
+        return entry if origin and entry.upstream and entry.upstream.startswith(origin.file.sha256) else None
 
 
 @dataclass
@@ -21,16 +46,16 @@ class Backlog:
 
     stage: str
     plan: Plan
-    manifest: Manifest
     before: dict[str, Manifest]
     """The manifests of the stages before, by stage; all share the plan's parts."""
     reads: tuple[str, ...] = ()
     """The stages whose parts the worker reads."""
     source: Source | None = None
-    changed: int = field(default=0, init=False)
-    """Parts found open because an image changed."""
+    manifest: Manifest = field(init=False)
+    """The stage's own manifest; set once its lock is held."""
 
     def __post_init__(self) -> None:
+        self.lineage = Lineage(self.before)
         self.starts = self._running_totals() if self.stage == "export" else {}
 
     # --- upstream ---------------------------------------------------------------------------------------------------
@@ -38,18 +63,7 @@ class Backlog:
     def upstream_entry(self, part: int) -> PartEntry | None:
         """The part of the stage before, if it is there, whole, and made from the parts that are now before it."""
         stage = UPSTREAM[self.stage]
-        return self._valid(stage, part) if stage else None
-
-    def _valid(self, stage: str, part: int) -> PartEntry | None:
-        manifest = self.before[stage]
-        entry = manifest.entries.get(part)
-        if entry is None or not manifest.is_whole(entry):
-            return None
-        parent = UPSTREAM[stage]
-        if parent is None:
-            return entry
-        origin = self._valid(parent, part)
-        return entry if origin and origin.file.sha256 == entry.upstream else None
+        return self.lineage.entry(stage, part) if stage else None
 
     def refuse_incomplete(self, selection: Selection) -> int:
         """UsageError (exit 2) if the stage before lacks parts, unless that is allowed; returns how many it lacks."""
@@ -65,12 +79,12 @@ class Backlog:
             )
         return lacking
 
-    def refuse_changed(self, selection: Selection) -> None:
-        """UsageError if images changed since their masks were made (their captions would fit another picture)."""
+    def refuse_changed(self, parts: list[int], selection: Selection) -> None:
+        """UsageError if images of these parts changed since their masks were made (captions would fit another picture)."""
         if self.source is None or "masks" not in self.before or selection.allow_partial:
             return
-        manifest = self.before["masks"]
-        changed = sum(_has_changed(image, self.source) for e in manifest.entries.values() for image in e.images)
+        entries = self.before["masks"].entries
+        changed = sum(_has_changed(image, self.source) for part in parts for image in entries[part].images)
         if changed:
             raise UsageError(f"{changed} images changed since their masks were made; run `pseudoris masks` first")
 
@@ -89,12 +103,13 @@ class Backlog:
         entry = self.manifest.entries.get(part)
         if entry is None or not self.manifest.is_whole(entry) or entry.upstream != self._origin(part, upstream):
             return True
-        if selection.retry_failed and entry.counts.get("failed"):
+        if selection.retry_failed and any(self._may_be_mended(image) for image in _unhappy(entry)):
             return True
-        if self.stage == "masks" and self.source and any(_has_changed(image, self.source) for image in entry.images):
-            self.changed += 1
-            return True
-        return False
+        return self.stage == "masks" and any(_has_changed(image, self.source) for image in entry.images)
+
+    def _may_be_mended(self, image: ImageOutcome) -> bool:
+        """Whether another try could end better: a failure, or an image that is there again."""
+        return image.status == "failed" or (self.source is not None and self.source.stamp(image.key) is not None)
 
     def tasks(self, parts: list[int]) -> Iterator[PartTask]:
         """The tasks of these parts, made as they are asked for."""
@@ -114,18 +129,20 @@ class Backlog:
                 for i in answers
                 if i.status in ("failed", "gone") or i.error
             }
-        paths: dict[str, Path] = {}
+        parts: dict[str, UpstreamPart] = {}
         for stage in self.reads:
             if entry := self.before[stage].entries.get(part):
-                paths[stage] = self.before[stage].path_of(entry)
+                parts[stage] = UpstreamPart(self.before[stage].path_of(entry), entry.file.sha256)
+        masks = self.before["masks"].entries[part].images if upstream and self.source else []
         return PartTask(
             part=part,
             images=images,
             wanted=frozenset(wanted),
-            upstream=paths,
+            upstream=parts,
             upstream_digest=self._origin(part, upstream),
             absent=absent,
             start=self.starts.get(part, {}),
+            digests={image.key: image.sha256 for image in masks if image.sha256},
         )
 
     def _origin(self, part: int, upstream: PartEntry | None) -> str | None:
@@ -146,13 +163,19 @@ class Backlog:
         return totals
 
 
-def _has_changed(image: ImageOutcome, source: Source) -> bool:
+def _unhappy(entry: PartEntry) -> list[ImageOutcome]:
+    if not (entry.counts.get("failed") or entry.counts.get("gone")):
+        return []
+    return [image for image in entry.images if image.status in ("failed", "gone")]
+
+
+def _has_changed(image: ImageOutcome, source: Source | None) -> bool:
     """Whether the bytes are others than those recorded; size and mtime are looked at first, the digest decides."""
-    stamp = source.stamp(image.key)
-    if stamp is None:
+    stamp = source.stamp(image.key) if source else None
+    if source is None or stamp is None:
         return False  # gone: what was made from it stays
     if image.size is None:
-        return image.status == "gone"
+        return True  # it was gone, or no file at all
     if (stamp.size, stamp.mtime_ns) == (image.size, image.mtime_ns):
         return False
     if image.sha256 is None:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pseudoris_cli import __version__, runner
-from pseudoris_cli.config import Settings
+from pseudoris_cli.config import CaptionSettings, Settings
 from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.engines.base import Engine
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.formats.base import ImageMode
-from pseudoris_cli.pending import Backlog
+from pseudoris_cli.pending import Backlog, Lineage
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.runner import Job, Observer, Summary
 from pseudoris_cli.sources import opening
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.stages import captions, export, filter, masks, rendering, scores
 from pseudoris_cli.stopping import Stopper
+from pseudoris_cli.storage import files
+from pseudoris_cli.storage.manifest import Manifest
+from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 from pseudoris_cli.work import Selection, StageSpec
@@ -65,11 +67,10 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
     plan_name = f"plan-pilot-{pilot}.jsonl" if pilot else "plan.jsonl"
     content = masks.version_content(settings.masks, settings.numerics)
     plan = session.workspace.plan(plan_name)
-    if not (pilot and len(plan)):
-        images: Iterable[ImageRef] = source.images()
-        if pilot:
-            images = spread(list(images), pilot)
-        plan.extend(images, settings.source.part_size, limit)
+    if not pilot:
+        plan.extend(source.images(), settings.source.part_size, limit)
+    elif plan.image_count < pilot:
+        plan.extend(spread(list(source.images()), pilot), settings.source.part_size, pilot)
     if not len(plan):
         raise UsageError("the source has no images any more; did they move? (--image-root)")
     artifact = _open(session, "masks", content, None, plan_name)
@@ -79,12 +80,12 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
 
 def run_captions(session: Session, version: str | None = None) -> Summary:
     """Stage 2 on a masks version (default: the current one)."""
-    settings = session.settings
+    settings = cast(CaptionSettings, session.settings.captions)
+    numerics = session.settings.numerics
     upstream = session.workspace.latest("masks", version)
-    artifact = _open(session, "captions", captions.version_content(settings.captions, settings.numerics), upstream)
-    spec = captions.Spec(
-        settings.captions, settings.numerics, session.device, session.source, _max_pixels(upstream), **session.reading
-    )
+    artifact = _open(session, "captions", captions.version_content(settings, numerics), upstream)
+    limit = _max_pixels(upstream)
+    spec = captions.Spec(settings, numerics, session.device, session.source, limit, **session.reading)
     return _run(session, artifact, spec, ("masks",))
 
 
@@ -113,11 +114,21 @@ def run_export_index(session: Session, version: str | None = None) -> Summary:
 
 
 def render_export(session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool) -> bool:
-    """Render formats from the index just made; False if `folder` holds exactly that already."""
+    """Render formats from the index just made; False if `folder` holds exactly that already.
+
+    UsageError (exit 2) if the index lacks parts, unless that is allowed; they are then left out.
+    """
     index = session.workspace.latest("export")
     chain = session.workspace.chain(index)
     settings = session.settings.export
-    counts = {stage: made.manifest().counts() for stage, made in chain.items()}
+    plan = session.workspace.plan(index.plan_name)
+    manifests = {stage: made.manifest() for stage, made in chain.items()}
+    lacking = _keep_whole(plan, manifests)
+    if lacking and not session.selection.allow_partial:
+        raise UsageError(
+            f"the export index is incomplete: {lacking} of {len(plan)} parts are missing; run `pseudoris export` without "
+            "--shard, or take what is there with --allow-partial"
+        )
     provenance = {
         "pseudoris": __version__,
         "versions": {stage: made.version for stage, made in chain.items()},
@@ -125,13 +136,12 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         "checkpoints": {
             stage: made.header["checkpoints"] for stage, made in chain.items() if "checkpoints" in made.header
         },
-        "images": counts,
-        "partial": session.selection.allow_partial
-        and len(index.manifest().entries) < len(session.workspace.plan(index.plan_name)),
+        "images": {stage: manifest.counts() for stage, manifest in manifests.items()},
+        "partial": lacking > 0,
     }
     job = rendering.Rendering(
-        plan=session.workspace.plan(index.plan_name),
-        manifests={stage: chain[stage].manifest() for stage in ("masks", "filter", "export")},
+        plan=plan,
+        manifests=manifests,
         source=session.source,
         formats=formats,
         dataset=settings.dataset,
@@ -140,7 +150,17 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         images=images,
         provenance=provenance,
     )
-    return rendering.render(job, folder, overwrite)
+    with files.explained(folder):
+        return rendering.render(job, folder, overwrite)
+
+
+def _keep_whole(plan: Plan, manifests: dict[str, Manifest]) -> int:
+    """Drop the parts whose index does not hold together with the stages before; returns how many that were."""
+    lineage = Lineage(manifests)
+    lacking = {part.part for part in plan.parts if lineage.entry("export", part.part) is None}
+    for manifest in manifests.values():
+        manifest.entries = {part: entry for part, entry in manifest.entries.items() if part not in lacking}
+    return len(lacking)
 
 
 def spread(images: list[ImageRef], count: int) -> list[ImageRef]:
@@ -176,7 +196,6 @@ def _run(session: Session, artifact: Artifact, spec: StageSpec, reads: tuple[str
     backlog = Backlog(
         stage=artifact.stage,
         plan=session.workspace.plan(artifact.plan_name),
-        manifest=artifact.manifest(),
         before={stage: made.manifest() for stage, made in chain.items() if stage != artifact.stage},
         reads=reads,
         source=spec.source,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pseudoris_cli.engines.base import Engine, Finished
 from pseudoris_cli.errors import EnvironmentStop
 from pseudoris_cli.pending import Backlog
+from pseudoris_cli.records import Failure, ImageRef, ImageStatus
+from pseudoris_cli.sources.base import Source
 from pseudoris_cli.stopping import Stopper
+from pseudoris_cli.storage import files
 from pseudoris_cli.storage.breadcrumb import Breadcrumb
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter, PartEntry, writer_name
 from pseudoris_cli.storage.workspace import Artifact
@@ -51,6 +54,13 @@ class Summary:
     lacking: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def add(self, entry: PartEntry) -> None:
+        """Count a part that was committed."""
+        self.parts += 1
+        self.rows += entry.file.rows
+        for status, count in entry.counts.items():
+            self.counts[status] = self.counts.get(status, 0) + count
+
     @property
     def nothing_to_do(self) -> bool:
         """Whether every part had been done before."""
@@ -79,25 +89,46 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
     summary = Summary(job.spec.name, job.artifact.version)
     summary.lacking = job.backlog.refuse_incomplete(job.selection)
     writer = writer_name(job.selection.shard)
-    try:
-        with ManifestWriter(job.artifact.folder, job.spec.name, writer, job.part_header) as manifest:
-            job.backlog.manifest = manifest.manifest
-            pending = job.backlog.pending(job.selection)
-            if pending:
-                job.backlog.refuse_changed(job.selection)
-            summary.parts_done_before = sum(job.selection.takes(p.part) for p in job.backlog.plan.parts) - len(pending)
-            _announce(job, observer, manifest, pending)
-            try:
-                _work(job, manifest, pending, Breadcrumb(job.artifact.folder, writer), (observer, stopper, summary))
-            finally:
-                observer.end()
-            summary.total_counts = manifest.manifest.counts()
-    except OSError as error:
-        raise _environment(error, job) from error
+    folder = job.artifact.folder
+    with files.explained(folder), ManifestWriter(folder, job.spec.name, writer, job.part_header) as manifest:
+        job.backlog.manifest = manifest.manifest
+        pending = job.backlog.pending(job.selection)
+        job.backlog.refuse_changed(pending, job.selection)
+        summary.parts_done_before = sum(job.selection.takes(p.part) for p in job.backlog.plan.parts) - len(pending)
+        _announce(job, observer, manifest, pending)
+        queue = _Queue(manifest, pending)
+        try:
+            if pending and not stopper.requested:
+                _work(job, queue, Breadcrumb(folder, writer, pending), (observer, stopper, summary))
+            elif not pending:
+                Breadcrumb(folder, writer, ()).close()
+        finally:
+            observer.end()
+        summary.total_counts = manifest.manifest.counts()
+        left = queue.left()
     summary.seconds = time.perf_counter() - started
-    if stopper.requested and summary.parts < len(pending):
+    if left and stopper.requested:
         raise stopper.interrupted()
+    assert not left, f"the engine left parts undone: {left[:10]}"
     return summary
+
+
+class _Queue:
+    """The pending parts, and which of them are still open: another writer may finish a part while we are at it."""
+
+    def __init__(self, manifest: ManifestWriter, pending: list[int]) -> None:
+        self.manifest, self.pending = manifest, pending
+        self._before = {part: manifest.manifest.entries.get(part) for part in pending}
+
+    def is_open(self, part: int) -> bool:
+        """Whether nobody has committed the part since the run began."""
+        self.manifest.manifest.refresh()
+        return self.manifest.manifest.entries.get(part) is self._before[part]
+
+    def left(self) -> list[int]:
+        """The parts that nobody has committed."""
+        entries = self.manifest.manifest.entries
+        return [part for part in self.pending if entries.get(part) is self._before[part]]
 
 
 def _announce(job: Job, observer: Observer, manifest: ManifestWriter, pending: list[int]) -> None:
@@ -107,77 +138,66 @@ def _announce(job: Job, observer: Observer, manifest: ManifestWriter, pending: l
     mended = [f"removed {name}, left by a crash" for name in manifest.removed]
     if manifest.cut:
         mended.append("cut an unfinished line off the manifest")
+    if manifest.manifest.damaged:
+        mended.append(f"{manifest.manifest.damaged} lines of the manifest are damaged; their parts are done again")
     observer.begin(job.spec.name, total, total - todo, mended)
 
 
-def _work(
-    job: Job,
-    manifest: ManifestWriter,
-    pending: list[int],
-    breadcrumb: Breadcrumb,
-    watch: tuple[Observer, Stopper, Summary],
-) -> None:
+def _work(job: Job, queue: _Queue, breadcrumb: Breadcrumb, watch: tuple[Observer, Stopper, Summary]) -> None:
     observer, stopper, summary = watch
-    if not pending:
-        breadcrumb.close()
-        return
     hopeless = 0
     try:
-        for finished in job.engine.run(job.spec, _tasks(job, manifest, pending, breadcrumb), breadcrumb, stopper):
-            entry = _commit(manifest, finished)
-            observer.part(entry)
-            summary.parts += 1
-            summary.rows += entry.file.rows
-            for status, count in entry.counts.items():
-                summary.counts[status] = summary.counts.get(status, 0) + count
-            hopeless = hopeless + 1 if set(entry.counts) == {"failed"} else -len(pending)
-            if hopeless == HOPELESS_PARTS and summary.parts < len(pending):
-                reason = next(image.error for image in entry.images if image.error)
-                raise EnvironmentStop(
-                    f"every image of the first {HOPELESS_PARTS} parts failed, so the run was stopped; the last reason was: "
-                    f"{reason}\nmend the cause, then run again with --retry-failed (`pseudoris status --failed` lists them)"
-                )
-            if stopper.requested:
-                break
+        tasks = _tasks(job, queue, breadcrumb)
+        with closing(job.engine.run(job.spec, tasks, breadcrumb, stopper)) as parts:
+            for finished in parts:
+                if not queue.is_open(finished.task.part):
+                    continue
+                with stopper.shielded():
+                    entry = _commit(queue.manifest, finished, job.spec.source)
+                observer.part(entry)
+                summary.add(entry)
+                hopeless = hopeless + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
+                if hopeless == HOPELESS_PARTS and summary.parts < len(queue.pending):
+                    raise EnvironmentStop(_hopeless(entry))
+                if stopper.requested:
+                    break
     finally:
         breadcrumb.close()
 
 
-def _tasks(job: Job, manifest: ManifestWriter, pending: list[int], breadcrumb: Breadcrumb) -> Iterator[PartTask]:
+def _hopeless(entry: PartEntry) -> str:
+    reason = next(image.error for image in entry.images if image.error)
+    return (
+        f"every image of the first {HOPELESS_PARTS} parts failed, so the run was stopped; the last reason was: {reason}\n"
+        "mend the cause, then run again with --retry-failed (`pseudoris status --failed` lists them)"
+    )
+
+
+def _tasks(job: Job, queue: _Queue, breadcrumb: Breadcrumb) -> Iterator[PartTask]:
     """The pending tasks, less those that another writer has finished meanwhile."""
-    open_at_start = dict(manifest.manifest.entries)
-    for task in job.backlog.tasks(pending):
-        manifest.manifest.refresh()
-        if manifest.manifest.entries.get(task.part) is not open_at_start.get(task.part):
-            continue
-        yield replace(task, skipped=breadcrumb.killers_of(task.part))
+    for task in job.backlog.tasks(queue.pending):
+        if queue.is_open(task.part):
+            yield replace(task, skipped=breadcrumb.killers_of(task.part))
 
 
-def _commit(manifest: ManifestWriter, finished: Finished) -> PartEntry:
+def _commit(manifest: ManifestWriter, finished: Finished, source: Source | None) -> PartEntry:
     task, result = finished.task, finished.result
-    images = []
-    for ref in task.images:
-        rows, failure = result.answers.get(ref.key, (0, None))
-        stamp, digest = result.origins.get(ref.key, (None, None))
-        if ref.key in task.skipped:
-            status, error = "failed", task.skipped[ref.key]
-        elif failure:
-            status, error = failure.status, failure.reason
-        else:
-            status, error = ("done" if rows else "empty"), task.absent.get(ref.key)
-        size, mtime = (stamp.size, stamp.mtime_ns) if stamp else (None, None)
-        images.append(ImageOutcome(ref.key, status, rows, error, size, mtime, digest))  # type: ignore[arg-type]
+    silent = [ref.key for ref in task.to_load if ref.key not in result.answers]
+    assert not silent, f"the worker gave no answer for {silent[:10]}"
+    promised = sum(rows for rows, _ in result.answers.values())
+    assert all(len(values) == promised for values in result.columns.values()), "the worker's rows and answers differ"
+    images = [_outcome(ref, finished, source) for ref in task.images]
     return manifest.commit(task.part, result.columns, images, task.upstream_digest, result.notes, finished.seconds)
 
 
-def _environment(error: OSError, job: Job) -> EnvironmentStop:
-    where = job.artifact.folder
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return EnvironmentStop(
-            f"the disk is full ({where}); committed parts are kept. Free space and run the same command again"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return EnvironmentStop(
-            f"cannot write in {where}: {error.strerror}; committed parts are kept. Check its permissions"
-        )
-    return EnvironmentStop(f"{where}: {error}; committed parts are kept, run the same command again")
+def _outcome(ref: ImageRef, finished: Finished, source: Source | None) -> ImageOutcome:
+    task, result = finished.task, finished.result
+    rows, failure = result.answers.get(ref.key, (0, None))
+    stamp, digest = result.origins.get(ref.key, (None, None))
+    if ref.key in task.skipped:
+        failure = Failure(task.skipped[ref.key])
+        stamp = source.stamp(ref.key) if source else None  # so that another image of this name is tried again
+    status: ImageStatus = failure.status if failure else "done" if rows else "empty"
+    error = failure.reason if failure else task.absent.get(ref.key)
+    size, mtime = (stamp.size, stamp.mtime_ns) if stamp else (None, None)
+    return ImageOutcome(ref.key, status, rows, error, size, mtime, digest)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,20 +17,39 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Stopper:
     """Whether somebody asked us to stop. `interrupted()` makes the error to raise at a safe place."""
 
-    def __init__(self, announce: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._announce = announce
+        self._overdue = False
+        self._shields = 0
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Let no signal break off the block: a part is committed whole or not at all, and leaves no file behind."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if self._overdue:
+            raise self.interrupted()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
         if self.requested:
-            raise self.interrupted()
+            self._stop_now()
+            return
         self.requested = True
         signal.alarm(GRACE_SECONDS)
-        self._announce(f"{name}: finishing the part in flight (at most {GRACE_SECONDS} s); once more to stop at once")
+        name = signal.Signals(number).name
+        message = f"{name}: finishing the part in flight (at most {GRACE_SECONDS} s); once more to stop at once\n"
+        os.write(2, message.encode())  # a signal may come in the middle of a print, which cannot be entered twice
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
-        raise self.interrupted()
+        self._stop_now()
+
+    def _stop_now(self) -> None:
+        self._overdue = True
+        if not self._shields:
+            raise self.interrupted()
 
     def interrupted(self) -> Interrupted:
         """The error that ends the command with exit code 130."""
@@ -37,9 +57,9 @@ class Stopper:
 
 
 @contextmanager
-def graceful_stop(announce: Callable[[str], None]) -> Iterator[Stopper]:
+def graceful_stop() -> Iterator[Stopper]:
     """Handle SIGINT, SIGTERM and SIGUSR1 while the block runs."""
-    stopper = Stopper(announce)
+    stopper = Stopper()
     before = {number: signal.signal(number, stopper._on_signal) for number in _SIGNALS}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stopper._on_alarm)
     try:

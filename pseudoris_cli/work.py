@@ -32,13 +32,21 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamPart:
+    """A part of a stage before: its file and the digest that the manifest lists."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class PartTask:
     """One part to do: its images, which of them need pixels, and the upstream part files to read."""
 
     part: int
     images: tuple[ImageRef, ...]
     wanted: frozenset[str]
-    upstream: dict[str, Path]
+    upstream: dict[str, UpstreamPart]
     upstream_digest: str | None
     skipped: dict[str, str] = field(default_factory=dict)
     """Images that are not to be worked on, with the reason (they killed the process)."""
@@ -46,6 +54,8 @@ class PartTask:
     """Running totals of the parts before, for a stage that numbers its rows."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why the stage before has no rows for an image, where that was a failure."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """sha256 of the bytes that an image's masks were made from, for the stages that come later."""
 
     @property
     def to_load(self) -> list[ImageRef]:
@@ -63,7 +73,7 @@ class LoadedImage:
 
     ref: ImageRef
     image_rgb: np.ndarray
-    stamp: Stamp
+    stamp: Stamp | None
     sha256: str
 
 

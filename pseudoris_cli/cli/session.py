@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudoris_cli.cli.console import ProgressObserver, configure_logging, note, out, print_json
+from pseudoris_cli.cli.console import ProgressObserver, configure_logging, out, print_json
 from pseudoris_cli.cli.options import StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
 from pseudoris_cli.profiles import Resolved
@@ -28,7 +28,7 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
     from pseudoris_cli.pipeline import Session
 
     configure_logging(options.quiet)
-    with graceful_stop(note) as stopper:
+    with graceful_stop() as stopper:
         yield Session(
             workspace=options.workspace,
             settings=resolved.settings,
@@ -61,8 +61,7 @@ def remember_source(
     workspace: Workspace, images: Path | None, image_root: Path | None, options: dict[str, Any]
 ) -> None:
     """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
-    known = workspace.source()
-    if known is None:
+    if workspace.source() is None:
         if images is None:
             raise UsageError(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
@@ -71,8 +70,10 @@ def remember_source(
         if next(iter(opening.open_source(description).images()), None) is None:
             raise UsageError(f"{images} has no images; --images takes a folder, a list file or a COCO instances file")
         workspace.create()
-        workspace.set_source(description)
-        return
+        with workspace.changing():
+            if workspace.source() is None:
+                workspace.set_source(description)
+    known = workspace.source() or {}
     if images is not None:
         wanted = opening.describe(images, options, None)
         if any(wanted[name] != known[name] for name in ("kind", "root", "options")):
@@ -83,7 +84,8 @@ def remember_source(
     if image_root is not None and str(image_root.resolve()) != known["image_root"]:
         if not image_root.is_dir():
             raise UsageError(f"--image-root {image_root}: there is no such folder")
-        workspace.set_source({**known, "image_root": str(image_root.resolve())})
+        with workspace.changing():
+            workspace.set_source({**known, "image_root": str(image_root.resolve())})
 
 
 def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str, Any] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,6 @@ class Engine(Protocol):
 
     def run(
         self, spec: StageSpec, tasks: Iterable[PartTask], breadcrumb: Breadcrumb, stopper: Stopper
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """Finished parts, in any order. When a stop is requested no further part is begun."""
         ...

@@ -6,13 +6,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 
 from pseudoris_cli.engines.base import Finished
 from pseudoris_cli.loading import Loader, Prefetcher, load_image, load_part
+from pseudoris_cli.records import Failure
 from pseudoris_cli.stopping import Stopper
 from pseudoris_cli.storage.breadcrumb import Breadcrumb
 from pseudoris_cli.work import (
@@ -36,7 +37,7 @@ class InProcess:
 
     def run(
         self, spec: StageSpec, tasks: Iterable[PartTask], breadcrumb: Breadcrumb, stopper: Stopper
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         worker = spec.make_worker()
         load: Loader = partial(load_image, spec.source, max_pixels=spec.max_pixels)
         safe, suspects = _sort_out(tasks, breadcrumb)
@@ -61,7 +62,8 @@ class InProcess:
             breadcrumb.begin(task.part)
             for ref in task.to_load:
                 breadcrumb.trying(ref.key, task.part)
-                worker.run(load_part(task.only(ref), load))
+                with _time_limit(task, self.part_timeout):
+                    worker.run(load_part(task.only(ref), load))
                 breadcrumb.trying(None, task.part)
             yield load_part(task, load)
 
@@ -81,13 +83,20 @@ def _sort_out(tasks: Iterable[PartTask], breadcrumb: Breadcrumb) -> tuple[Iterat
 
 
 def run_part(worker: Worker, part: PartInput, singly: bool = False) -> PartResult:
-    """Run a part, noting what every image was read from; `singly`: image by image, the rows joined."""
+    """Run a part, noting what every image was read from; `singly`: image by image, the rows joined.
+
+    An image that is not the one its masks were made from is a failure.
+    """
     origins: dict[str, Origin] = {}
 
     def noted() -> Iterator[LoadedImage | UnreadImage]:
         for image in part.images:
             origins[image.ref.key] = (image.stamp, image.sha256)
-            yield image
+            expected = part.task.digests.get(image.ref.key)
+            if isinstance(image, LoadedImage) and expected and image.sha256 != expected:
+                yield UnreadImage(image.ref, Failure("the image changed since its masks were made"))
+            else:
+                yield image
 
     if singly and part.task.to_load:
         results = [worker.run(PartInput(part.task.only(i.ref), iter([i]), part.columns)) for i in noted()]

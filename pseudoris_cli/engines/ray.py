@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -75,7 +75,7 @@ class RayEngine:
 
     def run(
         self, spec: StageSpec, tasks: Iterable[PartTask], breadcrumb: Breadcrumb, stopper: Stopper
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         if spec.source is None:  # selecting rows is faster than moving them
             yield from InProcess(self.part_timeout).run(spec, tasks, breadcrumb, stopper)
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +15,7 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+MAX_BYTES = 1 << 30
 _COCO_STEM = re.compile(r"(?:COCO_.*_)?(\d{12})")
 
 
@@ -39,7 +42,7 @@ class Source(Protocol):
         ...
 
     def read(self, key: str) -> bytes:
-        """The encoded image. OSError if it cannot be read."""
+        """The encoded image. FileNotFoundError if it is gone, another OSError if it cannot be read."""
         ...
 
 
@@ -57,13 +60,17 @@ def image_id_of(key: str) -> int:
 def safe_key(name: str, where: str) -> str:
     """A name from foreign metadata as a key. UsageError if it is absolute or leaves its root."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if any("\ud800" <= character <= "\udfff" for character in name):
-        raise UsageError(f"{where}: the image name {name!r} is not Unicode text")
-    if not name or "\0" in name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+    leaves = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
+    if not name or leaves or not is_text(name):
         raise UsageError(
-            f"{where}: the image name {name!r} is empty, absolute or leaves its folder; refusing to follow it"
+            f"{where}: the image name {name[:200]!r} is empty, absolute, leaves its folder or is no text; refusing to follow it"
         )
     return path.as_posix()
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8 and given to the operating system."""
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 class FileReader:
@@ -77,13 +84,19 @@ class FileReader:
         return self.root / key
 
     def stamp(self, key: str) -> Stamp | None:
-        """Size and mtime of the file; None if it is gone."""
+        """Size and mtime of the file; None if it is gone or no regular file."""
         try:
             status = self.path(key).stat()
         except OSError:
             return None
-        return Stamp(status.st_size, status.st_mtime_ns)
+        return Stamp(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
     def read(self, key: str) -> bytes:
-        """The file's bytes."""
-        return self.path(key).read_bytes()
+        """The file's bytes. OSError for what is no regular file (a pipe would never end) or too large to be a picture."""
+        path = self.path(key)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes are more than a picture has")
+        return path.read_bytes()

@@ -48,7 +48,11 @@ def open_source(root: Path, options: dict[str, Any], image_root: Path | None) ->
 
 def _usual_root(json_file: Path) -> Path:
     split = json_file.stem.removeprefix("instances_")
-    for folder in (json_file.parent.parent / split, json_file.parent.parent / "images" / split, json_file.parent / "images"):
+    for folder in (
+        json_file.parent.parent / split,
+        json_file.parent.parent / "images" / split,
+        json_file.parent / "images",
+    ):
         if folder.is_dir():
             return folder
     return json_file.parent

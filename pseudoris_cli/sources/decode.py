@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, whatever the file is called. Pillow knows more, among them formats that start other programs."""
+
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
+warnings.filterwarnings("ignore", module="PIL")  # corrupt EXIF and the like; the pixels decide
 
 
 class UndecodableImage(Exception):
@@ -25,13 +30,15 @@ def decode_rgb(data: bytes, max_pixels: int) -> np.ndarray:
     if not data:
         raise UndecodableImage("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # corrupt EXIF and the like; the pixels decide
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise UndecodableImage(f"{width}x{height} is more than max_pixels ({max_pixels})")
-                return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UndecodableImage(f"{width}x{height} is more than max_pixels ({max_pixels})")
+            image.load()
+            upright: Image.Image = image
+            with suppress(Exception):  # EXIF that cannot be read turns nothing
+                upright = ImageOps.exif_transpose(image)
+            return np.ascontiguousarray(_to_rgb(upright))
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:

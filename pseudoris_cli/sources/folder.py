@@ -18,36 +18,45 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 class Folder(FileReader):
     """Every file with an image's suffix below a folder, in the order of its path; hidden files and folders are left out.
 
-    Links to files are followed, links to folders are not (they may loop). A name that is not UTF-8 is written with \\xNN escapes.
+    Links to files are followed, links to folders are not (they may loop). In keys, bytes that are not UTF-8 are written as
+    \\xNN, and so is a backslash before an x, so that every file has a key of its own.
     """
 
     def images(self) -> Iterator[ImageRef]:
         if not self.root.is_dir():
             raise UsageError(f"the image folder {self.root} does not exist (moved? point to it with --image-root)")
         for path in _walk(os.fsencode(self.root)):
-            key = os.path.relpath(path, os.fsencode(self.root)).decode("utf-8", "backslashreplace")
+            name = os.path.relpath(path, os.fsencode(self.root))
+            key = name.replace(b"\\x", b"\\x5cx").decode("utf-8", "backslashreplace")
             yield ImageRef(key, image_id_of(key), key)
 
     def path(self, key: str) -> Path:
-        plain = self.root / key
-        if "\\x" not in key or plain.exists():
-            return plain
+        if "\\x" not in key:
+            return self.root / key
         raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), key.encode())
         return self.root / os.fsdecode(raw)
 
 
 def _walk(folder: bytes) -> Iterator[bytes]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UsageError(f"cannot list {os.fsdecode(folder)}: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith(b"."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+    """Paths of the images below a folder, depth first in order of name; no recursion, for folders may be nested deeply."""
+    pending = [_entries(folder)]
+    while pending:
+        entry = next(pending[-1], None)
+        if entry is None:
+            pending.pop()
+        elif entry.is_dir(follow_symlinks=False):
+            pending.append(_entries(entry.path))
         elif os.fsdecode(os.path.splitext(entry.name)[1]).lower() in IMAGE_SUFFIXES and not _is_folder(entry):
             yield entry.path
+
+
+def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(b".")]
+    except OSError as error:
+        raise UsageError(f"cannot list {os.fsdecode(folder)}: {error.strerror}") from error
+    return iter(sorted(entries, key=lambda entry: entry.name))
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

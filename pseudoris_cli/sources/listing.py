@@ -8,7 +8,7 @@ from typing import Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import FileReader, image_id_of
+from pseudoris_cli.sources.base import FileReader, image_id_of, is_text
 
 
 class Listing(FileReader):
@@ -21,9 +21,11 @@ class Listing(FileReader):
     def images(self) -> Iterator[ImageRef]:
         try:
             with self.list_file.open(encoding="utf-8-sig") as lines:
-                for line in lines:
+                for number, line in enumerate(lines, 1):
                     name = line.strip()
                     if name and not name.startswith("#"):
+                        if not is_text(name):
+                            raise UsageError(f"{self.list_file}, line {number}: {name[:200]!r} is no file name")
                         key = PurePosixPath(name).as_posix()
                         yield ImageRef(key, image_id_of(key), key)
         except (OSError, UnicodeDecodeError) as error:

@@ -25,14 +25,12 @@ def describe(path: Path, options: dict[str, Any], image_root: Path | None) -> di
 
 def open_source(description: dict[str, Any]) -> Source:
     """The source that a work directory remembers."""
-    kind = description.get("kind", "")
+    kind = str(description.get("kind", ""))
     try:
-        module = import_module(f"pseudoris_cli.sources.{kind}")
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"source.json names the kind of source {kind!r}, which this pseudoris does not know"
-        ) from error
+        opener = import_module(f"pseudoris_cli.sources.{kind}").open_source if kind.isidentifier() else None
+    except (ModuleNotFoundError, AttributeError):
+        opener = None
+    if opener is None:
+        raise UsageError(f"source.json names the kind of source {kind!r}, which this pseudoris does not know")
     image_root = description.get("image_root")
-    return module.open_source(
-        Path(description["root"]), description["options"], Path(image_root) if image_root else None
-    )
+    return opener(Path(description["root"]), description["options"], Path(image_root) if image_root else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 from pseudoris_cli.config import ExportSettings
 from pseudoris_cli.formats import splits
@@ -30,7 +30,7 @@ class Spec:
     max_pixels: int = 0
     decode_threads: int = 1
     decode_ahead: int = 1
-    name: str = NAME
+    name: ClassVar[str] = NAME
 
     def make_worker(self) -> IndexWorker:
         """There is nothing to load."""
@@ -52,7 +52,7 @@ class IndexWorker:
         ref_id, sent_id = part.task.start["refs"], part.task.start["sentences"]
         rows: list[tuple[Any, ...]] = []
         counts: dict[str, int] = {}
-        for (key, mask_id), kept in groupby(_kept(part.columns["filter"]), lambda row: row[:2]):
+        for (key, mask_id), kept in groupby(kept_rows(part.columns["filter"]), lambda row: row[:2]):
             ref_id += 1
             split = splits.assign(key, self.shares)
             for rank, (_, _, _, candidate_id, caption) in enumerate(kept):
@@ -65,7 +65,7 @@ class IndexWorker:
         return PartResult(columns, {ref.key: (counts.get(ref.key, 0), None) for ref in part.task.images})
 
 
-def _kept(columns: Columns) -> Iterator[tuple[str, int, float, int, str]]:
+def kept_rows(columns: Columns) -> Iterator[tuple[str, int, float, int, str]]:
     """(image_key, mask_id, -doc, candidate_id, caption) of the kept rows: images in part order, masks in order, best first.
 
     With one mask there is no DoC; correctness ranks instead.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pseudoris_cli.config import FilterSettings
 from pseudoris_cli.storage.schema import COLUMNS
@@ -28,7 +28,7 @@ class Spec:
     max_pixels: int = 0
     decode_threads: int = 1
     decode_ahead: int = 1
-    name: str = NAME
+    name: ClassVar[str] = NAME
 
     def make_worker(self) -> FilterWorker:
         """There is nothing to load."""

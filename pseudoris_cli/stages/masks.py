@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pseudoris_cli.config import MaskSettings, Numerics
 from pseudoris_cli.devices import DeviceRequest
@@ -41,7 +41,7 @@ class Spec:
     source: Source
     decode_threads: int
     decode_ahead: int
-    name: str = NAME
+    name: ClassVar[str] = NAME
 
     @property
     def max_pixels(self) -> int:

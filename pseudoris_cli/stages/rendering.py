@@ -73,6 +73,7 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
     something that no export made, unless `overwrite`.
     """
     renderers = [base.load_format(name) for name in job.formats]
+    _finish_publishing(out)
     made = _made_by_us(out)
     if made == job.identity:
         return False
@@ -195,13 +196,30 @@ def _made_by_us(out: Path) -> dict[str, Any] | None:
 
 def _publish(staging: Path, out: Path) -> None:
     """Replace `out` by the finished folder."""
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    for path in staging.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            files.sync_file(path)
     if out.exists() or out.is_symlink():
-        out.rename(old)
-    staging.rename(out)
+        files.publish(out, _replaced(out))
+    files.publish(staging, out)
     files.sync_folder(out.parent)
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old, ignore_errors=True)
+    _remove(_replaced(out))
+
+
+def _finish_publishing(out: Path) -> None:
+    """Mend what a crash within `_publish` left: the state before it where the new one has no name yet."""
+    old = _replaced(out)
+    if not out.exists() and not out.is_symlink() and (old.exists() or old.is_symlink()):
+        files.publish(old, out)
+    _remove(old)
+
+
+def _replaced(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        old.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

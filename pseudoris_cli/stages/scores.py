@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pseudoris_cli.config import FilterSettings, Numerics
 from pseudoris_cli.devices import DeviceRequest
@@ -42,7 +42,7 @@ class Spec:
     max_pixels: int
     decode_threads: int
     decode_ahead: int
-    name: str = NAME
+    name: ClassVar[str] = NAME
 
     def make_worker(self) -> ScoreWorker:
         """Load the scorer and the parser."""

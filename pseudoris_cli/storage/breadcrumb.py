@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ class Breadcrumb:
     the image that kills again is given up. A part that dies although every image alone lives is then run singly.
     """
 
-    def __init__(self, folder: Path, writer: str) -> None:
+    def __init__(self, folder: Path, writer: str, pending: Collection[int]) -> None:
+        """`pending`: the parts still to do; what is remembered of others is dropped."""
         self.path = folder / f"running-{writer}.json"
+        self.temporary = folder / f".running-{writer}.json.tmp"
         state = self._read()
-        self.deaths: dict[int, int] = {int(part): int(n) for part, n in state.get("deaths", {}).items()}
-        self.killers: dict[str, int] = dict(state.get("killers", {}))
-        for part in state.get("working", []):
-            self.deaths[int(part)] = self.deaths.get(int(part), 0) + 1
-        if state.get("image"):
-            self.killers[state["image"]] = int(state["image_part"])
+        deaths = {int(part): n for part, n in state["deaths"].items()}
+        for part in state["working"]:
+            deaths[part] = deaths.get(part, 0) + 1
+        killers = dict(state["killers"])
+        if state["image"]:
+            killers[state["image"][0]] = state["image"][1]
+        wanted = frozenset(pending)
+        self.deaths: dict[int, int] = {part: n for part, n in deaths.items() if part in wanted}
+        self.killers: dict[str, int] = {key: part for key, part in killers.items() if part in wanted}
         self.working: list[int] = []
         self.image: tuple[str, int] | None = None
 
@@ -65,6 +71,7 @@ class Breadcrumb:
             self._write()
         else:
             self.path.unlink(missing_ok=True)
+            self.temporary.unlink(missing_ok=True)
 
     def killers_of(self, part: int) -> dict[str, str]:
         """The images of a part that are given up, with the reason."""
@@ -80,16 +87,12 @@ class Breadcrumb:
 
     def _read(self) -> dict[str, Any]:
         try:
-            state = json.loads(self.path.read_text(encoding="utf-8"))
+            return json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
+            return {"deaths": {}, "killers": {}, "working": [], "image": None}
 
     def _write(self) -> None:
         """No fsync: it must outlive the process, not the machine."""
-        state: dict[str, Any] = {"deaths": self.deaths, "killers": self.killers, "working": self.working}
-        if self.image:
-            state["image"], state["image_part"] = self.image
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        os.replace(temporary, self.path)
+        state = {"deaths": self.deaths, "killers": self.killers, "working": self.working, "image": self.image}
+        self.temporary.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(self.temporary, self.path)

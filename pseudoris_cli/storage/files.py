@@ -6,11 +6,16 @@ The protocol for a part is write_temporary, sync_file, publish, sync_folder, the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pseudoris_cli.errors import EnvironmentStop
 
 
 def write_temporary(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -46,27 +51,31 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def append_line(file: BinaryIO, record: dict[str, Any]) -> int:
-    """Append one JSON line; returns its offset."""
+def append_line(file: FileIO, record: dict[str, Any]) -> int:
+    """Append one JSON line to a file opened without buffer; returns its offset. After an error nothing of it is left."""
     offset = file.seek(0, os.SEEK_END)
-    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    line = memoryview(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes JSON's own escape
     try:
-        file.write(line.encode("utf-8"))
-        file.flush()
-    except OSError:
+        while line:
+            line = line[file.write(line) :]
+    except BaseException:
         file.truncate(offset)
         raise
     return offset
 
 
-def sync_line(file: BinaryIO) -> None:
+def sync_line(file: FileIO) -> None:
     """Force an appended line to the disk."""
     os.fsync(file.fileno())
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a small file so that it is always whole: temporary, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a small file so that it is always whole: temporary, fsync, rename, fsync of the folder.
+
+    The temporary's name is fixed, so that doing it again leaves none behind; two writers need a lock around it.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
     write_temporary(temporary, lambda file: _write(file, data))
     try:
         sync_file(temporary)
@@ -102,17 +111,18 @@ def cut_torn_line(path: Path) -> bool:
     return True
 
 
-def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(offset, length, record) of every whole line from byte `start` on. A torn last line is skipped; a torn line elsewhere raises ValueError."""
+def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+    """(offset, length, record) of every line from byte `start` on; record is None where a line is damaged.
+
+    A torn last line is left out: it may be one that is being written.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
         offset = file.seek(start)
         for line in file:
             record = _parse(line) if line.endswith(b"\n") else None
-            if record is None:
-                if file.read(1):
-                    raise ValueError(f"{path} is damaged at byte {offset}")
+            if record is None and not file.peek(1):
                 return
             yield offset, len(line), record
             offset += len(line)
@@ -144,3 +154,20 @@ def _last_line_start(file: BinaryIO, size: int, block: int = 1 << 16) -> int:
             return start + found + 1
         end = start
     return 0
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what the operating system refuses inside the block into an EnvironmentStop (exit 1) with the next step."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentStop(_explain(error, folder)) from error
+
+
+def _explain(error: OSError, folder: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({folder}); committed work is kept. Free space and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"cannot write in {folder}: {error.strerror}; committed work is kept. Check its permissions"
+    return f"{folder}: {error}; committed work is kept, run the same command again"

@@ -7,35 +7,29 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pseudoris_cli.errors import EnvironmentStop
+from pseudoris_cli.storage.files import explained
+
+_POLL_SECONDS = 0.05
 
 
 @contextmanager
-def exclusive(path: Path, purpose: str) -> Iterator[None]:
+def exclusive(path: Path, purpose: str, patience: float = 0.0) -> Iterator[None]:
     """Hold an flock on `path` (created if needed) for as long as the block runs.
 
     The file holds host, pid, SLURM job and purpose of its last holder. Raises EnvironmentStop (exit 1) if somebody else
-    holds it, naming them, or if the file system has no flock.
+    still holds it after `patience` seconds, naming them, or if the file system has no flock.
     """
-    try:
+    with explained(path.parent):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise EnvironmentStop(f"cannot write in {path.parent}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise EnvironmentStop(_taken(path)) from error
-            raise EnvironmentStop(
-                f"file locks do not work in {path.parent} ({error.strerror}); put the work directory (--work) on a file "
-                "system with flock, e.g. a local disk, or mount this one with locking"
-            ) from error
+        _take(descriptor, path, time.monotonic() + patience)
         holder = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -43,11 +37,27 @@ def exclusive(path: Path, purpose: str) -> Iterator[None]:
             "purpose": purpose,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        with explained(path.parent):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise EnvironmentStop(
+                    f"file locks do not work in {path.parent} ({error.strerror}); put the work directory (--work) on a "
+                    "file system with flock, e.g. a local disk, or mount this one with locking"
+                ) from error
+            if time.monotonic() >= deadline:
+                raise EnvironmentStop(_taken(path)) from error
+        time.sleep(_POLL_SECONDS)
 
 
 def _taken(path: Path) -> str:
@@ -55,6 +65,6 @@ def _taken(path: Path) -> str:
         holder = json.loads(path.read_text())
         job = f", SLURM job {holder['job']}" if holder.get("job") else ""
         who = f"pid {holder['pid']} on {holder['host']}{job} ({holder['purpose']}, since {holder['since']})"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         who = "another process"
     return f"{path.parent} is in use by {who}; wait for it, or stop it and run this command again"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.parts import PartFile
 
 STATUSES: tuple[ImageStatus, ...] = ("done", "empty", "failed", "gone")
+RESCAN_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class PartEntry:
         return [ImageOutcome(**row) for row in files.read_line(path, offset, length)["images"]]
 
 
+_FIELDS = ("part", "generation", "upstream", "counts", "notes", "seconds", "committed")
+
+
 def writer_name(shard: tuple[int, int] | None) -> str:
     """The name of a run's manifest: `main`, or one per shard."""
     return "main" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
@@ -64,24 +70,37 @@ class Manifest:
     """The union of all manifests of one version: for each part its newest generation.
 
     Equal generations written by two overlapping runs hold equal rows; the first in order of writer name is taken, so that
-    every reader takes the same.
+    every reader takes the same. A damaged line is as good as none (its part is done again); `damaged` counts them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries: dict[int, PartEntry] = {}
+        self.damaged = 0
         self._read_to: dict[Path, int] = {}
+        self._found = -math.inf
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what other writers have appended since."""
-        for path in sorted(self.folder.glob("manifest-*.jsonl")):
-            for offset, length, record in files.read_lines(path, self._read_to.get(path, 0)):
-                self.admit(_entry(record, (path, offset, length)))
+        """Read what other writers have appended since. Manifests of new writers are looked for every few seconds only: the
+        folder holds one file per part."""
+        if time.monotonic() - self._found > RESCAN_SECONDS:
+            self._read_to = {path: self._read_to.get(path, 0) for path in sorted(self.folder.glob("manifest-*.jsonl"))}
+            self._found = time.monotonic()
+        for path, start in self._read_to.items():
+            for offset, length, record in files.read_lines(path, start):
+                entry = _entry(record, (path, offset, length))
+                if entry:
+                    self.admit(entry)
+                else:
+                    self.damaged += 1
                 self._read_to[path] = offset + length
 
     def admit(self, entry: PartEntry) -> None:
         """Take an entry into account."""
+        path, offset, length = entry.place
+        if self._read_to.get(path, 0) == offset:
+            self._read_to[path] = offset + length
         known = self.entries.get(entry.part)
         if known is None or (-entry.generation, entry.file.name) < (-known.generation, known.file.name):
             self.entries[entry.part] = entry
@@ -102,7 +121,7 @@ class Manifest:
 
     def counts(self) -> dict[str, int]:
         """Images by status, over all parts."""
-        total = dict.fromkeys(STATUSES, 0)
+        total: dict[str, int] = dict.fromkeys(STATUSES, 0)
         for entry in self.entries.values():
             for status, count in entry.counts.items():
                 total[status] += count
@@ -130,7 +149,7 @@ class ManifestWriter:
             self.manifest = Manifest(self.folder)
             listed = {entry.file.name for entry in self.manifest.entries.values()}
             self.removed = parts.remove_strays(self.folder, self.writer, listed)
-            self._file = stack.enter_context(self.path.open("ab"))
+            self._file = stack.enter_context(FileIO(self.path, "ab"))
             self._stack = stack.pop_all()
         return self
 
@@ -166,21 +185,17 @@ class ManifestWriter:
         offset = files.append_line(self._file, record)
         files.sync_line(self._file)
         entry = _entry(record, (self.path, offset, self._file.tell() - offset))
+        assert entry is not None
         self.manifest.admit(entry)
         if old and parts.writer_of(old.file.name) == self.writer:
             self.manifest.path_of(old).unlink(missing_ok=True)
         return entry
 
 
-def _entry(record: dict[str, Any], place: tuple[Path, int, int]) -> PartEntry:
-    return PartEntry(
-        part=record["part"],
-        generation=record["generation"],
-        file=PartFile(**record["file"]),
-        upstream=record["upstream"],
-        counts=record["counts"],
-        notes=record["notes"],
-        seconds=record["seconds"],
-        committed=record["committed"],
-        place=place,
-    )
+def _entry(record: dict[str, Any] | None, place: tuple[Path, int, int]) -> PartEntry | None:
+    """The entry of a line; None if the line is damaged."""
+    try:
+        fields = {name: record[name] for name in _FIELDS}  # type: ignore[index]
+        return PartEntry(**fields, file=PartFile(**record["file"]), place=place)  # type: ignore[index]
+    except (KeyError, TypeError):
+        return None

@@ -68,11 +68,17 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_part(path: Path, columns: list[str] | None = None) -> dict[str, Any]:
-    """Columns of a part (see schema.from_table). Raises EnvironmentStop if the file is missing or damaged."""
+def read_part(path: Path, columns: list[str] | None = None, sha256: str | None = None) -> dict[str, Any]:
+    """Columns of a part (see schema.from_table).
+
+    Raises EnvironmentStop if the file is missing, damaged, or has another digest than `sha256`.
+    """
     try:
-        return schema.from_table(pq.ParquetFile(path).read(columns=columns))
-    except (OSError, pa.ArrowInvalid) as error:
+        data = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise pa.ArrowInvalid("its bytes are not those that the manifest lists")
+        return schema.from_table(pq.ParquetFile(pa.BufferReader(data)).read(columns=columns))
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise EnvironmentStop(
             f"{path} cannot be read ({str(error).splitlines()[0]}); `pseudoris status --verify` finds damaged parts "
             "and running the stage again redoes them"

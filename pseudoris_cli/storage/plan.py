@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli.errors import UsageError
+from pseudoris_cli.errors import EnvironmentStop
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.locks import exclusive
+
+PATIENCE = 600
+"""Seconds to wait for another process that is planning: the shards of a job array start together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,22 @@ class Plan:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.parts: list[PlannedPart] = []
-        for offset, length, record in files.read_lines(path):
-            self._admit(record["part"], len(record["images"]), offset, length)
+        self.reload()
 
-    def _admit(self, part: int, count: int, offset: int, length: int) -> None:
-        if part != len(self.parts):
-            raise UsageError(f"{self.path} is damaged: part {part} where {len(self.parts)} was expected")
-        self.parts.append(PlannedPart(part, count, offset, length))
+    def reload(self) -> None:
+        """Read the file anew. EnvironmentStop if it is damaged: every part's meaning hangs on it."""
+        self.parts: list[PlannedPart] = []
+        for offset, length, record in files.read_lines(self.path):
+            self._admit(record or {}, offset, length)
+
+    def _admit(self, record: dict[str, Any], offset: int, length: int) -> None:
+        part, images = record.get("part"), record.get("images")
+        if part != len(self.parts) or not isinstance(images, list):
+            raise EnvironmentStop(
+                f"{self.path} is damaged at byte {offset} (part {len(self.parts)} was expected there); "
+                "restore it from a copy, or begin in another work directory (--work)"
+            )
+        self.parts.append(PlannedPart(part, len(images), offset, length))
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -57,14 +69,14 @@ class Plan:
 
     def all_images(self) -> Iterator[ImageRef]:
         """Every planned image in plan order."""
-        for _, _, record in files.read_lines(self.path):
-            yield from map(_reference, record["images"])
+        for place in self.parts:
+            yield from self.images(place.part)
 
     def extend(self, images: Iterable[ImageRef], part_size: int, limit: int | None = None) -> int:
         """Append parts for the images that are not planned yet, so that the plan holds at most `limit`; returns how many."""
-        with exclusive(self.path.with_suffix(".lock"), "planning"):
+        with files.explained(self.path.parent), exclusive(self.path.with_suffix(".lock"), "planning", PATIENCE):
             files.cut_torn_line(self.path)
-            self.__init__(self.path)  # type: ignore[misc]  # another writer may have planned meanwhile
+            self.reload()  # another writer may have planned meanwhile
             known = {_fingerprint(image.key) for image in self.all_images()}
             room = None if limit is None else max(0, limit - len(known))
             return self._append(islice(_new(images, known), room), part_size)
@@ -74,14 +86,15 @@ class Plan:
         chunk = list(islice(images, part_size))
         if not chunk:
             return 0
-        with self.path.open("ab") as file:
+        with FileIO(self.path, "ab") as file:
             while chunk:
                 record = {"part": len(self.parts), "images": [_row(image) for image in chunk]}
                 offset = files.append_line(file, record)
-                self._admit(record["part"], len(chunk), offset, file.tell() - offset)
+                self._admit(record, offset, file.tell() - offset)
                 added += len(chunk)
                 chunk = list(islice(images, part_size))
             files.sync_line(file)
+        files.sync_folder(self.path.parent)
         return added
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.errors import UsageError
 from pseudoris_cli.storage import files
+from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 
 STAGES = ("masks", "captions", "scores", "filter", "export")
+PATIENCE = 60
 UPSTREAM = {"masks": None, "captions": "masks", "scores": "captions", "filter": "scores", "export": "filter"}
 
 
@@ -56,10 +59,8 @@ class Workspace:
 
     def create(self) -> None:
         """Make the directory; EnvironmentStop if that is impossible."""
-        try:
+        with files.explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EnvironmentStop(f"cannot make the work directory {self.root}: {error.strerror}") from error
 
     # --- source -----------------------------------------------------------------------------------------------------
 
@@ -68,8 +69,13 @@ class Workspace:
         return _read_json(self.root / "source.json")
 
     def set_source(self, description: dict[str, Any]) -> None:
-        """Remember the source."""
-        files.replace_json(self.root / "source.json", description)
+        """Remember the source. Call it while `changing`."""
+        with files.explained(self.root):
+            files.replace_json(self.root / "source.json", description)
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Hold the lock of the small files: source.json, artifact.json and current."""
+        return exclusive(self.root / "work.lock", "settings", PATIENCE)
 
     def plan(self, name: str = "plan.jsonl") -> Plan:
         """A plan of this directory."""
@@ -89,7 +95,9 @@ class Workspace:
         header = _read_json(folder / "artifact.json")
         if header is None:
             known = ", ".join(path.parent.name for path in sorted((self.root / stage).glob("*/artifact.json")))
-            raise UsageError(f"there is no version {version!r} of {stage} in {self.root} (there are: {known or 'none'})")
+            raise UsageError(
+                f"there is no version {version!r} of {stage} in {self.root} (there are: {known or 'none'})"
+            )
         if header.get("schema") != SCHEMA_VERSION:
             raise UsageError(
                 f"{folder} has schema version {header.get('schema')}; this pseudoris reads {SCHEMA_VERSION}. "
@@ -109,7 +117,9 @@ class Workspace:
         version = version or self.current(stage)
         if version is None:
             command = "filter" if stage == "scores" else stage
-            raise UsageError(f"there are no {stage} in {self.root} yet; run `pseudoris {command}` first (or name --work)")
+            raise UsageError(
+                f"there are no {stage} in {self.root} yet; run `pseudoris {command}` first (or name --work)"
+            )
         return self.artifact(stage, version)
 
     def open_version(self, stage: str, content: dict[str, Any], record: dict[str, Any]) -> Artifact:
@@ -119,14 +129,13 @@ class Workspace:
         """
         version = fingerprint(content)
         folder = self.root / stage / version
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with self.changing(), files.explained(folder):
             if not (folder / "artifact.json").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                files.sync_folder(self.root)
                 files.replace_json(folder / "artifact.json", {**content, **record, "stage": stage, "version": version})
             if self.current(stage) != version:
                 files.replace_file(folder.parent / "current", f"{version}\n".encode())
-        except OSError as error:
-            raise EnvironmentStop(f"cannot write in {folder}: {error.strerror}; free space or check permissions") from error
         return self.artifact(stage, version)
 
     def chain(self, artifact: Artifact) -> dict[str, Artifact]:
