@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench gpu lock clean help
+.PHONY: demo test check bench docs gpu lock clean help
 
 help:
 	@echo "make demo    install, then run everything on rendered scenes with the embedded networks"
 	@echo "make test    install, then run the tests"
 	@echo "make check   install, then lint and types"
 	@echo "make bench   install, then run the benchmarks (long)"
+	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make lock    resolve the dependencies anew"
 
 $(STAMP): pyproject.toml requirements.lock
@@ -35,6 +36,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@for file in spine masks captions filter export; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+
+docs: $(STAMP)
+	@$(BIN)/python docs/generate.py
 
 gpu: $(STAMP)
 	@$(BIN)/python -m pytest -m gpu

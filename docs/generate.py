@@ -1,0 +1,80 @@
+"""Writes the pages that say what the code says: docs/commands.md and docs/settings.md. Run it after a change: make docs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.config import Settings
+
+DOCS = Path(__file__).resolve().parent
+COMMANDS = (
+    (),
+    ("demo",),
+    ("masks",),
+    ("captions",),
+    ("filter",),
+    ("export",),
+    ("run",),
+    ("status",),
+    ("report",),
+    ("evaluate",),
+    ("prune",),
+    ("config", "show"),
+    ("doctor",),
+    ("weights", "list"),
+    ("weights", "fetch"),
+    ("weights", "verify"),
+)
+
+
+def commands_page() -> str:
+    """The help of every command, as a terminal of 100 columns shows it."""
+    parts = ["# Commands\n\nMade from the command line itself by `make docs`; a test compares them."]
+    for command in COMMANDS:
+        title = " ".join(("pseudoris", *command))
+        parts.append(f"## {title}\n\n```text\n{_help(command)}```")
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_page() -> str:
+    """Every setting with its default and meaning."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from the settings models by `make docs`; a test compares them. The defaults are the profile `paper`.",
+        "Flags win over `--set section.name=value`, that over `--config FILE.yaml` (or `./pseudoris.yaml`), that over `--profile`.",
+        "A section with a `backend` takes the settings of that backend's file in `pseudoris_cli/models/`.",
+        "",
+        "| setting | default | meaning |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{name}` | `{value}` | {meaning} |" for name, value, meaning in _settings(Settings())]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(model: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if hasattr(type(value), "model_fields"):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            yield f"{prefix}{name}", shown, (info.description or "").replace("|", "\\|")
+
+
+def _help(command: tuple[str, ...]) -> str:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    call = [sys.executable, "-m", "pseudoris_cli", *command, "--help"]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+    return re.sub(r"[ \t]+$", "", done.stdout, flags=re.MULTILINE).strip() + "\n"
+
+
+if __name__ == "__main__":
+    (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
+    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
