@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -26,3 +29,17 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     """Neither the user's cache nor a pseudoris.yaml in the current folder may decide a test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("PSEUDORIS_WEIGHTS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def _ram() -> Iterator[Path]:
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="pseudoris-test-", dir=memory if os.access(memory, os.W_OK) else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def ram_path(_ram: Path) -> Path:
+    """Like tmp_path, but in memory where there is such a place: thousands of fsyncs cost nothing there."""
+    return Path(tempfile.mkdtemp(dir=_ram))

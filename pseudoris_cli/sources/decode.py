@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, whatever the file is called. Pillow knows more, among them formats that start other programs."""
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
