@@ -12,21 +12,19 @@ The export stage owns everything else: the index and its ids, plan order, stagin
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
-from pseudoris_cli.errors import UsageError
+from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.records import Mask
 
 ImageMode: TypeAlias = Literal["copy", "link", "none"]
 OBJECT_CATEGORY = (1, "object")
 """Category of class-agnostic data. 1 is a real COCO id, which ETRIS' category map needs (it becomes 0)."""
 
-HELPERS = frozenset({"arrow_legacy", "base", "instances", "mask_png", "plain_pickle", "splits", "words"})
+HELPERS = frozenset({"arrow_legacy", "base", "exported", "instances", "mask_png", "plain_pickle", "splits", "words"})
 """Files of this folder that are no formats."""
 
 
@@ -129,19 +127,36 @@ def wants_candidates(renderer: Renderer) -> bool:
 
 
 def export_name(key: str) -> str:
-    """The relative path that stands for an image key in an export: absolute keys and `..` stay below the root.
+    """The relative path that stands for an image key in an export. Most keys are their own name.
 
-    Most keys are their own name; two keys share one only if they differ in leading slashes or in `..` against `__`.
+    A list file may name pictures outside its folder: `/data/a.jpg` becomes `_root/data/a.jpg`, `../a.jpg` `_up/a.jpg`.
     """
-    parts = [
-        ("__" if part == ".." else part) for part in PurePosixPath(key.replace("\0", "_")).parts if part.strip("/")
-    ]
-    return "/".join(parts) or "_"
+    parts = PurePosixPath(key.replace("\0", "_")).parts
+    return "/".join("_up" if part == ".." else "_root" if part.startswith("/") else part for part in parts) or "_"
 
 
 def picture_folder(context: ExportContext) -> str:
     """Where ETRIS' REFER looks for pictures; every format keeps them there, so that formats can share them."""
     return "images/saiapr_tc-12" if context.dataset == "refclef" else "images/train2014"
+
+
+def read_picture(image: ExportImage, context: ExportContext) -> bytes:
+    """The picture's file as it is. EnvironmentStop if it is gone or cannot be read."""
+    try:
+        return context.read_image(image.image_key)
+    except OSError as error:
+        raise EnvironmentStop(
+            f"the picture {image.image_key} cannot be read any more ({error.strerror or error}); bring it back, or run "
+            "`pseudoris masks` again so that it counts as gone"
+        ) from error
+
+
+def link_target(image: ExportImage, context: ExportContext) -> Path:
+    """Where `--images link` points; UsageError for pictures that lie inside another file."""
+    path = context.locate_image(image.image_key)
+    if path is None:
+        raise UsageError(f"{image.image_key} has no file of its own to link to; use --images copy or none")
+    return path.resolve()
 
 
 def place_picture(image: ExportImage, context: ExportContext, folder: Path) -> None:
@@ -154,12 +169,7 @@ def place_picture(image: ExportImage, context: ExportContext, folder: Path) -> N
     if target.is_symlink() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = context.locate_image(image.image_key)
     if context.images == "link":
-        if path is None:
-            raise UsageError(f"{image.image_key} has no file of its own to link to; use --images copy or none")
-        os.symlink(path.resolve(), target)
-    elif path is None:
-        target.write_bytes(context.read_image(image.image_key))
+        target.symlink_to(link_target(image, context))
     else:
-        shutil.copyfile(path, target)
+        target.write_bytes(read_picture(image, context))

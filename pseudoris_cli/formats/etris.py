@@ -19,7 +19,14 @@ from typing import Any
 import lmdb
 
 from pseudoris_cli.formats import arrow_legacy
-from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject, picture_folder, place_picture
+from pseudoris_cli.formats.base import (
+    ExportContext,
+    ExportImage,
+    ExportObject,
+    picture_folder,
+    place_picture,
+    read_picture,
+)
 from pseudoris_cli.formats.instances import JsonList
 from pseudoris_cli.formats.mask_png import encode_png
 from pseudoris_cli.formats.words import clean
@@ -46,7 +53,7 @@ def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) 
                 annotations[image.split] = stack.enter_context(JsonList(anns))
                 data = folder / "lmdb" / context.dataset / f"{image.split}.lmdb"
                 records[image.split] = stack.enter_context(RecordFile(data))
-            picture = context.read_image(image.image_key)
+            picture = read_picture(image, context)
             place_picture(image, context, folder / picture_folder(context))
             for thing in image.objects:
                 mask = encode_png(thing.mask.rle)

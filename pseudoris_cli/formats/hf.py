@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats.base import ExportContext, ExportImage, ImageMode
+from pseudoris_cli.formats.base import ExportContext, ExportImage, ImageMode, link_target, read_picture
 
 _GROUP_BYTES = 1 << 25
 _GROUP_ROWS = 1000
@@ -134,14 +133,11 @@ def _row(image: ExportImage, context: ExportContext) -> tuple[dict[str, Any], in
     row = {name: getattr(image, name) for name in _ROW if name != "objects"} | {"objects": objects}
     size = sum(len(thing.mask.rle.counts) + 100 * len(thing.sentences) for thing in image.objects)
     if context.images == "copy":
-        data = context.read_image(image.image_key)
+        data = read_picture(image, context)
         row["image"] = {"bytes": data, "path": image.file_name}
         size += len(data)
     elif context.images == "link":
-        path = context.locate_image(image.image_key)
-        if path is None:
-            raise UsageError(f"{image.image_key} has no file of its own to link to; use --images copy or none")
-        row["image"] = {"bytes": None, "path": str(path.resolve())}
+        row["image"] = {"bytes": None, "path": str(link_target(image, context))}
     return row, size
 
 
