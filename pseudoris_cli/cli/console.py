@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pseudoris_cli.storage.manifest import PartEntry
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 LOG_EVERY_SECONDS = 10
 _UNITS = {"masks": "masks", "captions": "captions", "scores": "scores", "filter": "captions", "export": "sentences"}
@@ -95,7 +95,7 @@ class ProgressObserver:
         elapsed = max(time.monotonic() - self.started, 1e-9)
         left = (self.total - self.done) / max(self.worked / elapsed, 1e-9)
         failed = f", {self.failed} failed" if self.failed else ""
-        eta = "" if self.progress else f", about {_duration(left)} left"
+        eta = "" if self.progress else f", about {duration(left)} left"
         return f"{self.worked / elapsed:.1f}/s, {self.rows / elapsed:.0f} {_UNITS[self.stage]}/s{failed}{eta}"
 
     def _say(self, text: str) -> None:
@@ -113,7 +113,8 @@ def busy(text: str, quiet: bool = False) -> Iterator[None]:
         yield
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pseudoris_cli.cli.console import _duration, err, out, print_json
+from pseudoris_cli.cli.console import duration, err, out, print_json
 from pseudoris_cli.cli.options import WorkOptions, with_options
 from pseudoris_cli.errors import EnvironmentStop, UsageError
 
@@ -67,31 +67,18 @@ def _show(states: list, root: object, source: dict) -> None:
     from rich.table import Table
 
     out.print(f"{root}: {source.get('kind')} {source.get('root')}", markup=False)
+    statuses = [name for name in ("done", "empty", "failed", "gone") if name == "done" or any(s.counts[name] for s in states)]
     table = Table(box=None, pad_edge=False)
-    for heading in (
-        "stage",
-        "version",
-        "images",
-        "done",
-        "empty",
-        "failed",
-        "gone",
-        "pending",
-        "parts",
-        "rows",
-        "size",
-        "rate",
-    ):
+    for heading in ("stage", "version", *statuses, "pending", "parts", "rows", "size", "rate"):
         table.add_column(heading, justify="left" if heading in ("stage", "version") else "right", no_wrap=True)
     for state in states:
-        rate = f"{state.images_per_second:.3g}/s" if state.images_per_second else ""
-        left = f" ({_duration(state.seconds_left)} left)" if state.seconds_left else ""
+        rate = f"{state.images_per_second:.3g} img/s" if state.images_per_second else ""
+        left = f", {duration(state.seconds_left)} left" if state.seconds_left else ""
         table.add_row(
             state.stage,
             state.version + (" *" if state.current else ""),
-            f"{state.images:,}",
-            *(f"{state.counts[name]:,}" if state.counts[name] else "-" for name in ("done", "empty", "failed", "gone")),
-            f"{state.pending:,}" if state.pending else "-",
+            *(f"{state.counts[name]:,}" for name in statuses),
+            f"{state.pending:,}",
             f"{state.parts:,}/{state.parts_planned:,}",
             f"{state.rows:,}",
             f"{state.bytes / 1e6:.1f} MB",
