@@ -20,9 +20,9 @@ def released_scores(
     """
     spec = CropSpec(scorer.size, scorer.mean, scorer.std, "released")
     ids = [mask.mask_id for mask in image.masks]
+    crops = make_crops([image], ("masked", "crop_1.2"), spec, scorer.device)
     scores = {}
     for mask_id, texts in captions.items():
-        crops = make_crops([image], ("masked", "crop_1.2"), spec, scorer.device)
         noun_logits = _logits(scorer, crops["masked"], prompts[mask_id])
         text_logits = _logits(scorer, crops["crop_1.2"], texts)
         own = ids.index(mask_id)

@@ -180,3 +180,10 @@ def test_identifying_imports_neither_torch_nor_spacy() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'spacy', 'open_clip')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_embedded_pipeline_finds_the_shape() -> None:
+    finder = nouns.load(Settings(pipeline="demo"), Numerics(), "cpu")
+    captions = ["a red circle", "the small striped orange heart", "a large plain blue star", "a dotted square"]
+    assert finder.nouns(captions) == ["circle", "heart", "star", "square"]
+    assert len(nouns.version(Settings(pipeline="demo"))) == 64
