@@ -36,6 +36,8 @@ class VersionState:
     seconds_left: float | None
     last_error: str | None
     committed: float | None
+    summary: dict[str, Any] | None = None
+    """Of a filter version: what it kept, and the release's figures."""
 
 
 def states(workspace: Workspace) -> Iterator[VersionState]:
@@ -71,7 +73,18 @@ def _state(workspace: Workspace, artifact: Artifact, current: bool) -> VersionSt
         seconds_left=pending / rate if rate and pending else None,
         last_error=error,
         committed=entries[-1].committed if entries else None,
+        summary=filter_figures(manifest) if artifact.stage == "filter" else None,
     )
+
+
+def filter_figures(manifest: Manifest) -> dict[str, Any] | None:
+    """The summary of a filter version (filter_summary.figures) from the counts in its manifest; None before its first part."""
+    from pseudoris_cli import filter_summary
+
+    counts: dict[str, Any] = {}
+    for _, entry in sorted(manifest.entries.items()):
+        counts = filter_summary.add(counts, entry.notes["summary"])
+    return filter_summary.figures(counts) if counts else None
 
 
 def _rate(manifest: Manifest) -> float | None:

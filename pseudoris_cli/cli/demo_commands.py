@@ -14,7 +14,7 @@ from pseudoris_cli.cli.options import StageOptions, WorkOptions, with_options
 from pseudoris_cli.cli.session import open_session, remember_source
 from pseudoris_cli.profiles import resolve
 
-CAPTION_RUNS = (
+CAPTION_RUNS: tuple[tuple[str, list[str]], ...] = (
     ("plain sampling", ["captions.contrast=0"]),
     ("distinctive sampling, literal contrast", ["captions.contrast_form=literal"]),
     ("distinctive sampling", []),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudoris_cli.cli.console import ProgressObserver, configure_logging, out, print_json
+from pseudoris_cli.cli.filter_table import print_filter
 from pseudoris_cli.cli.options import StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
 from pseudoris_cli.profiles import Resolved
@@ -89,12 +90,21 @@ def remember_source(
 
 
 def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str, Any] | None = None) -> None:
-    """Print what the stages came to. SomeImagesFailed (exit 4) if images failed in them."""
+    """Print what the stages came to, and of `extra` the filter's figures and where an export is.
+
+    SomeImagesFailed (exit 4) if images failed in them.
+    """
+    extra = extra or {}
     if options.json_output:
-        print_json({"stages": [asdict(summary) for summary in summaries], **(extra or {})})
+        print_json({"stages": [asdict(summary) for summary in summaries], **extra})
     else:
         for summary in summaries:
             out.print(describe(summary), markup=False)
+        if extra.get("filter"):
+            print_filter(extra["filter"])
+        if "out" in extra:
+            state = "written to" if extra["rendered"] else "up to date in"
+            out.print(f"{', '.join(extra['formats'])} {state} {extra['out']}", markup=False)
     failed = {s.stage: s.total_counts.get("failed", 0) for s in summaries if s.total_counts.get("failed")}
     if failed:
         counts = ", ".join(f"{count} in {stage}" for stage, count in failed.items())

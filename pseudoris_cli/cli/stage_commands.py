@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudoris_cli.cli.console import out
 from pseudoris_cli.cli.options import StageOptions, with_options
 from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
@@ -100,7 +99,8 @@ def filter(
     with open_session(options, options.resolve(flags)) as session:
         from pseudoris_cli.pipeline import run_filter, run_scores
 
-        report(options, [run_scores(session, from_version), run_filter(session)])
+        summaries = [run_scores(session, from_version), run_filter(session)]
+        report(options, summaries, {"filter": _filter_figures(session)})
 
 
 @with_options
@@ -124,7 +124,6 @@ def export(
     with open_session(options, options.resolve(flags)) as session:
         summary, extra = _export(session, _wanted_out(out_folder), formats, from_version, (overwrite, image_files))
         report(options, [summary], extra)
-        _say_where(options, extra)
 
 
 @with_options
@@ -159,12 +158,12 @@ def run(
             pipeline.run_scores(session),
             pipeline.run_filter(session),
         ]
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"filter": _filter_figures(session)}
         if out_folder:
-            summary, extra = _export(session, out_folder, formats, None, (overwrite, image_files))
+            summary, exported = _export(session, out_folder, formats, None, (overwrite, image_files))
             summaries.append(summary)
+            extra |= exported
         report(options, summaries, extra)
-        _say_where(options, extra)
 
 
 def _export(
@@ -180,10 +179,10 @@ def _export(
     return summary, {"out": str(folder), "formats": formats, "rendered": made}
 
 
-def _say_where(options: StageOptions, extra: dict[str, Any]) -> None:
-    if extra and not options.json_output:
-        state = "written to" if extra["rendered"] else "up to date in"
-        out.print(f"{', '.join(extra['formats'])} {state} {extra['out']}", markup=False)
+def _filter_figures(session: Session) -> dict[str, Any] | None:
+    from pseudoris_cli.survey import filter_figures
+
+    return filter_figures(session.workspace.latest("filter").manifest())
 
 
 def _wanted_out(folder: Path | None) -> Path:

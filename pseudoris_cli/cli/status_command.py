@@ -67,7 +67,9 @@ def _show(states: list, root: object, source: dict) -> None:
     from rich.table import Table
 
     out.print(f"{root}: {source.get('kind')} {source.get('root')}", markup=False)
-    statuses = [name for name in ("done", "empty", "failed", "gone") if name == "done" or any(s.counts[name] for s in states)]
+    statuses = [
+        name for name in ("done", "empty", "failed", "gone") if name == "done" or any(s.counts[name] for s in states)
+    ]
     table = Table(box=None, pad_edge=False)
     for heading in ("stage", "version", *statuses, "pending", "parts", "rows", "size", "rate"):
         table.add_column(heading, justify="left" if heading in ("stage", "version") else "right", no_wrap=True)

@@ -43,18 +43,15 @@ class FilterWorker:
 
     def run(self, part: PartInput) -> PartResult:
         """Every candidate of a part with its scores, the verdict and the reason."""
-        from pseudoris_cli import selection
+        from pseudoris_cli import filter_summary, selection
 
         columns = join(part.columns["captions"], part.columns["scores"])
         chosen = selection.select(columns, self.settings)
         columns = {c.name: (columns | chosen)[c.name] for c in COLUMNS[NAME]}
         rows: Counter[str] = Counter(columns["image_key"])
-        notes = {
-            "kept": int(sum(columns["kept"])),
-            "kept_masks": len(
-                {k for k in zip(columns["image_key"], columns["mask_id"], columns["kept"], strict=True) if k[2]}
-            ),
-        }
+        counts = filter_summary.count(columns)
+        kept_masks = sum(masks for kept, masks in counts["masks_by_kept"].items() if kept != "0")
+        notes = {"kept": counts["kept"], "kept_masks": kept_masks, "summary": counts}
         return PartResult(columns, {ref.key: (rows.get(ref.key, 0), None) for ref in part.task.images}, notes)
 
 
