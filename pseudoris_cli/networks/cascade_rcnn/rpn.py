@@ -65,9 +65,17 @@ class RPN(nn.Module):
 
         Anchors lie on the padding too; `image_sizes` (without padding) clip what they propose.
         """
+        return self.propose([self.rpn_head(feature) for feature in features], features, image_sizes)
+
+    def propose(
+        self,
+        predictions: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        features: Sequence[torch.Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The second half of `forward`, from the head's output on each level."""
         boxes, scores, levels = [], [], []
-        for level, feature in enumerate(features):
-            logits, deltas = self.rpn_head(feature)
+        for level, (feature, (logits, deltas)) in enumerate(zip(features, predictions, strict=True)):
             best, index = logits.topk(min(TOP_PER_LEVEL, logits.shape[1]), dim=1)
             anchors = make_anchors(feature.shape[2], feature.shape[3], level, feature.device)[index]
             chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))

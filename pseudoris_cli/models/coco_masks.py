@@ -1,0 +1,216 @@
+"""Your own masks from a COCO instances JSON: polygons, compressed or uncompressed run-length codes.
+
+They are the pseudo-masks as they stand; no automatic masks are made (`masks_are_final`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pydantic import Field
+
+from pseudoris_cli import geometry
+from pseudoris_cli.config import BackendSettings, Numerics
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.models.base import Proposal
+from pseudoris_cli.models.weights import file_digest
+from pseudoris_cli.records import Rle
+
+
+class Settings(BackendSettings):
+    """Where the masks are."""
+
+    NO_RESULT = frozenset({"path"})  # what the file holds enters the version by its digest
+
+    backend: Literal["coco_masks"] = "coco_masks"
+    path: str = Field(min_length=1, description="COCO instances JSON; its file names are matched with the images'")
+
+    @classmethod
+    def tiny(cls) -> Settings:
+        return cls(path="instances.json")
+
+
+class BadAnnotation(ValueError):
+    """An image's annotations cannot be used. The image fails; the run goes on."""
+
+
+@dataclass(slots=True)
+class AnnotatedImage:
+    """An entry of `images` with its annotations, none of which has been looked into yet."""
+
+    file_name: str
+    size: tuple[Any, Any]
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+
+
+class AnnotatedMasks:
+    """The masks of a file, by image."""
+
+    masks_are_final = True
+
+    def __init__(self, path: Path, images: Sequence[AnnotatedImage]) -> None:
+        self.path = path
+        self.by_last_name: dict[str, list[AnnotatedImage]] = defaultdict(list)
+        for image in images:
+            self.by_last_name[image.file_name.rpartition("/")[2]].append(image)
+
+    def propose(self, images_rgb: Sequence[np.ndarray], keys: Sequence[str]) -> list[list[Proposal]]:
+        """The annotated masks of each image, best score first (1 where an annotation has none).
+
+        Raises BadAnnotation for an image that the file does not list, that has another size there, or whose
+        annotations are no masks.
+        """
+        return [self._read(key, image.shape[0], image.shape[1]) for key, image in zip(keys, images_rgb, strict=True)]
+
+    def find(self, key: str) -> AnnotatedImage:
+        """The entry of an image: the same path, or one path is the end of the other (`val/1.jpg` and `1.jpg`)."""
+        entries = self.by_last_name.get(key.rpartition("/")[2], [])
+        exact = [entry for entry in entries if entry.file_name == key]
+        found = exact or [entry for entry in entries if _is_tail(entry.file_name, key)]
+        if not found:
+            raise BadAnnotation(f"{self.path.name} does not list this image")
+        if len(found) > 1:
+            raise BadAnnotation(f"{self.path.name} lists {len(found)} images that could be this one")
+        return found[0]
+
+    def _read(self, key: str, height: int, width: int) -> list[Proposal]:
+        entry = self.find(key)
+        if entry.size not in ((None, None), (height, width)):
+            tall, wide = entry.size
+            raise BadAnnotation(
+                f"{self.path.name} says {wide}x{tall} pixels, but the upright image has {width}x{height}"
+            )
+        proposals = []
+        for annotation in entry.annotations:
+            try:
+                mask = read_mask(annotation.get("segmentation"), height, width)
+                proposals.append(Proposal(mask, _score(annotation)))
+            except ValueError as error:
+                raise BadAnnotation(f"annotation {annotation.get('id')!r} of {self.path.name}: {error}") from error
+        return sorted(proposals, key=lambda proposal: -proposal.score)
+
+
+def read_mask(segmentation: Any, height: int, width: int) -> Rle:
+    """A COCO `segmentation` in a frame, parts outside cut off. Raises ValueError saying what is wrong with it."""
+    if isinstance(segmentation, dict):
+        if segmentation.get("size") != [height, width]:
+            raise ValueError(f"its size is {segmentation.get('size')}, that of the image [{height}, {width}]")
+        counts = segmentation.get("counts")
+        return geometry.from_counts(_checked_counts(counts, height * width), height, width)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("its segmentation is neither polygons nor a run-length code")
+    polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation]
+    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return Rle(height, width, merged["counts"].decode("ascii"))
+
+
+def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("a polygon is a list of x, y, x, y, ... of at least three points")
+    if not all(_is_number(value) for value in polygon):
+        raise ValueError("a polygon holds something that is no finite number")
+    for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
+        if min(values) >= side or max(values) <= 0:
+            raise ValueError("a polygon lies outside the image")
+        if min(values) < -side or max(values) > 2 * side:  # also bounds the work of drawing it
+            raise ValueError("a polygon reaches further than one image size outside the image")
+    return [float(value) for value in polygon]
+
+
+def _checked_counts(counts: Any, pixels: int) -> list[int]:
+    if isinstance(counts, str):
+        counts = unpack_counts(counts)
+    if not isinstance(counts, list) or not all(isinstance(run, int) and not isinstance(run, bool) for run in counts):
+        raise ValueError("its counts are neither a string nor a list of whole numbers")
+    if any(run < 0 for run in counts) or sum(counts) != pixels:
+        raise ValueError(f"its runs do not add up to the {pixels} pixels of the image")
+    return counts
+
+
+def unpack_counts(text: str) -> list[int]:
+    """Run lengths of a compressed COCO code: five bits a character, from the third run on as differences.
+
+    pycocotools reads such strings unchecked, beyond the end of its memory if they are wrong.
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError("its counts are no compressed run-length code")
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if not code & 0x20:
+            if code & 0x10:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    if shift:
+        raise ValueError("its compressed run-length code is cut off")
+    return runs
+
+
+def _score(annotation: dict[str, Any]) -> float:
+    score = annotation.get("score", 1.0)
+    if not _is_number(score):
+        raise ValueError(f"its score {score!r} is no finite number")
+    return float(score)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15  # NaN is not
+
+
+def _is_tail(one: str, other: str) -> bool:
+    return one.endswith("/" + other) or other.endswith("/" + one)
+
+
+def version(settings: Settings) -> str:
+    """The digest of the file, which stands in the version for its contents."""
+    return file_digest(_existing(settings))
+
+
+def load(settings: Settings, numerics: Numerics, device: str) -> AnnotatedMasks:
+    """Read the file. Raises UsageError where it is not a COCO instances file; single masks are checked when used."""
+    path = _existing(settings)
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"masks.proposals.path: {path} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict) or not all(isinstance(data.get(name), list) for name in ("images", "annotations")):
+        raise UsageError(f"masks.proposals.path: {path} has no lists `images` and `annotations`; a COCO file is wanted")
+    images = _images_by_id(path, data["images"])
+    for number, annotation in enumerate(data["annotations"]):
+        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if not isinstance(image_id, (int, str)) or image_id not in images:
+            raise UsageError(f"{path}: annotation number {number} belongs to no listed image (image_id {image_id!r})")
+        images[image_id].annotations.append(annotation)
+    return AnnotatedMasks(path, list(images.values()))
+
+
+def _images_by_id(path: Path, entries: Sequence[Any]) -> dict[int | str, AnnotatedImage]:
+    images: dict[int | str, AnnotatedImage] = {}
+    names: set[str] = set()
+    for number, entry in enumerate(entries):
+        image_id, name = (entry.get("id"), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(image_id, (int, str)) or not isinstance(name, str) or not name:
+            raise UsageError(f"{path}: image number {number} has no `id` or no `file_name`")
+        if image_id in images or name in names:
+            raise UsageError(f"{path}: image {image_id!r} ({name}) is listed twice")
+        names.add(name)
+        images[image_id] = AnnotatedImage(name, (entry.get("height"), entry.get("width")))
+    return images
+
+
+def _existing(settings: Settings) -> Path:
+    path = Path(settings.path).expanduser()
+    if not path.is_file():
+        raise UsageError(f"masks.proposals.path: there is no file {path.absolute()}")
+    return path
