@@ -110,9 +110,11 @@ class EtrisLmdb:
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> EtrisLmdb:
     """Open an LMDB (file, or folder with data.mdb), or `<split>.lmdb` of a folder of them (option `split`, default train).
 
-    `image_root`, where given, is where the LMDB lies now.
+    `image_root`, where given, is the LMDB or the folder where it lies now.
     """
-    root = image_root or root
+    if image_root is not None:
+        moved = image_root / root.name
+        root = moved if moved.exists() else image_root
     if root.is_dir() and not (root / "data.mdb").is_file():
         root = root / f"{options.get('split') or 'train'}.lmdb"
     return EtrisLmdb(root)

@@ -49,7 +49,7 @@ def _sniff_file(path: Path) -> str:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UsageError(f"{path} is a single picture; --images takes its folder or a list file")
     if path.suffix == ".p" and path.name.startswith("refs("):
-        raise UsageError(f"{path} is one file of a REFER root; --images takes its folder {path.parent}")
+        return "refer"
     if b"\0" in head:
         raise UsageError(f"{path} is neither a folder, a list of images, a COCO or ETRIS JSON nor an LMDB")
     return "listing"

@@ -65,14 +65,19 @@ class Refer(FileReader):
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Refer:
-    """Open a REFER root. Options: `split` (default train; `test` takes testA, testB... as REFER does), `split_by`."""
-    dataset = _dataset(root)
+    """Open a REFER root, a data set in it, or its `refs(<split_by>).p`.
+
+    Options: `split` (default train; `test` takes testA, testB... as REFER does) and `split_by`.
+    """
+    named = _REFS.fullmatch(root.name)
+    dataset = _dataset(root.parent if named else root)
     parent = dataset.parent
     usual = [parent / "images/mscoco/images/train2014", parent / "images/train2014", parent / "images/saiapr_tc-12"]
     if dataset.name == "refclef":
         usual.reverse()
     image_root = image_root or existing([*usual, parent / "images"], f"{dataset.name} ({dataset})")
-    return Refer(dataset, image_root, _split_by(dataset, options.get("split_by")), options.get("split") or "train")
+    split_by = _split_by(dataset, named[1] if named else options.get("split_by"))
+    return Refer(dataset, image_root, split_by, options.get("split") or "train")
 
 
 def dataset_folders(root: Path) -> list[Path]:
@@ -102,7 +107,8 @@ def _dataset(root: Path) -> Path:
 def _split_by(dataset: Path, wanted: str | None) -> str:
     known = _refs_files(dataset)
     if wanted is None and len(known) > 1:
-        raise UsageError(f"{dataset} is split by {', '.join(known)}; choose one with --split-by")
+        example = dataset / f"refs({known[0]}).p"
+        raise UsageError(f"{dataset} is split by {', '.join(known)}; name one of the files, as in --images '{example}'")
     if wanted is not None and wanted not in known:
         raise UsageError(f"{dataset} is not split by {wanted!r}; it has {', '.join(known)}")
     return wanted or known[0]

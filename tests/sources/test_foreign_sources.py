@@ -76,6 +76,13 @@ def test_refer_splits_and_pictures(tmp_path):
     with pytest.raises(UsageError, match="--image-root"):
         _open(tmp_path)
     assert len(list(_open(tmp_path, PICTURES).images())) == count("train")
+    refs = tmp_path / "refcoco+" / "refs(unc).p"
+    shutil.copy(refs, refs.with_name("refs(umd).p"))
+    with pytest.raises(
+        UsageError, match=r"split by umd, unc; name one of the files, as in --images '.*refs\(umd\)\.p'"
+    ):
+        _open(tmp_path, PICTURES)
+    assert _open(refs, PICTURES).split_by == "unc"
     shutil.copytree(FIXTURES / "refer" / "refcoco+", tmp_path / "refcocog")
     with pytest.raises(UsageError, match=r"several data sets \(refcoco\+, refcocog\)"):
         _open(tmp_path, PICTURES)
@@ -94,8 +101,7 @@ def test_kinds_are_told_apart(tmp_path):
     assert kinds.sniff(tmp_path / "unnamed") == "etris_lmdb"
     with pytest.raises(UsageError, match="single picture"):
         kinds.sniff(next(PICTURES.iterdir()))
-    with pytest.raises(UsageError, match="one file of a REFER root"):
-        kinds.sniff(FIXTURES / "refer" / "refcoco+" / "refs(unc).p")
+    assert kinds.sniff(FIXTURES / "refer" / "refcoco+" / "refs(unc).p") == "refer"
 
 
 def test_the_authors_directory_is_known(tmp_path):
@@ -106,6 +112,13 @@ def test_the_authors_directory_is_known(tmp_path):
     shutil.copy(_lmdb("pseudo_ris"), tmp_path / "datasets/lmdb/refcoco+")
     assert kinds.authors_source(tmp_path) == tmp_path / "datasets/lmdb/refcoco+/train.lmdb"
     assert kinds.sniff(kinds.authors_source(tmp_path)) == "etris_lmdb"
+
+
+def test_a_moved_lmdb_is_found_by_image_root(tmp_path):
+    shutil.copy(_lmdb("etris"), tmp_path / "train.lmdb")
+    wanted = list(_open(_lmdb("etris")).images())
+    for moved in (tmp_path, tmp_path / "train.lmdb"):
+        assert list(etris_lmdb.open_source(Path("/nowhere/train.lmdb"), {}, moved).images()) == wanted
 
 
 def test_what_a_source_describes_opens_it_again():
