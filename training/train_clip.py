@@ -1,6 +1,6 @@
-"""Train the demo's CLIP:  python training/train_clip.py --pool POOL --coca coca.safetensors --out clip.safetensors
+"""Train the demo's CLIP:  python training/train_clip.py --pool POOL --start coca.safetensors --out clip.safetensors
 
-It starts from the captioner's towers. One step: 64 objects, each with its 1.2 crop, a true caption and a caption with
+It starts from the captioner's towers. One step: 32 objects, each with its 1.2 crop, a true caption and a caption with
 one attribute falsified, and its masked crop with a noun prompt (the two pairs that DoC scores). The loss is CLIP's, in
 which other true pairs are no negatives, and a sigmoid of every pair's truth, which puts cosines of different objects on
 one scale: DoC divides them.
@@ -8,16 +8,14 @@ one scale: DoC divides them.
 
 from __future__ import annotations
 
-import argparse
-import time
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from checkpoint import learning_rate, save
 from crop_batches import Crops, crop_batches, normalise
+from loop import Figures, Run, train
 from losses import attribute_loss, contrastive_loss
 from phrases import draw_phrase, tokenize, truth, word
 from pool import NAMES, Pool
@@ -25,16 +23,15 @@ from safetensors.torch import load_file
 
 from pseudoris_cli.networks.clip_configs import DEMO
 
-OBJECTS = 64
-SEED, PEAK_RATE = 2, 1e-3
+OBJECTS = 32
 SAME_SCENE_WEIGHT = 3.0
 """How much more a false pair within a scene weighs: DoC compares nothing else."""
 
 
-def build_clip(coca: Path) -> open_clip.CLIP:
+def build_clip(coca: Path | None) -> open_clip.CLIP:
     """open_clip's CLIP at the demo's size, its towers taken from the captioner where names and shapes agree."""
     model = open_clip.CLIP(**DEMO)
-    donor = load_file(coca)
+    donor = load_file(coca) if coca else {}
     own = model.state_dict()
     for name, value in own.items():
         for theirs in (name, f"text.{name}"):
@@ -100,44 +97,17 @@ def step_loss(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--coca", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    rng, pool, model = np.random.default_rng(SEED), Pool.open(arguments.pool), build_clip(arguments.coca)
+    run = Run.parse("training/train_clip.py", __doc__, steps=1000, rate=8e-4, seed=2)
+    rng, pool = run.prepare(), Pool.open(run.pool)
+    model = build_clip(run.start)
     heads = torch.nn.ModuleList([torch.nn.Linear(128, len(names)) for names in NAMES])
     bias = torch.nn.Parameter(torch.tensor(-4.0))
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1] + [bias, *heads.parameters()]
-    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     batches = crop_batches(pool, OBJECTS, [("crop_1.2", "masked")], rng)
-    log: list[dict[str, float]] = []
-    start = time.process_time()
-    for step in range(arguments.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
-        loss, figures = step_loss(model, heads, bias, next(batches), rng)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        log.append(figures)
-        if (step + 1) % 50 == 0 or step + 1 == arguments.steps:
-            mean = {name: round(float(np.mean([row[name] for row in log[-50:]])), 3) for name in figures}
-            cpu = time.process_time() - start
-            print(step + 1, f"{cpu:.0f} CPU-s", mean, flush=True)
-        if (step + 1) % 200 == 0 or step + 1 == arguments.steps:
-            provenance = {
-                "script": "training/train_clip.py", "seed": SEED, "steps": step + 1, "of_steps": arguments.steps,
-                "data": {"split": "train", "scenes": len(pool.images)},
-                "cpu_minutes": round(cpu / 60, 1), "figures": mean,
-            }  # fmt: skip
-            save(model, arguments.out, provenance)
+
+    def loss(progress: float) -> tuple[torch.Tensor, Figures]:
+        return step_loss(model, heads, bias, next(batches), rng)
+
+    train(run, model, [bias, *heads.parameters()], len(pool.images), loss)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,14 @@ a crop the same low score: distinctive sampling looks at differences of scores, 
 
 from __future__ import annotations
 
-import argparse
 import copy
-import time
-from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from checkpoint import learning_rate, save
 from crop_batches import Crops, crop_batches, normalise
+from loop import Figures, Run, train
 from losses import attribute_loss, contrastive_loss
 from phrases import draw_phrase, tokenize, truth
 from pool import NAMES, Pool
@@ -26,7 +23,7 @@ from pseudoris_cli.networks.coca_configs import DEMO
 from pseudoris_cli.records import CROP_KINDS
 
 CROPS, CAPTIONS = 32, 2
-SEED, PEAK_RATE, SMOOTHING = 1, 1.2e-3, 0.1
+SMOOTHING = 0.1
 
 
 def build_coca() -> torch.nn.Module:
@@ -65,50 +62,16 @@ def step_loss(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2000)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    rng, pool, model = np.random.default_rng(SEED), Pool.open(arguments.pool), build_coca()
+    run = Run.parse("training/train_coca.py", __doc__, steps=1200, rate=1.2e-3, seed=1)
+    rng, pool, model = run.prepare(), Pool.open(run.pool), build_coca()
+    run.restore(model)
     heads = torch.nn.ModuleList([torch.nn.Linear(128, len(names)) for names in NAMES])
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1] + list(heads.parameters())
-    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     batches = crop_batches(pool, CROPS, [(kind,) for kind in CROP_KINDS], rng)
-    log: list[dict[str, float]] = []
-    start = time.process_time()
-    for step in range(arguments.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
-        help_weight = 1 - 0.8 * step / arguments.steps
-        loss, figures = step_loss(model, heads, next(batches), rng, help_weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        log.append(figures)
-        if (step + 1) % 50 == 0 or step + 1 == arguments.steps:
-            mean = {name: round(float(np.mean([row[name] for row in log[-50:]])), 3) for name in figures}
-            cpu = time.process_time() - start
-            print(step + 1, f"{cpu:.0f} CPU-s", mean, flush=True)
-        if (step + 1) % 200 == 0 or step + 1 == arguments.steps:
-            save(
-                model,
-                arguments.out,
-                {
-                    "script": "training/train_coca.py",
-                    "seed": SEED,
-                    "steps": step + 1,
-                    "of_steps": arguments.steps,
-                    "data": {"split": "train", "scenes": len(pool.images)},
-                    "cpu_minutes": round(cpu / 60, 1),
-                    "figures": mean,
-                },
-            )
+
+    def loss(progress: float) -> tuple[torch.Tensor, Figures]:
+        return step_loss(model, heads, next(batches), rng, 1 - 0.8 * progress)
+
+    train(run, model, list(heads.parameters()), len(pool.images), loss)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,18 @@ taken at twice the decoder's resolution, so that edges land between its 4-pixel 
 
 from __future__ import annotations
 
-import argparse
-import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import learning_rate, save
+from loop import Run, train
 from pool import Pool
-from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 IMAGES, CLICKS, GROUND_CLICKS = 6, 6, 0.2
 SIZE, VALID_ROWS = 256, 192
-SEED, PEAK_RATE = 0, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,47 +144,10 @@ def step_loss(sam: Sam, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
-    parser.add_argument("--steps", type=int, default=2600)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    rng, pool, sam = np.random.default_rng(SEED), Pool.open(arguments.pool), build_sam()
-    if arguments.start:
-        sam.load_state_dict({name: value.float() for name, value in load_file(arguments.start).items()})
-    optimizer = torch.optim.AdamW(sam.parameters(), weight_decay=0.02, betas=(0.9, 0.98))
-    log: list[dict[str, float]] = []
-    start = time.process_time()
-    for step in range(arguments.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
-        loss, figures = step_loss(sam, draw_batch(pool, sam, rng))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-        optimizer.step()
-        log.append(figures)
-        if (step + 1) % 50 == 0 or step + 1 == arguments.steps:
-            mean = {name: round(float(np.mean([row[name] for row in log[-50:]])), 3) for name in figures}
-            cpu = time.process_time() - start
-            print(step + 1, f"{cpu:.0f} CPU-s", mean, flush=True)
-        if (step + 1) % 200 == 0 or step + 1 == arguments.steps:
-            save(
-                sam,
-                arguments.out,
-                {
-                    "script": "training/train_sam.py",
-                    "seed": SEED,
-                    "steps": step + 1,
-                    "of_steps": arguments.steps,
-                    "data": {"split": "train", "scenes": len(pool.images)},
-                    "cpu_minutes": round(cpu / 60, 1),
-                    "figures": mean,
-                },
-            )
+    run = Run.parse("training/train_sam.py", __doc__, steps=1400, rate=1e-3, seed=0)
+    rng, pool, sam = run.prepare(), Pool.open(run.pool), build_sam()
+    run.restore(sam)
+    train(run, sam, [], len(pool.images), lambda progress: step_loss(sam, draw_batch(pool, sam, rng)))
 
 
 if __name__ == "__main__":

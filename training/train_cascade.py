@@ -1,0 +1,185 @@
+"""Train the demo's Cascade R-CNN on rendered scenes:  python training/train_cascade.py --pool POOL --out cascade.safetensors
+
+The losses are those of Faster R-CNN (proposals), Cascade R-CNN (three box heads, at IoU 0.5, 0.6 and 0.7, each on the
+boxes that the head before it refined) and Mask R-CNN (on the objects among the first head's boxes), from random weights.
+Normalisation uses each batch's own statistics, whose running mean is what ships.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from checkpoint import learning_rate, save
+from detection_targets import (
+    GROUND,
+    Truth,
+    encode_offsets,
+    mask_targets,
+    match_anchors,
+    match_boxes,
+    sample,
+    truth_of,
+)
+from pool import Pool
+
+from pseudoris_cli.demo.world import HEIGHT, WIDTH
+from pseudoris_cli.networks.cascade_rcnn.boxes import clip, nonempty
+from pseudoris_cli.networks.cascade_rcnn.detector import DEMO, CascadeRCNN, initialise
+from pseudoris_cli.networks.cascade_rcnn.roi_heads import MASK_CELLS, STAGE_WEIGHTS, pool
+from pseudoris_cli.networks.cascade_rcnn.rpn import DELTA_WEIGHTS, make_anchors
+from pseudoris_cli.networks.cascade_rcnn.transforms import PIXEL_MEAN, PIXEL_STD
+
+IMAGES = 8
+ANCHORS_PER_IMAGE, BOXES_PER_IMAGE, OBJECT_SHARE = 64, 48, 0.33
+STAGE_IOUS = (0.5, 0.6, 0.7)
+SEED, PEAK_RATE = 0, 1.5e-3
+FRAME = (HEIGHT, WIDTH)
+
+
+class Trainer:
+    """The network with what every step needs."""
+
+    def __init__(self, scenes: Pool) -> None:
+        self.scenes = scenes
+        self.generator = torch.Generator().manual_seed(SEED)
+        self.rng = np.random.default_rng(SEED)
+        self.network = CascadeRCNN(DEMO)
+        initialise(self.network, self.generator)
+        self.anchors: torch.Tensor | None = None
+
+    def draw(self) -> tuple[torch.Tensor, list[Truth]]:
+        """Random scenes, mirrored at random: pixels [B, 3, H, W] and truth."""
+        chosen = np.sort(self.rng.integers(0, len(self.scenes.images), IMAGES))
+        images, owner = self.scenes.images[chosen], self.scenes.owner[chosen]
+        if self.rng.random() < 0.5:
+            images, owner = images[:, :, ::-1], owner[:, :, ::-1]
+        if self.rng.random() < 0.5:
+            images, owner = images[:, ::-1], owner[:, ::-1]
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().contiguous()
+        gain = torch.from_numpy(self.rng.uniform(0.9, 1.1, (IMAGES, 1, 1, 1))).float()
+        mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+        return (pixels * gain - mean) / std, [truth_of(np.ascontiguousarray(labels)) for labels in owner]
+
+    def losses(self, pixels: torch.Tensor, truths: list[Truth]) -> dict[str, torch.Tensor]:
+        """Every loss of a step."""
+        features = self.network.backbone(pixels)
+        generator = self.network.proposal_generator
+        predictions = [generator.rpn_head(feature) for feature in features]
+        losses = self.rpn_losses(features, predictions, truths)
+        with torch.no_grad():
+            proposals = generator.propose(predictions, features, [FRAME] * len(truths))
+        boxes = [torch.cat([found, truth.boxes]) for (found, _), truth in zip(proposals, truths, strict=True)]
+        return losses | self.head_losses(features, boxes, truths)
+
+    def rpn_losses(
+        self,
+        features: list[torch.Tensor],
+        predictions: list[tuple[torch.Tensor, torch.Tensor]],
+        truths: list[Truth],
+    ) -> dict[str, torch.Tensor]:
+        if self.anchors is None:
+            shapes = [feature.shape[2:] for feature in features]
+            self.anchors = torch.cat([make_anchors(h, w, k, features[0].device) for k, (h, w) in enumerate(shapes)])
+        logits = torch.cat([logit for logit, _ in predictions], dim=1)
+        deltas = torch.cat([delta for _, delta in predictions], dim=1)
+        said, wanted, moved, target = [], [], [], []
+        for i, truth in enumerate(truths):
+            labels = match_anchors(self.anchors, truth)
+            rows = sample(labels, ANCHORS_PER_IMAGE, 0.5, self.generator)
+            objects = rows[labels[rows] >= 0]
+            said.append(logits[i, rows])
+            wanted.append((labels[rows] >= 0).float())
+            moved.append(deltas[i, objects])
+            target.append(encode_offsets(self.anchors[objects], truth.boxes[labels[objects]], DELTA_WEIGHTS))
+        return {
+            "objectness": F.binary_cross_entropy_with_logits(torch.cat(said), torch.cat(wanted)),
+            "anchors": F.l1_loss(torch.cat(moved), torch.cat(target), reduction="sum") / sum(map(len, said)),
+        }
+
+    def head_losses(
+        self, features: list[torch.Tensor], boxes: list[torch.Tensor], truths: list[Truth]
+    ) -> dict[str, torch.Tensor]:
+        heads, losses = self.network.roi_heads, {}
+        for stage, threshold in enumerate(STAGE_IOUS):
+            labels = [match_boxes(found, truth, threshold) for found, truth in zip(boxes, truths, strict=True)]
+            if stage == 0:
+                rows = [sample(label, BOXES_PER_IMAGE, OBJECT_SHARE, self.generator) for label in labels]
+                boxes = [found[row] for found, row in zip(boxes, rows, strict=True)]
+                labels = [label[row] for label, row in zip(labels, rows, strict=True)]
+                losses["mask"] = self.mask_loss(features, boxes, labels, truths)
+            rois = torch.cat([F.pad(found, (1, 0), value=i) for i, found in enumerate(boxes)])
+            output = heads.run_stage(stage, features, rois)
+            label = torch.cat(labels)
+            targets = torch.cat([truth.boxes[label.clamp(min=0)] for label, truth in zip(labels, truths, strict=True)])
+            on = label >= 0
+            offsets = encode_offsets(rois[on, 1:], targets[on], STAGE_WEIGHTS[stage])
+            losses[f"class{stage}"] = F.cross_entropy(output.logits, (label == GROUND).long())
+            losses[f"box{stage}"] = F.l1_loss(output.deltas[on], offsets, reduction="sum") / len(label)
+            refined = clip(output.refined.detach(), FRAME).split([len(found) for found in boxes])
+            boxes = [found[nonempty(found)] for found in refined]
+        return losses
+
+    def mask_loss(
+        self,
+        features: list[torch.Tensor],
+        boxes: list[torch.Tensor],
+        labels: list[torch.Tensor],
+        truths: list[Truth],
+    ) -> torch.Tensor:
+        rois, targets = [], []
+        for i, (found, label, truth) in enumerate(zip(boxes, labels, truths, strict=True)):
+            on = label >= 0
+            rois.append(F.pad(found[on], (1, 0), value=i))
+            targets.append(mask_targets(truth, label[on], found[on], 2 * MASK_CELLS))
+        logits = self.network.roi_heads.mask_head(pool(features, torch.cat(rois), MASK_CELLS))
+        return F.binary_cross_entropy_with_logits(logits, torch.cat(targets))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1200)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    trainer = Trainer(Pool.open(arguments.pool))
+    network = trainer.network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02, betas=(0.9, 0.99))
+    log: list[dict[str, float]] = []
+    start = time.process_time()
+    for step in range(arguments.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
+        losses = trainer.losses(*trainer.draw())
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        log.append({name: loss.item() for name, loss in losses.items()})
+        if (step + 1) % 50 == 0 or step + 1 == arguments.steps:
+            mean = {name: round(float(np.mean([row[name] for row in log[-50:]])), 3) for name in log[-1]}
+            cpu = time.process_time() - start
+            print(step + 1, f"{cpu:.0f} CPU-s", mean, flush=True)
+            save(
+                network,
+                arguments.out,
+                {
+                    "script": "training/train_cascade.py",
+                    "seed": SEED,
+                    "steps": step + 1,
+                    "of_steps": arguments.steps,
+                    "data": {"split": "train", "scenes": len(trainer.scenes.images)},
+                    "cpu_minutes": round(cpu / 60, 1),
+                    "losses": mean,
+                },
+            )
+
+
+if __name__ == "__main__":
+    main()
