@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,9 @@ class RowScores:
     flags: dict[str, np.ndarray]
 
 
+_NO_SCORES = RowScores(np.zeros(0), np.zeros(0), np.zeros(0), {})
+
+
 def score_rows(
     prompt_cosines: np.ndarray, caption_cosines: np.ndarray, target: np.ndarray, clamp: bool, cap: float | None
 ) -> RowScores:
@@ -61,7 +65,7 @@ def score_rows(
     correctness = prompt_cosines[rows, target]
     undefined = ~np.isfinite(correctness)
     correctness = np.where(undefined, np.nan, correctness)
-    if prompt_cosines.shape[1] == 1:
+    if prompt_cosines.shape[1] < 2:
         null, everywhere = np.full(len(rows), np.nan), np.ones(len(rows), bool)
         return RowScores(correctness, null, null.copy(), {"one_mask": everywhere, "non_finite": undefined})
     negative = (prompt_cosines < 0).any(axis=1) | (caption_cosines < 0).any(axis=1)
@@ -103,39 +107,42 @@ def score_images(
     (names of `FLAGS`, comma separated). Crops and distinct texts of all images are encoded together, each once.
     """
     found = iter(nouns.nouns([caption for rows in candidates for _, _, caption in rows]))
-    heads = [[next(found).strip() for _ in rows] for rows in candidates]
-    asked = [
-        [
-            (mask_id, caption.strip(), noun_prompt(noun))
-            for (mask_id, _, caption), noun in zip(rows, words, strict=True)
-            if noun
-        ]
-        for rows, words in zip(candidates, heads, strict=True)
-    ]
-    place = {
-        text: number
-        for number, text in enumerate(dict.fromkeys(t for rows in asked for _, *pair in rows for t in pair))
-    }
-    if not place:
-        return [_rows(rows, words, None) for rows, words in zip(candidates, heads, strict=True)]
-    texts = scorer.encode_texts(list(place))
+    queries = [[_Query(m, c, caption.strip(), next(found).strip()) for m, c, caption in rows] for rows in candidates]
+    distinct = dict.fromkeys(text for q in chain(*queries) if q.noun for text in (q.caption, q.prompt))
+    if not distinct:
+        return [_rows(own, _NO_SCORES) for own in queries]
+    number = {text: n for n, text in enumerate(distinct)}
+    texts = scorer.encode_texts(list(distinct))
     masked, wide = _encode_crops(images, scorer, settings)
     results, start = [], 0
-    for image, rows, words, queries in zip(images, candidates, heads, asked, strict=True):
+    for image, own in zip(images, queries, strict=True):
         crops = slice(start, start + len(image.masks))
         start = crops.stop
-        scores = None
-        if queries:
-            mask_place = {mask.mask_id: number for number, mask in enumerate(image.masks)}
-            scores = score_rows(
-                _cosines(texts[[place[prompt] for _, _, prompt in queries]], masked[crops]),
-                _cosines(texts[[place[caption] for _, caption, _ in queries]], wide[crops]),
-                np.array([mask_place[mask_id] for mask_id, _, _ in queries]),
-                settings.clamp,
-                settings.doc_cap,
-            )
-        results.append(_rows(rows, words, scores))
+        place = {mask.mask_id: n for n, mask in enumerate(image.masks)}
+        scored = [q for q in own if q.noun]
+        scores = score_rows(
+            _cosines(texts[[number[q.prompt] for q in scored]], masked[crops]),
+            _cosines(texts[[number[q.caption] for q in scored]], wide[crops]),
+            np.array([place[q.mask_id] for q in scored], int),
+            settings.clamp,
+            settings.doc_cap,
+        )
+        results.append(_rows(own, scores))
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """A candidate with its noun, which is '' where there is nothing to score."""
+
+    mask_id: int
+    candidate_id: int
+    caption: str
+    noun: str
+
+    @property
+    def prompt(self) -> str:
+        return noun_prompt(self.noun)
 
 
 def _encode_crops(
@@ -154,18 +161,17 @@ def _cosines(texts: torch.Tensor, crops: torch.Tensor) -> np.ndarray:
     return (texts @ crops.T).double().cpu().numpy()
 
 
-def _rows(candidates: Sequence[Candidate], nouns: Sequence[str], scores: RowScores | None) -> list[dict[str, Any]]:
+def _rows(queries: Sequence[_Query], scores: RowScores) -> list[dict[str, Any]]:
     """The rows of one image; `scores` holds those of the candidates that have a noun, in order."""
-    rows, number = [], 0
-    for (mask_id, candidate_id, _), noun in zip(candidates, nouns, strict=True):
-        row: dict[str, Any] = {"mask_id": mask_id, "candidate_id": candidate_id, "noun": noun}
-        if noun and scores is not None:
-            values = (scores.correctness[number], scores.uniqueness[number], scores.doc[number])
+    rows, n = [], 0
+    for query in queries:
+        correctness = uniqueness = doc = None
+        flags = "empty"
+        if query.noun:
+            values = (scores.correctness[n], scores.uniqueness[n], scores.doc[n])
             correctness, uniqueness, doc = (None if np.isnan(value) else float(value) for value in values)
-            flags = ",".join(name for name in FLAGS if name in scores.flags and scores.flags[name][number])
-            number += 1
-        else:
-            correctness = uniqueness = doc = None
-            flags = "empty"
+            flags = ",".join(name for name in FLAGS if name in scores.flags and scores.flags[name][n])
+            n += 1
+        row = {"mask_id": query.mask_id, "candidate_id": query.candidate_id, "noun": query.noun}
         rows.append(row | {"correctness": correctness, "uniqueness": uniqueness, "doc": doc, "flags": flags})
     return rows
