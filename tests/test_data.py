@@ -211,3 +211,14 @@ def test_what_is_missing_is_said(world, tmp_path):
     (root / "train.jsonl").write_text('{"file_name": 1}\n')
     with pytest.raises(UsageError, match="line 1"):
         PseudoRISDataset(root)
+
+
+def test_the_loop_of_the_documentation_learns(world, tmp_path, monkeypatch, repository, capsys):
+    (tmp_path / "pseudoris-demo").mkdir()
+    _work_directory(world, tmp_path / "pseudoris-demo" / "work")
+    monkeypatch.chdir(tmp_path)
+    code = (repository / "docs" / "training.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict = {"__name__": "__main__"}
+    exec(code, names)
+    assert names["losses"][-1] < 0.8 * names["losses"][0]
+    assert "3 masks, loss" in capsys.readouterr().out
