@@ -1,0 +1,79 @@
+"""Binary masks as runs: the device finds where pixels change, the host does the rest on those few positions.
+
+A mask is held as `edges`, int64 positions in its column-major pixels: [start, end) of its first run, of its second, and so on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def find_edges(masks: Tensor) -> list[np.ndarray]:
+    """The edges of M masks, bool [M, width·height] column-major on any device; one transfer for all of them."""
+    count, pixels = masks.shape
+    if not count:
+        return []
+    changed = masks[:, 1:] != masks[:, :-1]
+    ends = masks[:, [0, -1]].cpu().numpy()
+    if masks.device.type == "cpu":
+        inner = [np.flatnonzero(row) + 1 for row in changed.numpy()]
+    else:
+        mask, position = changed.nonzero().cpu().numpy().T
+        inner = np.split(position + 1, np.searchsorted(mask, np.arange(1, count)))
+    zero, end = np.zeros(1, np.int64), np.full(1, pixels)
+    return [
+        np.concatenate([zero[:first], row, end[:last]])
+        for row, (first, last) in zip(inner, ends.astype(int), strict=True)
+    ]
+
+
+def count_true(masks: Tensor) -> Tensor:
+    """Pixels set in each row of bool [M, pixels], int64 [M] (numpy counts bytes faster than torch on a CPU)."""
+    if masks.device.type == "cpu":
+        return torch.tensor([int(np.count_nonzero(row)) for row in masks.numpy()])
+    return masks.sum(1)
+
+
+def area(edges: np.ndarray) -> int:
+    """Pixels of a mask."""
+    return int(edges[1::2].sum() - edges[::2].sum())
+
+
+def box_xyxy(edges: np.ndarray, height: int) -> tuple[int, int, int, int]:
+    """The tight box with inclusive maximum, in a frame of this height; all zero for an empty mask."""
+    if not len(edges):
+        return 0, 0, 0, 0
+    starts, lasts = edges[::2], edges[1::2] - 1
+    first_column, last_column = starts // height, lasts // height
+    if (first_column != last_column).any():  # a run that turns into the next column touches bottom and top
+        top, bottom = 0, height - 1
+    else:
+        top, bottom = int((starts % height).min()), int((lasts % height).max())
+    return int(first_column[0]), top, int(last_column[-1]), bottom
+
+
+def place(edges: np.ndarray, crop_xyxy: tuple[int, int, int, int], height: int) -> np.ndarray:
+    """The edges of a mask of a crop (x1 and y1 exclusive) in the frame of the whole image of this height."""
+    x0, y0, _, y1 = crop_xyxy
+    crop_height = y1 - y0
+    if crop_height == height:
+        return edges + x0 * height
+    starts, ends = edges[::2], edges[1::2]
+    first = starts // crop_height
+    pieces = (ends - 1) // crop_height - first + 1  # a run has one piece in every column that it enters
+    run = np.repeat(np.arange(len(starts)), pieces)
+    column = first[run] + np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    base = column * crop_height
+    shift = (x0 + column) * height + y0 - base
+    out = np.empty(2 * len(run), np.int64)
+    out[::2] = np.maximum(starts[run], base) + shift
+    out[1::2] = np.minimum(ends[run], base + crop_height) + shift
+    return out
+
+
+def counts(edges: np.ndarray, pixels: int) -> list[int]:
+    """COCO's uncompressed run lengths: background first, no empty run at the end."""
+    lengths = np.diff(np.concatenate([[0], edges, [pixels]])).tolist()
+    return lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths

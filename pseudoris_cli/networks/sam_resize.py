@@ -1,0 +1,58 @@
+"""From SAM's mask logits to the image's pixels in one step.
+
+`Sam.postprocess_masks` enlarges every mask to the padded square (1024 x 1024), cuts the padding off and resizes to the image. Both
+steps are linear and separable, so for each axis they compose into one matrix of at most three taps a row. The matrix is found by
+sending the identity through the same two interpolations, so its weights are those of the official path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK = 64
+"""Output pixels in a block; the taps of a block span few inputs, so a block is a small dense product."""
+
+
+@dataclass(frozen=True, slots=True)
+class AxisResize:
+    """One axis: blocks (first output, first input, weights [outputs, inputs]) and the inputs that any output reads."""
+
+    outputs: int
+    inputs: int
+    blocks: tuple[tuple[int, int, Tensor], ...]
+
+
+def compose(logits: int, square: int, covered: int, outputs: int, device: torch.device) -> AxisResize:
+    """`logits` mask pixels -> `square` network pixels, of which the image covers `covered` -> `outputs` image pixels."""
+    identity = torch.eye(logits)[None]
+    enlarged = F.interpolate(identity, square, mode="linear", align_corners=False)[..., :covered]
+    matrix = F.interpolate(enlarged, outputs, mode="linear", align_corners=False)[0].t()
+    blocks = []
+    for start in range(0, outputs, BLOCK):
+        part = matrix[start : start + BLOCK]
+        read = part.any(0).nonzero()[:, 0]
+        first, last = int(read[0]), int(read[-1]) + 1
+        blocks.append((start, first, part[:, first:last].contiguous().to(device)))
+    inputs = max(first + weights.shape[1] for _, first, weights in blocks)
+    return AxisResize(outputs, inputs, tuple(blocks))
+
+
+def resize_columns_first(logits: Tensor, vertical: AxisResize, horizontal: AxisResize) -> Tensor:
+    """Logits [M, h, w] to [M, width, height]: image pixels column by column, as COCO's run-length codes read them.
+
+    h and w may be smaller than what `compose` was told, down to `inputs`: pixels past it are never read.
+    """
+    count, height, _ = logits.shape
+    wide = logits.new_empty(count, horizontal.outputs, height)
+    for start, first, weights in horizontal.blocks:
+        part = logits[:, :, first : first + weights.shape[1]].transpose(1, 2)
+        torch.bmm(weights.expand(count, -1, -1), part, out=wide[:, start : start + len(weights)])
+    out = logits.new_empty(count, horizontal.outputs, vertical.outputs)
+    for start, first, weights in vertical.blocks:
+        part = wide[:, :, first : first + weights.shape[1]]
+        torch.bmm(part, weights.t().expand(count, -1, -1), out=out[:, :, start : start + len(weights)])
+    return out
