@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 Channels = Literal["rgb", "bgr"]
 CropStyle = Literal["mended", "released"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Rank = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -103,8 +105,8 @@ class CaptionSettings(BackendSettings):
     """Stage 2: distinctive caption sampling (paper §3.2). A captioner's Settings add its checkpoint."""
 
     crop_style: CropStyle = Field("mended", description="boxes, fill and antialiasing of the crops")
-    top_k: tuple[int, ...] = Field((5, 7, 9, 11, 13), description="top-k samplers, one caption each per crop")
-    top_p: tuple[float, ...] = Field((0.4, 0.5, 0.6, 0.7, 0.8), description="top-p samplers, one caption each per crop")
+    top_k: tuple[Rank, ...] = Field((5, 7, 9, 11, 13), description="top-k samplers, one caption each per crop")
+    top_p: tuple[Share, ...] = Field((0.4, 0.5, 0.6, 0.7, 0.8), description="top-p samplers, one caption each per crop")
     beams: int = Field(2, ge=0, description="beam width of the one beam caption per crop; 0 for none")
     contrast: float = Field(1.0, ge=0, description="strength of the contrast; 0 is plain sampling")
     contrast_form: Literal["literal", "scale_preserving"] = Field("literal", description="DESIGN.md §4")

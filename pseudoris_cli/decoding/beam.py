@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pseudoris_cli.decoding.distribution import project
+from pseudoris_cli.decoding.distribution import peak_and_mass, project
 from pseudoris_cli.decoding.kv_cache import PrefixStates
 from pseudoris_cli.decoding.network import CaptionNetwork, CrossMemory
 from pseudoris_cli.decoding.rules import Generated, Rules
@@ -132,17 +132,20 @@ class _Ranked:
         slots, hidden = states.advance(parents, tokens, keys // states.crops, keys % states.crops)
         for (_, _, beam), slot in zip(beams, slots[prefix], strict=True):
             beam.slot = int(slot)
-        self._values, self._tokens, self._logprobs = [], [], []
+        self._values: list[list[float]] = []
+        self._tokens: list[list[int]] = []
+        self._logprobs: list[list[float]] = []
         most = 2 * live[0][1].width
         for start in range(0, len(hidden), _BLOCK):
             logits = project(network, hidden[start : start + _BLOCK])
-            total = logits.logsumexp(1, keepdim=True)
+            top, mass = peak_and_mass(logits)
             if length < rules.min_length:
                 logits[:, rules.end] = -float("inf")
             best = logits.topk(min(most, logits.shape[1]), dim=1)
-            self._values += best.values.cpu().numpy().tolist()
+            values = best.values.cpu().numpy()
+            self._values += values.tolist()
             self._tokens += best.indices.cpu().numpy().tolist()
-            self._logprobs += (best.values - total).cpu().numpy().tolist()
+            self._logprobs += (values - (top + np.log(mass))[:, None]).tolist()
 
     def candidates(self, place: int) -> list[_Candidate]:
         """The 2 x width best continuations of one search, best first."""

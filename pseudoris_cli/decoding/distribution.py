@@ -72,15 +72,17 @@ def next_tokens(
     blocks = []
     for start in range(0, len(views.own), _BLOCK):
         own, other = _logits(network, hidden, views, slice(start, start + _BLOCK))
-        totals = own.logsumexp(1)
-        if not bool(totals.isfinite().all()):
+        top, mass = peak_and_mass(own)
+        totals = top + np.log(mass)
+        if not np.isfinite(totals).all():
             raise UsageError(
                 "the captioner's logits are not finite: use numerics.precision bf16 or fp32, or check its weights"
             )
         if length < rules.min_length:
             own[:, rules.end] = -torch.inf
+            top, mass = peak_and_mass(own)
         here = np.flatnonzero((view >= start) & (view < start + _BLOCK))
-        thresholds[here] = keep_thresholds(own, view[here] - start, sampler[here], rules)
+        thresholds[here] = keep_thresholds(own, mass, (view[here] - start, sampler[here]), rules)
         lowest = np.full(len(own), np.inf)
         np.minimum.at(lowest, view[here] - start, thresholds[here])
         blocks.append(_candidates(own, other, lowest, totals, views.gain[start : start + _BLOCK]))
@@ -94,7 +96,8 @@ def own_logprobs(network: CaptionNetwork, hidden: torch.Tensor, token: int) -> n
     parts = []
     for start in range(0, len(hidden), _BLOCK):
         logits = project(network, hidden[start : start + _BLOCK])
-        parts.append((logits[:, token] - logits.logsumexp(1)).double().cpu().numpy())
+        top, mass = peak_and_mass(logits)
+        parts.append(logits[:, token].cpu().numpy() - top - np.log(mass))
     return np.concatenate(parts)
 
 
@@ -121,48 +124,58 @@ def _logits(
     return own, project(network, mean)
 
 
-def keep_thresholds(own: torch.Tensor, view: np.ndarray, sampler: np.ndarray, rules: Rules) -> np.ndarray:
-    """The smallest own logit that each row keeps, float64 [R]; ties with it are kept.
+def peak_and_mass(logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The largest of each row of logits [N, V], and the sum of exp(logit - largest): float64 [N] each."""
+    top = logits.amax(1, keepdim=True)
+    mass = (logits - top).exp_().sum(1)
+    return top[:, 0].cpu().numpy().astype(np.float64), mass.cpu().numpy().astype(np.float64)
+
+
+def keep_thresholds(
+    own: torch.Tensor, mass: np.ndarray, rows: tuple[np.ndarray, np.ndarray], rules: Rules
+) -> np.ndarray:
+    """The smallest own logit that each row (view, sampler) keeps, float64 [R]; ties with it are kept.
 
     Top-k: the k-th largest. Top-p: a token stays while those above it hold less than p; the largest always stays.
     """
+    view, sampler = rows
     vocabulary = own.shape[1]
-    ranked = own.topk(min(vocabulary, max(_RANKED, *rules.top_k)), dim=1).values
-    mass = (own - ranked[:, :1]).exp().sum(1).double().cpu().numpy()
-    values = ranked.double().cpu().numpy()
+    values = own.topk(min(vocabulary, max(_RANKED, *rules.top_k)), dim=1).values.cpu().numpy().astype(np.float64)
     below = np.cumsum(np.exp(values - values[:, :1]) / mass[:, None], axis=1)
     thresholds = np.empty(len(view))
+    everything: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for row, (u, s) in enumerate(zip(view, sampler, strict=True)):
         if s < len(rules.top_k):
             thresholds[row] = values[u, min(rules.top_k[s], vocabulary) - 1]
             continue
         share = rules.top_p[s - len(rules.top_k)]
-        if below[u, -1] < share and values.shape[1] < vocabulary:
-            thresholds[row] = _nucleus_edge(own[u], share, mass[u])
-        else:
-            thresholds[row] = values[u, min(int(np.searchsorted(below[u], share)), values.shape[1] - 1)]
+        ordered, held = values[u], below[u]
+        if held[-1] < share and len(held) < vocabulary:
+            if u not in everything:
+                everything[u] = _rank_all(own[u], mass[u])
+            ordered, held = everything[u]
+        thresholds[row] = ordered[min(int(np.searchsorted(held, share)), len(held) - 1)]
     return thresholds
 
 
-def _nucleus_edge(own: torch.Tensor, share: float, mass: float) -> float:
-    """The smallest logit of a top-p set that the first ranks do not hold."""
-    values = own.sort(descending=True).values.double().cpu().numpy()
-    below = np.cumsum(np.exp(values - values[0]) / mass)
-    return float(values[min(int(np.searchsorted(below, share)), len(values) - 1)])
+def _rank_all(own: torch.Tensor, mass: float) -> tuple[np.ndarray, np.ndarray]:
+    """All logits from the largest, and the probability that each holds together with those above it."""
+    values = own.sort(descending=True).values.cpu().numpy().astype(np.float64)
+    return values, np.cumsum(np.exp(values - values[0]) / mass)
 
 
 def _candidates(
-    own: torch.Tensor, other: torch.Tensor | None, lowest: np.ndarray, totals: torch.Tensor, gain: np.ndarray
+    own: torch.Tensor, other: torch.Tensor | None, lowest: np.ndarray, totals: np.ndarray, gain: np.ndarray
 ) -> _Candidates:
     """Bring to the host what lies at or above each view's lowest threshold."""
     keep = own >= torch.from_numpy(lowest.astype(np.float32)).to(own.device)[:, None]
-    view, token = (index.cpu().numpy() for index in keep.nonzero(as_tuple=True))
-    values = own[keep].double().cpu().numpy()
+    at = keep.nonzero(as_tuple=True)
+    view, token = (index.cpu().numpy() for index in at)
+    values = own[at].cpu().numpy().astype(np.float64)
     contrasted = values
     if other is not None:
-        contrasted = gain[view] * values - other[keep].double().cpu().numpy()
-    logprob = values - totals.double().cpu().numpy()[view]
-    return _Candidates(np.bincount(view, minlength=len(own)), token, values, contrasted, logprob)
+        contrasted = gain[view] * values - other[at].cpu().numpy()
+    return _Candidates(np.bincount(view, minlength=len(own)), token, values, contrasted, values - totals[view])
 
 
 def _weigh(found: _Candidates, view: np.ndarray, thresholds: np.ndarray, end: int) -> Kept:

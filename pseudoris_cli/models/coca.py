@@ -97,7 +97,7 @@ class CocaCaptioner:
         import torch
 
         with torch.inference_mode():
-            groups = self._groups(images)
+            groups = self._groups(images) if any(image.masks for image in images) else []
             found = iter(self._decoder.decode(groups))
         captions: list[list[Caption]] = []
         for image in images:

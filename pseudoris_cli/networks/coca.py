@@ -33,7 +33,8 @@ def coca_config(model: str) -> dict[str, Any]:
 def build_coca(model: str | dict[str, Any], seed: int = 0) -> Any:
     """A CoCa with random weights that depend on the seed alone, on the CPU.
 
-    open_clip leaves the vocabulary projection uninitialised; it gets the scale that open_clip meant for it.
+    open_clip leaves the vocabulary projection uninitialised; here it gets a scale at which logits spread about as widely as
+    a trained captioner's, so that top-p sets are of a natural size.
     """
     config = coca_config(model) if isinstance(model, str) else deepcopy(model)
     config.pop("custom_text", None)
@@ -41,7 +42,7 @@ def build_coca(model: str | dict[str, Any], seed: int = 0) -> Any:
         torch.manual_seed(seed)
         coca = open_clip.CoCa(**config)
         projection = coca.text_decoder.text_projection
-        torch.nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
+        torch.nn.init.normal_(projection, std=4 * projection.shape[0] ** -0.5)
     return coca
 
 
