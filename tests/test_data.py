@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,3 +223,13 @@ def test_the_loop_of_the_documentation_learns(world, tmp_path, monkeypatch, repo
     exec(code, names)
     assert names["losses"][-1] < 0.8 * names["losses"][0]
     assert "3 masks, loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("counts", ["P" * 10, "", "\u00ff", 5, None])
+def test_hostile_masks_are_refused_not_decoded(counts, world, tmp_path):
+    root = _root("jsonl", world, tmp_path)
+    line = json.loads((root / "train.jsonl").read_text().splitlines()[0])
+    line["segmentation"]["counts"] = counts
+    (root / "train.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match="line 1"):
+        PseudoRISDataset(root)

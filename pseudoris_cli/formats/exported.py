@@ -6,13 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pycocotools import mask as coco_mask
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.formats import plain_pickle
 from pseudoris_cli.records import Rle
+from pseudoris_cli.segmentations import read_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ def read_jsonl(path: Path) -> Iterator[Referred]:
             try:
                 record = json.loads(line)
                 captions = tuple(sentence["caption"] for sentence in record["sentences"])
-                rle = _rle(record["segmentation"], 0, 0)
+                rle = read_mask(record["segmentation"], record["height"], record["width"])
                 yield Referred(record["file_name"], record["image_id"], record["ref_id"], rle, captions)
             except (ValueError, KeyError, TypeError) as error:
                 raise UsageError(f"{path}, line {number}: is no line of a jsonl export ({error!r})") from error
@@ -53,22 +51,8 @@ def read_refer(dataset: Path, split_by: str, split: str) -> Iterator[Referred]:
             if ref["split"] != split:
                 continue
             image = images[ref["image_id"]]
-            rle = _rle(annotations[ref["ann_id"]]["segmentation"], image["height"], image["width"])
+            rle = read_mask(annotations[ref["ann_id"]]["segmentation"], image["height"], image["width"])
             captions = tuple(sentence["raw"] for sentence in ref["sentences"])
             yield Referred(image["file_name"], image["id"], ref["ref_id"], rle, captions)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{dataset} is no REFER data set: {error!r}") from error
-
-
-def _rle(segmentation: Any, height: int, width: int) -> Rle:
-    """A COCO run-length dict, REFER's list with one of them, or polygons, merged."""
-    if isinstance(segmentation, dict):
-        height, width = segmentation["size"]
-        return Rle(height, width, segmentation["counts"])
-    if isinstance(segmentation[0], dict):
-        codes = [{"size": part["size"], "counts": part["counts"].encode()} for part in segmentation]
-    else:
-        codes = coco_mask.frPyObjects(segmentation, height, width)
-    merged = coco_mask.merge(codes)
-    height, width = merged["size"]
-    return Rle(height, width, merged["counts"].decode("ascii"))

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from pydantic import Field
 
-from pseudoris_cli import geometry
 from pseudoris_cli.config import BackendSettings, Numerics
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.models.base import Proposal
 from pseudoris_cli.models.weights import file_digest
-from pseudoris_cli.records import Rle
+from pseudoris_cli.segmentations import is_number, read_mask
 
 
 class Settings(BackendSettings):
@@ -97,75 +95,11 @@ class AnnotatedMasks:
         return sorted(proposals, key=lambda proposal: -proposal.score)
 
 
-def read_mask(segmentation: Any, height: int, width: int) -> Rle:
-    """A COCO `segmentation` in a frame, parts outside cut off. Raises ValueError saying what is wrong with it."""
-    if isinstance(segmentation, dict):
-        if segmentation.get("size") != [height, width]:
-            raise ValueError(f"its size is {segmentation.get('size')}, that of the image [{height}, {width}]")
-        counts = segmentation.get("counts")
-        return geometry.from_counts(_checked_counts(counts, height * width), height, width)
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("its segmentation is neither polygons nor a run-length code")
-    polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation]
-    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return Rle(height, width, merged["counts"].decode("ascii"))
-
-
-def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:
-    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-        raise ValueError("a polygon is a list of x, y, x, y, ... of at least three points")
-    if not all(_is_number(value) for value in polygon):
-        raise ValueError("a polygon holds something that is no finite number")
-    for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
-        if min(values) >= side or max(values) <= 0:
-            raise ValueError("a polygon lies outside the image")
-        if min(values) < -side or max(values) > 2 * side:  # also bounds the work of drawing it
-            raise ValueError("a polygon reaches further than one image size outside the image")
-    return [float(value) for value in polygon]
-
-
-def _checked_counts(counts: Any, pixels: int) -> list[int]:
-    if isinstance(counts, str):
-        counts = unpack_counts(counts)
-    if not isinstance(counts, list) or not all(isinstance(run, int) and not isinstance(run, bool) for run in counts):
-        raise ValueError("its counts are neither a string nor a list of whole numbers")
-    if any(run < 0 for run in counts) or sum(counts) != pixels:
-        raise ValueError(f"its runs do not add up to the {pixels} pixels of the image")
-    return counts
-
-
-def unpack_counts(text: str) -> list[int]:
-    """Run lengths of a compressed COCO code: five bits a character, from the third run on as differences.
-
-    pycocotools reads such strings unchecked, beyond the end of its memory if they are wrong.
-    """
-    runs: list[int] = []
-    value, shift = 0, 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError("its counts are no compressed run-length code")
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if not code & 0x20:
-            if code & 0x10:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value, shift = 0, 0
-    if shift:
-        raise ValueError("its compressed run-length code is cut off")
-    return runs
-
-
 def _score(annotation: dict[str, Any]) -> float:
     score = annotation.get("score", 1.0)
-    if not _is_number(score):
+    if not is_number(score):
         raise ValueError(f"its score {score!r} is no finite number")
     return float(score)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15  # NaN is not
 
 
 def _is_tail(one: str, other: str) -> bool:
