@@ -9,6 +9,7 @@ without loss to the others. Random networks are built once and inherited. Used a
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -108,6 +109,8 @@ def _serve(scratch: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")  # stdout itself belongs to the commands
     os.dup2(2, 1)
     _warm_up(scratch / "warm")
+    gc.collect()
+    gc.freeze()  # the collector of a child would touch, and so copy, every page
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         jobs = [Job(job["folder"], [Call(**call) for call in job["calls"]]) for job in json.loads(line)]

@@ -17,7 +17,8 @@ from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.parts import PartFile
 
 STATUSES: tuple[ImageStatus, ...] = ("done", "empty", "failed", "gone")
-RESCAN_SECONDS = 5
+SCAN_SHARE = 0.01
+"""Share of the time that may go into looking for manifests of new writers: the folder holds one file per part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +79,15 @@ class Manifest:
         self.entries: dict[int, PartEntry] = {}
         self.damaged = 0
         self._read_to: dict[Path, int] = {}
-        self._found = -math.inf
+        self._next_scan = -math.inf
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what other writers have appended since. Manifests of new writers are looked for every few seconds only: the
-        folder holds one file per part."""
-        if time.monotonic() - self._found > RESCAN_SECONDS:
+        """Read what other writers have appended since."""
+        if (started := time.monotonic()) >= self._next_scan:
             self._read_to = {path: self._read_to.get(path, 0) for path in sorted(self.folder.glob("manifest-*.jsonl"))}
-            self._found = time.monotonic()
+            now = time.monotonic()
+            self._next_scan = now + (now - started) / SCAN_SHARE
         for path, start in self._read_to.items():
             for offset, length, record in files.read_lines(path, start):
                 entry = _entry(record, (path, offset, length))
