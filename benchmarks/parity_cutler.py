@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pseudoris_cli.models.tensors import load_tensors
 from pseudoris_cli.networks.cascade_rcnn.checkpoint import load_strictly, state_dict_of
@@ -174,7 +174,8 @@ def main() -> int:
     detector = (OurDetector if arguments.backend == "cascade_rcnn" else Detectron2Detector)(folder, config)
     failed = 0
     for name in config["images"]:
-        image_bgr = np.asarray(Image.open(folder.parent / name).convert("RGB"))[:, :, ::-1]
+        upright = ImageOps.exif_transpose(Image.open(folder.parent / name))
+        image_bgr = np.asarray(upright.convert("RGB"))[:, :, ::-1]
         with np.load(folder / f"{Path(name).stem}.npz") as recorded:
             result = compare(dict(recorded), detector(image_bgr), config["score_thresh"])
         failed += not result.passed

@@ -1,0 +1,103 @@
+"""Our Cascade Mask R-CNN against recorded detectron2 outputs, through the benchmark that users run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+FIXTURES = Path(__file__).parents[1] / "fixtures/cutler"
+
+
+@pytest.fixture(scope="module")
+def parity() -> ModuleType:
+    """benchmarks/parity_cutler.py as a module."""
+    path = Path(__file__).parents[2] / "benchmarks/parity_cutler.py"
+    spec = importlib.util.spec_from_file_location("parity_cutler", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, np.ndarray]:
+    with np.load(FIXTURES / "seed0/demo3.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def output(parity: ModuleType) -> Any:
+    """What our network computes for the first image."""
+    torch.set_num_threads(1)
+    config = json.loads((FIXTURES / "seed0/config.json").read_text())
+    image_rgb = np.asarray(Image.open(FIXTURES / "demo3.png").convert("RGB"))
+    return parity.OurDetector(FIXTURES / "seed0", config)(image_rgb[:, :, ::-1])
+
+
+@pytest.mark.parametrize(("images", "code"), [(["demo3.png", "demo7.png"], 0), (["demo7.png"], 1)])
+def test_the_check_agrees_with_the_recording_and_sees_a_change(
+    images: list[str],
+    code: int,
+    parity: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(FIXTURES, tmp_path / "cutler")
+    folder = tmp_path / "cutler/seed0"
+    config = json.loads((folder / "config.json").read_text())
+    changed = {"max_size": config["max_size"] - 140 * code}  # then the network sees smaller images
+    (folder / "config.json").write_text(json.dumps(config | changed | {"images": images}))
+    monkeypatch.setattr(sys, "argv", ["parity_cutler.py", str(folder)])
+    assert parity.main() == code
+    assert ("all images agree" if code == 0 else "1 of 1 images disagree") in capsys.readouterr().out
+
+
+def test_intermediate_values_are_reproduced(parity: ModuleType, recorded: dict[str, np.ndarray], output: Any) -> None:
+    errors = parity.compare(recorded, output, 0.5).trace
+    assert errors["input_image"] == errors["rpn_num"] == 0
+    assert len([name for name in errors if name.startswith("fpn")]) == 15
+    assert max(error for name, error in errors.items() if name.startswith("fpn")) < 1e-3
+    assert max(error for name, error in errors.items() if name.endswith(("boxes_top20", "deltas_top20"))) < 1e-2
+    assert max(error for name, error in errors.items() if name.endswith("logits_top20")) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("pred_boxes", 0.02), ("scores", 2e-4), ("pred_masks_packed", None), ("nothing", 0)]
+)
+def test_a_recording_that_differs_is_a_mismatch(
+    name: str, change: float | None, parity: ModuleType, recorded: dict[str, np.ndarray], output: Any
+) -> None:
+    arrays = {key: value.copy() for key, value in recorded.items()} | {"nothing": np.zeros(9)}
+    if change is None:
+        arrays[name][: len(arrays[name]) // 100] ^= 255
+    else:
+        arrays[name][3] += change
+    assert parity.compare(arrays, output, 0.5).passed is (name == "nothing")
+
+
+@pytest.mark.parametrize(("score", "passed"), [(0.50005, True), (0.51, False)])
+def test_a_missing_detection_is_a_mismatch_unless_borderline(
+    score: float, passed: bool, parity: ModuleType, recorded: dict[str, np.ndarray], output: Any
+) -> None:
+    count, height, width = recorded["pred_masks_shape"]
+    masks = np.unpackbits(recorded["pred_masks_packed"], count=count * height * width)
+    more = {
+        "pred_boxes": np.concatenate([recorded["pred_boxes"], [[0, 0, 9, 9]]]),
+        "pred_masks_shape": np.array([count + 1, height, width]),
+        "pred_masks_packed": np.packbits(np.concatenate([masks, np.zeros(height * width, np.uint8)])),
+        "scores": np.append(recorded["scores"], score),
+    }
+    assert parity.compare(recorded | more, output, 0.5).passed is passed
