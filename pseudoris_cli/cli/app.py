@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from pseudoris_cli import __version__
-from pseudoris_cli.cli import config_commands, demo_commands, stage_commands, status_command, weights_commands
+from pseudoris_cli.cli import (
+    config_commands,
+    demo_commands,
+    report_command,
+    stage_commands,
+    status_command,
+    weights_commands,
+)
 
 app = typer.Typer(
     name="pseudoris",
@@ -47,6 +54,7 @@ for command in (
     app.command()(command)
 app.command()(demo_commands.demo)
 app.command()(demo_commands.evaluate)
+app.command()(report_command.report)
 app.command()(status_command.status)
 app.command()(status_command.prune)
 app.add_typer(weights_commands.app, name="weights")

@@ -11,6 +11,7 @@ import typer
 
 from pseudoris_cli.cli.console import note, out, print_json
 from pseudoris_cli.cli.options import StageOptions, WorkOptions, with_options
+from pseudoris_cli.cli.report_command import progress_shown
 from pseudoris_cli.cli.session import open_session, remember_source
 from pseudoris_cli.profiles import resolve
 
@@ -35,6 +36,8 @@ def demo(
     started = time.monotonic()
     from pseudoris_cli.comparison import evaluate_workspace
     from pseudoris_cli.demo.truth import write_scenes
+    from pseudoris_cli.report.choosing import Choice
+    from pseudoris_cli.report.writer import write_report
 
     if not quiet:
         note(f"rendering {scenes} scenes whose every object is known, into {out_folder / 'scenes'}")
@@ -42,6 +45,8 @@ def demo(
     options = StageOptions(work=out_folder / "work", profile="demo", device="cpu", quiet=quiet)
     run_demo(options, out_folder)
     evaluation = evaluate_workspace(options.workspace, truth)
+    with progress_shown(quiet) as progress:
+        page = write_report(options.workspace, out_folder / "report.html", Choice(), progress=progress)
     if as_json:
         print_json(evaluation.to_json())
         return
@@ -53,6 +58,7 @@ def demo(
         f"artifacts          {out_folder / 'work'}   (pseudoris status --work {out_folder / 'work'})", markup=False
     )
     out.print(f"refcoco files      {out_folder / 'export'}", markup=False)
+    out.print(f"report             {page}", markup=False)
     if not quiet:
         note(f"done in {time.monotonic() - started:.0f} s")
 

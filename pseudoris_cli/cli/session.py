@@ -90,7 +90,7 @@ def remember_source(
 
 
 def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str, Any] | None = None) -> None:
-    """Print what the stages came to, and of `extra` the filter's figures and where an export is.
+    """Print what the stages came to, and of `extra` the filter's figures and where an export and a report are.
 
     SomeImagesFailed (exit 4) if images failed in them.
     """
@@ -105,6 +105,8 @@ def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str,
         if "out" in extra:
             state = "written to" if extra["rendered"] else "up to date in"
             out.print(f"{', '.join(extra['formats'])} {state} {extra['out']}", markup=False)
+        if "report" in extra:
+            out.print(f"report {extra['report']}", markup=False)
     failed = {s.stage: s.total_counts.get("failed", 0) for s in summaries if s.total_counts.get("failed")}
     if failed:
         counts = ", ".join(f"{count} in {stage}" for stage, count in failed.items())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pseudoris_cli.cli.options import StageOptions, with_options
+from pseudoris_cli.cli.report_command import report_on_pilot
 from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
 
@@ -65,7 +66,8 @@ def masks(
     with open_session(options, resolved) as session:
         from pseudoris_cli.pipeline import run_masks
 
-        report(options, [run_masks(session, limit, pilot)])
+        summaries = [run_masks(session, limit, pilot)]
+        report(options, summaries, _pilot_report(options, pilot))
 
 
 @with_options
@@ -163,7 +165,7 @@ def run(
             summary, exported = _export(session, out_folder, formats, None, (overwrite, image_files))
             summaries.append(summary)
             extra |= exported
-        report(options, summaries, extra)
+        report(options, summaries, extra | _pilot_report(options, pilot))
 
 
 def _export(
@@ -183,6 +185,13 @@ def _filter_figures(session: Session) -> dict[str, Any] | None:
     from pseudoris_cli.survey import filter_figures
 
     return filter_figures(session.workspace.latest("filter").manifest())
+
+
+def _pilot_report(options: StageOptions, pilot: int | None) -> dict[str, str]:
+    """Where the report of a pilot is; a shard has none, as it holds a part of the pilot only."""
+    if not pilot or options.shard:
+        return {}
+    return {"report": str(report_on_pilot(options.workspace, pilot, options.quiet))}
 
 
 def _wanted_out(folder: Path | None) -> Path:

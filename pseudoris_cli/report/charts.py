@@ -1,0 +1,151 @@
+"""Charts as inline SVG: drawn from numbers, coloured by the page's style sheet, readable without colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from pseudoris_cli.report.tallies import FATES, Histogram, Survival
+
+WIDTH, HEIGHT = 340, 168
+LEFT, RIGHT, TOP, BOTTOM = 38, 16, 10, 24
+WIDEST = 46
+ROW = 22
+LABEL = 82
+_TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a histogram is of: `label` says it, `tick` writes a value, `mark` is a line to draw (the threshold)."""
+
+    label: str
+    tick: Callable[[float], str] = lambda value: f"{value:g}"
+    mark: float | None = None
+    whole: bool = False
+    """Each bar one whole number wide: a tick names the bar, not its edges."""
+    every: int = 0
+    """Ticks at every so many edges, counted from 0; 0 for as many as there is room for."""
+
+
+def histogram(data: Histogram, axis: Axis) -> Markup:
+    """Stacked bars, one colour for each fate."""
+    bars = len(data.edges) - 1
+    highest = max(map(sum, zip(*data.counts, strict=True)))
+    top = _round_up(highest)
+    step = min((WIDTH - LEFT - RIGHT) / bars, WIDEST)
+    plot = HEIGHT - TOP - BOTTOM
+    parts = [_scale(top, plot)]
+    for bar in range(bars):
+        counts = [row[bar] for row in data.counts]
+        x, y, segments = LEFT + bar * step, float(TOP + plot), []
+        for fate, count in zip(FATES, counts, strict=False):
+            height = plot * count / top
+            y -= height
+            if count:
+                segments.append(_rect(x + 0.5, y, max(step - 1, 0.5), height, _class(fate, len(data.counts))))
+        parts.append(f"<g><title>{escape(_tip(data, axis, bar))}</title>{''.join(segments)}</g>")
+    parts += _ticks(data, axis, step)
+    if axis.mark is not None and data.edges[0] <= axis.mark <= data.edges[-1]:
+        x = LEFT + (axis.mark - data.edges[0]) / (data.edges[-1] - data.edges[0]) * step * bars
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{TOP + plot}"/>')
+    said = (
+        f"Histogram of {axis.label}: {data.count:,} values from {axis.tick(data.edges[0])} to "
+        f"{axis.tick(data.edges[-1])}, the fullest bar holds {highest:,}"
+    )
+    return _svg(HEIGHT, said, parts)
+
+
+def survival(rows: Survival, what: str) -> Markup:
+    """For each name a bar of all its candidates, divided by what became of them."""
+    parts = []
+    room = WIDTH - LABEL - 48
+    for number, (name, counts) in enumerate(rows.items()):
+        y, x, total = number * ROW, float(LABEL), max(sum(counts), 1)
+        parts.append(f'<text class="name" x="{LABEL - 8}" y="{y + 15}">{escape(name)}</text>')
+        tip = ", ".join(f"{count:,} {fate}" for fate, count in zip(FATES, counts, strict=True))
+        segments = []
+        for fate, count in zip(FATES, counts, strict=True):
+            width = room * count / total
+            if count:
+                segments.append(_rect(x, y + 4, width, ROW - 8, fate))
+            x += width
+        share = f"{100 * counts[0] / total:.1f} %"
+        parts.append(f"<g><title>{escape(name)}: {tip} of {total:,}</title>{''.join(segments)}</g>")
+        parts.append(f'<text class="share" x="{WIDTH - 2}" y="{y + 15}">{share}</text>')
+    told = "; ".join(f"{name} {100 * counts[0] / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
+    return _svg(max(len(rows), 1) * ROW, f"Survival by {what}: {told}", parts)
+
+
+def _svg(height: float, label: str, parts: Sequence[str]) -> Markup:
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, height, label, Markup("".join(parts))
+    )
+
+
+def _class(fate: str, series: int) -> str:
+    return fate if series > 1 else "plain"
+
+
+def _rect(x: float, y: float, width: float, height: float, style: str) -> str:
+    return f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+
+
+def _scale(top: int, plot: int) -> str:
+    """Three grid lines, with counts where they are whole."""
+    lines = []
+    for value in (0, top / 2, top):
+        y = TOP + plot * (1 - value / top)
+        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        if value == int(value):
+            lines.append(f'<text class="count" x="{LEFT - 5}" y="{y + 3.5:.1f}">{_short(int(value))}</text>')
+    return "".join(lines)
+
+
+def _ticks(data: Histogram, axis: Axis, step: float) -> list[str]:
+    """Labels below the axis at round values, as many as there is room for."""
+    labels = [axis.tick(edge) for edge in data.edges]
+    fitting = next(n for n in (1, 2, 4, 5, 10, 20, 50) if n * step >= 6 * max(map(len, labels)) + 8 or n == 50)
+    places = range(len(labels) - 1 if axis.whole else len(labels))
+    width = data.edges[1] - data.edges[0]
+    chosen: list[int] = []
+    for every in (axis.every, fitting, 1):
+        chosen = chosen or [at for at in places if every and _is_multiple(data.edges[at], every * width)]
+    shift = step / 2 if axis.whole else 0
+    return [
+        f'<text class="tick" x="{LEFT + at * step + shift:.1f}" y="{HEIGHT - 7}">{escape(labels[at])}</text>'
+        for at in chosen
+    ]
+
+
+def _is_multiple(value: float, of: float) -> bool:
+    return abs(value / of - round(value / of)) < 1e-6
+
+
+def _tip(data: Histogram, axis: Axis, bar: int) -> str:
+    low, high = axis.tick(data.edges[bar]), axis.tick(data.edges[bar + 1])
+    where = low if axis.whole and data.edges[bar + 1] - data.edges[bar] == 1 else f"{low} to {high}"
+    if bar == 0 and data.below:
+        where = f"below {high}"
+    if bar == len(data.edges) - 2 and data.above:
+        where = f"{low} and above"
+    counts = [row[bar] for row in data.counts]
+    if len(counts) == 1:
+        return f"{where}: {counts[0]:,}"
+    return f"{where}: {sum(counts):,} (" + ", ".join(f"{c:,} {f}" for c, f in zip(counts, FATES, strict=True)) + ")"
+
+
+def _round_up(value: int) -> int:
+    """The next round whole number that is not below the value."""
+    power = 10 ** math.floor(math.log10(max(value, 1)))
+    return next(round(tick * power) for tick in _TICKS if tick * power >= value and tick * power % 1 == 0)
+
+
+def _short(count: int) -> str:
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:g}{unit}"
+    return str(count)

@@ -1,0 +1,248 @@
+"""From artifacts to plain values: everything a report says, before it is a page. No pixel is read here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from pseudoris_cli.records import ImageStatus, Mask, Rle
+from pseudoris_cli.report.choosing import Choice, Place, choose
+from pseudoris_cli.report.tallies import Progress, Totals, tally
+from pseudoris_cli.report.versions import Parts, chain_of
+from pseudoris_cli.storage.manifest import STATUSES
+from pseudoris_cli.storage.workspace import Artifact, Workspace
+
+MOST_FAILURES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A candidate expression with whatever is known of it; `kept` is None before the filter."""
+
+    mask_id: int
+    candidate_id: int
+    caption: str
+    crop: str
+    sampler: str
+    logprob: float
+    tokens: int
+    noun: str = ""
+    correctness: float | None = None
+    uniqueness: float | None = None
+    doc: float | None = None
+    flags: str = ""
+    duplicates: int = 1
+    kept: bool | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImage:
+    """An image with its masks and candidates. `sha256` is that of the file that the masks were made from; `status` is None
+    for an image that no stage has answered yet."""
+
+    key: str
+    status: ImageStatus | None
+    error: str | None
+    sha256: str | None
+    masks: tuple[Mask, ...]
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class StageVersion:
+    """One version of one stage: how far it is, and everything that was recorded of how it was made."""
+
+    stage: str
+    version: str
+    upstream: str | None
+    images: int
+    counts: dict[ImageStatus, int]
+    pending: int
+    rows: int
+    header: dict[str, Any]
+
+    @property
+    def checkpoints(self) -> dict[str, dict[str, str]]:
+        """Role -> name and digest of the weights."""
+        recorded: dict[str, dict[str, str]] = self.header.get("checkpoints", {})
+        return {role: weights for role, weights in recorded.items() if weights}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image without rows in some stage, and why."""
+
+    stage: str
+    key: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a page shows, pictures excepted."""
+
+    work: str
+    source: dict[str, Any]
+    stages: tuple[StageVersion, ...]
+    deepest: str
+    totals: Totals
+    choice: Choice
+    images: tuple[ShownImage, ...]
+    failed: tuple[Failed, ...]
+
+    @property
+    def max_pixels(self) -> int:
+        """The limit under which the masks stage read images."""
+        return int(self.stages[0].header["settings"]["max_pixels"])
+
+
+def gather(workspace: Workspace, choice: Choice, start: Artifact | None, progress: Progress) -> Report:
+    """Read what a report of a work directory shows (see `versions.chain_of` for `start`).
+
+    Reads every part once for the figures, and the parts of the chosen images again. UsageError if there is nothing yet.
+    """
+    chain = chain_of(workspace, start)
+    parts = Parts(workspace, chain)
+    deepest = parts.deepest  # asked for first: it refuses an empty work directory
+    images = _images(parts, choose(parts, choice))
+    return Report(
+        work=str(workspace.root.resolve()),
+        source=workspace.source() or {},
+        stages=tuple(_stage(parts, artifact) for artifact in chain.values()),
+        deepest=deepest,
+        totals=tally(parts, progress),
+        choice=choice,
+        images=images,
+        failed=tuple(islice(_failed(parts), MOST_FAILURES)),
+    )
+
+
+def _stage(parts: Parts, artifact: Artifact) -> StageVersion:
+    counts = dict.fromkeys(STATUSES, 0)
+    rows = 0
+    for part in parts.covered(artifact.stage):
+        entry = parts.entry(artifact.stage, part)
+        assert entry is not None
+        rows += entry.file.rows
+        for status in STATUSES:
+            counts[status] += entry.counts.get(status, 0)
+    return StageVersion(
+        stage=artifact.stage,
+        version=artifact.version,
+        upstream=artifact.upstream,
+        images=parts.plan.image_count,
+        counts=counts,
+        pending=parts.plan.image_count - sum(counts.values()),
+        rows=rows,
+        header=artifact.header,
+    )
+
+
+def _failed(parts: Parts) -> Iterator[Failed]:
+    for stage, manifest in parts.manifests.items():
+        for image in manifest.failures():
+            yield Failed(stage, image.key, image.status, image.error or "")
+
+
+def _images(parts: Parts, places: list[Place]) -> tuple[ShownImage, ...]:
+    """The chosen images in the order of `places`; each of their parts is read once."""
+    wanted: dict[int, list[str]] = defaultdict(list)
+    for place in places:
+        wanted[place.part].append(place.ref.key)
+    found: dict[str, ShownImage] = {}
+    for part, keys in wanted.items():
+        found |= _part_images(parts, part, frozenset(keys))
+    return tuple(found[place.ref.key] for place in places)
+
+
+def _part_images(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, ShownImage]:
+    masks = _masks(parts.columns("masks", part), keys)
+    candidates = _candidates(parts, part, keys)
+    status: dict[str, tuple[ImageStatus, str | None]] = {}
+    origins: dict[str, str | None] = {}
+    for stage in parts.manifests:
+        entry = parts.entry(stage, part)
+        for image in entry.images if entry else ():
+            if stage == "masks":
+                origins[image.key] = image.sha256
+            if image.key not in status or image.status in ("failed", "gone"):
+                status[image.key] = image.status, f"{stage}: {image.error}" if image.error else None
+    shown = {}
+    for key in keys:
+        came, error = status.get(key, (None, None))
+        own, texts = masks.get(key, ()), candidates.get(key, ())
+        shown[key] = ShownImage(key, came, error, origins.get(key), tuple(own), tuple(texts))
+    return shown
+
+
+def _masks(columns: dict[str, Any], keys: frozenset[str]) -> dict[str, list[Mask]]:
+    found: dict[str, list[Mask]] = defaultdict(list)
+    for row in _rows(columns, keys):
+        height, width = row["rle_size"]
+        x, y, w, h = row["bbox"]
+        found[row["image_key"]].append(
+            Mask(
+                mask_id=int(row["mask_id"]),
+                rle=Rle(height, width, row["rle_counts"]),
+                bbox=(x, y, w, h),
+                area=int(row["area"]),
+                predicted_iou=float(row["predicted_iou"]),
+                stability_score=float(row["stability_score"]),
+                detector_score=_present(row["detector_score"]),
+                match_iou=_present(row["match_iou"]),
+            )
+        )
+    return found
+
+
+def _candidates(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, list[Candidate]]:
+    """From the filter artifact; before there is one, from the captions and the scores if there are any."""
+    rows = _rows(parts.columns("filter", part), keys)
+    if not parts.entry("filter", part):
+        scores = {_name(row): row for row in _rows(parts.columns("scores", part), keys)}
+        rows = [row | scores.get(_name(row), {}) for row in _rows(parts.columns("captions", part), keys)]
+    found: dict[str, list[Candidate]] = defaultdict(list)
+    for row in rows:
+        found[row["image_key"]].append(_candidate(row))
+    return found
+
+
+def _candidate(row: dict[str, Any]) -> Candidate:
+    return Candidate(
+        mask_id=int(row["mask_id"]),
+        candidate_id=int(row["candidate_id"]),
+        caption=row["caption"],
+        crop=row["crop"],
+        sampler=row["sampler"],
+        logprob=float(row["logprob"]),
+        tokens=int(row["tokens"]),
+        noun=row.get("noun", ""),
+        correctness=_present(row.get("correctness")),
+        uniqueness=_present(row.get("uniqueness")),
+        doc=_present(row.get("doc")),
+        flags=row.get("flags", ""),
+        duplicates=int(row.get("duplicates", 1)),
+        kept=bool(row["kept"]) if "kept" in row else None,
+        reason=row.get("reason", ""),
+    )
+
+
+def _name(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["image_key"], int(row["mask_id"]), int(row["candidate_id"])
+
+
+def _rows(columns: dict[str, Any], keys: frozenset[str]) -> list[dict[str, Any]]:
+    """The rows of these images."""
+    if not columns:
+        return []
+    chosen = [number for number, key in enumerate(columns["image_key"]) if key in keys]
+    return [{name: values[number] for name, values in columns.items()} for number in chosen]
+
+
+def _present(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)  # NaN stands for null

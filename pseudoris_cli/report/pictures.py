@@ -1,0 +1,76 @@
+"""Pixels for the page: small JPEGs of images, and masks as one-bit PNGs that the page colours."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pseudoris_cli import geometry
+from pseudoris_cli.loading import load_image
+from pseudoris_cli.records import ImageRef, Rle
+from pseudoris_cli.sources.base import Source
+from pseudoris_cli.work import UnreadImage
+
+PICTURE_SIDE = 480
+JPEG_QUALITY = 80
+MASK_SIDE = 1024
+"""Longest side of an image above which its masks are reduced; below it their shapes are exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image for the page as a data URI, its size there, and what is to be said about it; no URI: it cannot be shown."""
+
+    uri: str | None
+    width: int
+    height: int
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A mask cut to its box: a PNG that is opaque on the mask, and the box in per cent of the image (left, top, width,
+    height)."""
+
+    uri: str
+    box: tuple[float, float, float, float]
+
+
+def picture(source: Source, ref: ImageRef, max_pixels: int, sha256: str | None) -> Picture:
+    """The image as it is now, longest side PICTURE_SIDE; notes that it is gone, unreadable, or not the file of `sha256`."""
+    loaded = load_image(source, ref, max_pixels)
+    if isinstance(loaded, UnreadImage):
+        return Picture(None, 4, 3, loaded.failure.reason)
+    image = Image.fromarray(loaded.image_rgb)
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    changed = sha256 is not None and loaded.sha256 != sha256
+    note = "the image has changed since its masks were made" if changed else None
+    return Picture(_data_uri("image/jpeg", file), image.width, image.height, note)
+
+
+def overlay(rle: Rle) -> Overlay | None:
+    """The mask for the page; None for an empty one."""
+    mask = geometry.decode(rle)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    cut = Image.fromarray(mask[top:bottom, left:right])
+    scale = MASK_SIDE / max(rle.height, rle.width)
+    if scale < 1:
+        size = max(1, round(cut.width * scale)), max(1, round(cut.height * scale))
+        cut = cut.convert("L").resize(size, Image.Resampling.BOX).point(lambda value: 255 * (value > 127)).convert("1")
+    file = io.BytesIO()
+    cut.save(file, "PNG", optimize=True, transparency=0)
+    box = (left / rle.width, top / rle.height, (right - left) / rle.width, (bottom - top) / rle.height)
+    return Overlay(_data_uri("image/png", file), tuple(round(100 * float(share), 3) for share in box))  # type: ignore[arg-type]
+
+
+def _data_uri(kind: str, file: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

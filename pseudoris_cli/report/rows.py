@@ -1,0 +1,124 @@
+"""The rows of the page's tables, as compact JSON: what columns there are depends on the stage that was reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pseudoris_cli.report import summary
+from pseudoris_cli.report.gather import Candidate, Report, ShownImage
+from pseudoris_cli.report.versions import SHOWN
+
+Column = dict[str, Any]
+"""`kind` decides how the page shows and sorts a column: mask, text, term (an index into the page's terms), number, share
+(per cent), bar (a number up to `max`), verdict, or hidden."""
+
+
+def _column(name: str, label: str, kind: str, title: str = "", digits: int = 3) -> Column:
+    return {"id": name, "label": label, "kind": kind, "title": title, "digits": digits}
+
+
+_MASK = _column("mask", "mask", "mask", "number of the mask in its image")
+_MASK_COLUMNS = (
+    _MASK,
+    _column("share", "area", "share", "share of the image"),
+    _column("pixels", "pixels", "number", "area in pixels", 0),
+    _column("predicted_iou", "predicted IoU", "number", "SAM's own estimate"),
+    _column("stability", "stability", "number", "SAM's stability score"),
+    _column("detector", "detection", "number", "score of the detection"),
+    _column("match", "match IoU", "number", "IoU of the detection and this mask"),
+)
+_CAPTION_COLUMNS = (
+    _MASK,
+    _column("caption", "caption", "text", "×n: so many candidates of this mask have the text"),
+    _column("duplicates", "", "hidden"),
+)
+_SCORE_COLUMNS = (
+    _column("doc", "DoC", "bar", "distinctiveness of caption"),
+    _column("uniqueness", "uniqueness", "bar", "similarity over the largest to another mask"),
+    _column("correctness", "correctness", "bar", "cosine of the masked crop and the noun prompt"),
+)
+_VERDICT = _column("verdict", "verdict", "verdict", "kept, or the first rule that it failed")
+_NOUN = _column("noun", "noun", "term", "head noun")
+_ORIGIN_COLUMNS = (
+    _column("crop", "crop", "term", "what the captioner saw"),
+    _column("sampler", "sampler", "term", "how the words were drawn"),
+    _column("logprob", "log p", "number", "sum of the own log probabilities", 1),
+)
+
+
+class PageRows:
+    """Columns and rows of the tables of a report; texts that return are stored once, as terms."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        reached = SHOWN.index(report.deepest)
+        self.has_candidates = reached >= SHOWN.index("captions")
+        self.has_scores = reached >= SHOWN.index("scores")
+        self.is_filtered = report.deepest == "filter"
+        self.columns = self._columns()
+        self._terms: dict[str, int] = {}
+
+    def _columns(self) -> list[Column]:
+        if not self.has_candidates:
+            return list(_MASK_COLUMNS)
+        columns: list[Column] = list(_CAPTION_COLUMNS)
+        if self.has_scores:
+            columns += [column | self._span(column["id"]) for column in _SCORE_COLUMNS]
+        if self.is_filtered:
+            columns.append(_VERDICT)
+        if self.has_scores:
+            columns.append(_NOUN)
+        return [*columns, *_ORIGIN_COLUMNS]
+
+    def _span(self, name: str) -> dict[str, Any]:
+        """What fills a bar: twice the neutral value of a ratio, the largest usual value of a cosine."""
+        if name != "correctness":
+            return {"max": 2.0, "mark": summary.threshold(self.report) if name == "doc" else 1.0}
+        histogram = self.report.totals.histograms.get(name)
+        return {"max": max(histogram.edges[-1], 0.01) if histogram else 1.0, "mark": None}
+
+    def of(self, image: ShownImage) -> list[list[Any]]:
+        """The rows of an image, masks in order and the best candidates of each first."""
+        if not self.has_candidates:
+            return [
+                [
+                    mask.mask_id,
+                    round(mask.area / (mask.rle.width * mask.rle.height), 5),
+                    mask.area,
+                    *map(_short, (mask.predicted_iou, mask.stability_score, mask.detector_score, mask.match_iou)),
+                ]
+                for mask in image.masks
+            ]
+        return [self._row(candidate) for candidate in sorted(image.candidates, key=_merit)]
+
+    def _row(self, candidate: Candidate) -> list[Any]:
+        row: list[Any] = [candidate.mask_id, candidate.caption, candidate.duplicates]
+        if self.has_scores:
+            row += map(_short, (candidate.doc, candidate.uniqueness, candidate.correctness))
+        if self.is_filtered:
+            row.append(self._term(candidate.reason))
+        if self.has_scores:
+            row.append(self._term(candidate.noun))
+        return [*row, self._term(candidate.crop), self._term(candidate.sampler), round(candidate.logprob, 2)]
+
+    def _term(self, text: str) -> int:
+        return self._terms.setdefault(text, len(self._terms))
+
+    def page_data(self) -> dict[str, Any]:
+        """What all tables share. To be asked for after the rows."""
+        return {
+            "columns": self.columns,
+            "terms": list(self._terms),
+            "filtered": self.is_filtered,
+            "reasons": {term: list(told) for term in self._terms if (told := summary.reason(term))},
+        }
+
+
+def _merit(candidate: Candidate) -> tuple[Any, ...]:
+    """Mask by mask; kept before dropped, then by DoC, else correctness, else log probability."""
+    merit = next((v for v in (candidate.doc, candidate.correctness) if v is not None), candidate.logprob)
+    return candidate.mask_id, not candidate.kept, candidate.reason == "duplicate", -merit, candidate.candidate_id
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -1,0 +1,218 @@
+"""What a report says in words and figures: notices, the method in a line, key figures, and where everything came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pseudoris_cli.report.gather import Report, StageVersion
+
+RANDOM = "random:"
+DEMO = "demo_"
+_REASONS = {
+    "empty": ("no text", "the captioner gave no text"),
+    "duplicate": ("duplicate", "an earlier candidate of this mask has the same text"),
+    "words": ("word count", "fewer or more words than the filter allows"),
+    "unscored": ("no score", "the score that decides is not a number"),
+    "one-mask": ("lower half", "the image has one mask, so there is no DoC: the better half by correctness stays"),
+    "rank": ("rank", "the mask has enough captions with a higher DoC"),
+}
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that must be known before any figure is believed. `kind` is `warning` or `note`."""
+
+    kind: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+def reason(name: str) -> tuple[str, str] | None:
+    """A reason of the filter in few words and in one sentence; None for what is no reason."""
+    if name.startswith("doc<="):
+        limit = name.removeprefix("doc<=")
+        return f"DoC ≤ {limit}", f"the caption fits another mask about as well: its DoC is not above {limit}"
+    return _REASONS.get(name)
+
+
+def threshold(report: Report) -> float | None:
+    """The smallest DoC that is not enough, once there is a filter."""
+    for made in report.stages:
+        if made.stage == "filter":
+            return float(made.header["settings"]["min_doc"])
+    return None
+
+
+def notices(report: Report) -> list[Notice]:
+    """Random weights, demo networks, incomplete stages, failed images, and the stage to run next."""
+    found = [*_weight_notices(report), *_partial_notices(report)]
+    if report.failed:
+        stages = ", ".join(sorted({failed.stage for failed in report.failed}))
+        found.append(
+            Notice("note", "Failed images", f"Some images failed or vanished ({stages}); they are listed at the end.")
+        )
+    following = {"masks": "captions", "captions": "filter", "scores": "filter"}.get(report.deepest)
+    if following:
+        text = f"This report shows the {report.deepest}; there is no later stage yet. Next: pseudoris {following}."
+        found.append(Notice("note", f"Up to {report.deepest}", text))
+    return found
+
+
+def _weight_notices(report: Report) -> Iterator[Notice]:
+    names = {f"{role} {w['name']}": w["name"] for made in report.stages for role, w in made.checkpoints.items()}
+    drawn = [told for told, name in names.items() if name.startswith(RANDOM)]
+    if drawn:
+        text = f"The output means nothing: it shows only that everything runs ({', '.join(drawn)})."
+        yield Notice("warning", "Random weights", text)
+    if any(name.startswith(DEMO) for name in names.values()):
+        text = "The embedded networks know rendered scenes only. On photographs their output means nothing."
+        yield Notice("note", "Demo networks", text)
+
+
+def _partial_notices(report: Report) -> Iterator[Notice]:
+    lacking = [
+        f"{made.stage} cover {made.images - made.pending:,} of {made.images:,} images"
+        for made in report.stages
+        if made.pending
+    ]
+    if lacking:
+        text = f"{'; '.join(lacking)}. Every figure below is of what is there, as with --allow-partial."
+        yield Notice("warning", "Partial data", text[0].upper() + text[1:])
+
+
+def method(report: Report) -> list[tuple[str, str]]:
+    """What each stage did, in a few words: (stage, words)."""
+    words = {"masks": _mask_words, "captions": _caption_words, "filter": _filter_words}
+    told = [(made.stage, words[made.stage](made.header["settings"])) for made in report.stages if made.stage in words]
+    return [(stage, text) for stage, text in told if text]
+
+
+def _mask_words(settings: dict[str, Any]) -> str:
+    sam, proposals = settings.get("sam", {}), settings.get("proposals", {})
+    parts = [f"SAM {sam['model']}" if "model" in sam else ""]
+    backend = proposals.get("backend")
+    parts.append({"none": "no detector", "cascade_rcnn": "chosen by CutLER", None: ""}.get(backend, f"from {backend}"))
+    return ", ".join(part for part in parts if part)
+
+
+def _caption_words(settings: dict[str, Any]) -> str:
+    strength = settings.get("contrast")
+    if strength is None:
+        return str(settings.get("backend", ""))
+    if strength == 0:
+        return "plain sampling"
+    form = {"literal": "literal", "scale_preserving": "scale-preserving"}.get(settings.get("contrast_form", ""), "")
+    times = "" if strength == 1 else f" × {strength:g}"
+    return f"distinctive sampling, {form} contrast{times}"
+
+
+def _filter_words(settings: dict[str, Any]) -> str:
+    best = settings.get("top_k_per_mask")
+    return f"DoC > {settings['min_doc']:g}" + (f", best {best} per mask" if best else "")
+
+
+def tiles(report: Report) -> list[Tile]:
+    """Key figures over all images."""
+    totals, masks = report.totals, report.stages[0]
+    answered = masks.images - masks.pending
+    others = ", ".join(f"{masks.counts[name]:,} {name}" for name in ("empty", "failed", "gone") if masks.counts[name])
+    found = [
+        Tile("images", f"{answered:,}", others or "all with masks"),
+        Tile("masks", f"{totals.masks:,}", f"{_ratio(totals.masks, masks.counts['done']):.1f} per image with masks"),
+    ]
+    if totals.candidates:
+        found.append(
+            Tile("candidates", f"{totals.candidates:,}", f"{_ratio(totals.candidates, totals.captioned):.1f} per mask")
+        )
+    return found + _filter_tiles(totals.figures, threshold(report)) if totals.figures else found
+
+
+def _filter_tiles(figures: dict[str, Any], limit: float | None) -> list[Tile]:
+    share = _ratio(figures["masks_kept"], figures["masks"])
+    kept = f"{_percent(_ratio(figures['kept'], figures['candidates']))} of candidates; {figures['kept_per_mask'] or 0:.1f} per mask"
+    found = [
+        Tile("captions kept", f"{figures['kept']:,}", kept),
+        Tile("masks with a caption", _percent(share), f"{figures['masks_kept']:,} of {figures['masks']:,}"),
+        Tile("DoC above 1", _percent(figures["share_doc_above_1"]), "of all candidates with a DoC"),
+        Tile("mean DoC", _number(figures["mean_doc"]), f"threshold {limit:g}" if limit is not None else ""),
+        Tile("mean uniqueness", _number(figures["mean_uniqueness"])),
+        Tile("mean correctness", _number(figures["mean_correctness"])),
+    ]
+    if figures["one_mask_images"]:
+        found.append(Tile("one-mask images", f"{figures['one_mask_images']:,}", "have no DoC"))
+    return found
+
+
+def checkpoints(report: Report) -> list[tuple[str, str, str, str]]:
+    """(stage, role, name, digest)."""
+    return [
+        (made.stage, role, weights["name"], weights["digest"])
+        for made in report.stages
+        for role, weights in made.checkpoints.items()
+    ]
+
+
+def settings(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Per stage the dotted names and values of all that decides its results."""
+    return [(made.stage, list(_deciding(made))) for made in report.stages]
+
+
+def _deciding(made: StageVersion) -> Iterator[tuple[str, str]]:
+    for name in ("settings", "numerics"):
+        for dotted, value in _leaves(made.header.get(name, {}), "" if name == "settings" else f"{name}."):
+            yield dotted, _plain(value)
+    yield "revision", _plain(made.header.get("revision"))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def packages(report: Report) -> list[tuple[str, str]]:
+    """Versions of packages with which the stages were made; all of them where they differ."""
+    found: dict[str, list[str]] = {}
+    for made in report.stages:
+        recorded = made.header.get("packages", {})
+        for name, version in {
+            "pseudoris": made.header.get("pseudoris"),
+            "python": made.header.get("python"),
+            **recorded,
+        }.items():
+            if version and version not in found.setdefault(name, []):
+                found[name].append(version)
+    return [(name, ", ".join(versions)) for name, versions in found.items()]
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

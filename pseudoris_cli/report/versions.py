@@ -1,0 +1,88 @@
+"""Which versions a report is about, and reading their parts."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.pending import Lineage
+from pseudoris_cli.storage.manifest import PartEntry
+from pseudoris_cli.storage.parts import read_part
+from pseudoris_cli.storage.plan import Plan
+from pseudoris_cli.storage.workspace import STAGES, UPSTREAM, Artifact, Workspace
+
+SHOWN = ("masks", "captions", "scores", "filter")
+"""The stages whose rows a report shows; the export only renumbers them."""
+
+
+def find_version(workspace: Workspace, version: str) -> Artifact:
+    """The artifact of that version, whatever its stage. UsageError names the versions that there are."""
+    made = [artifact for stage in STAGES for artifact in workspace.versions(stage)]
+    for artifact in made:
+        if artifact.version == version:
+            return artifact
+    known = ", ".join(f"{artifact.version} ({artifact.stage})" for artifact in made)
+    raise UsageError(f"--from {version}: there is no such version in {workspace.root} (there are: {known or 'none'})")
+
+
+def chain_of(workspace: Workspace, start: Artifact | None = None) -> dict[str, Artifact]:
+    """A version, all it was made from, and what was made from it, by stage.
+
+    Without `start`: the version that was worked on last. Of several versions made from the same one the current one is
+    taken, else the last worked on. UsageError if there is nothing yet.
+    """
+    if start is None:
+        current = [workspace.latest(stage) for stage in STAGES if workspace.current(stage)]
+        start = max(current or [workspace.latest("masks")], key=lambda made: _last_change(workspace, made))
+    chain = workspace.chain(start)
+    for stage in STAGES:
+        parent = UPSTREAM[stage]
+        if stage in chain or parent not in chain:
+            continue
+        made = [artifact for artifact in workspace.versions(stage) if artifact.upstream == chain[parent].version]
+        if made:
+            current_version = workspace.current(stage)
+            chain[stage] = max(made, key=lambda a: (a.version == current_version, _last_commit(a)))
+    return {stage: chain[stage] for stage in STAGES if stage in chain}
+
+
+def _last_change(workspace: Workspace, artifact: Artifact) -> tuple[float, int]:
+    """When a current version was made current or last written to; the later stage where that is equal."""
+    chosen = (workspace.root / artifact.stage / "current").stat().st_mtime
+    return max(chosen, _last_commit(artifact)), STAGES.index(artifact.stage)
+
+
+def _last_commit(artifact: Artifact) -> float:
+    return max((entry.committed for entry in artifact.manifest().entries.values()), default=0.0)
+
+
+class Parts:
+    """The parts of a chain of versions that hold together (DESIGN.md §2), part by part of their common plan."""
+
+    def __init__(self, workspace: Workspace, chain: dict[str, Artifact]) -> None:
+        self.chain = chain
+        self.plan: Plan = workspace.plan(chain["masks"].plan_name)
+        self.manifests = {stage: artifact.manifest() for stage, artifact in chain.items()}
+        self._lineage = Lineage(self.manifests)
+
+    def entry(self, stage: str, part: int) -> PartEntry | None:
+        """The committed part of a stage; None if it is missing or out of date."""
+        return self._lineage.entry(stage, part) if stage in self.chain else None
+
+    def columns(self, stage: str, part: int, names: list[str] | None = None) -> dict[str, Any]:
+        """Columns of a part; {} if it is missing or out of date."""
+        entry = self.entry(stage, part)
+        return read_part(self.manifests[stage].path_of(entry), names) if entry else {}
+
+    def covered(self, stage: str) -> list[int]:
+        """The parts that a stage has answered."""
+        return [planned.part for planned in self.plan.parts if self.entry(stage, planned.part)]
+
+    @cached_property
+    def deepest(self) -> str:
+        """The last stage that has answered any part, of those that a report shows. UsageError if none has."""
+        for stage in reversed(SHOWN):
+            if self.covered(stage):
+                return stage
+        raise UsageError("there are no masks yet: the run that made this version committed nothing; run it again")
