@@ -36,7 +36,7 @@ SIZES = {
     "vit_l": Size(1024, 24, 16, (5, 11, 17, 23)),
     "vit_b": Size(768, 12, 12, (2, 5, 8, 11)),
     "demo": Size(128, 4, 4, (), image=256, window=0, decoder_width=64, decoder_heads=4, decoder_mlp=256),
-    "tiny": Size(32, 2, 2, (1,), image=128, window=3, decoder_width=32, decoder_heads=4, decoder_mlp=64),
+    "tiny": Size(32, 2, 2, (1,), image=128, window=3, decoder_width=64, decoder_heads=4, decoder_mlp=64),
 }
 
 
@@ -71,14 +71,17 @@ def empty(size: Size) -> Sam:
 def randomise(sam: Sam, generator: torch.Generator) -> Sam:
     """Give an empty SAM random weights on the CPU, the same for the same generator state.
 
-    Matrices keep the variance of their input and norms start at the identity. Four changes make masks of all sizes with firm
-    edges and predicted IoUs around 0.7, so that filters and NMS have work: upscaling repeats its sub-pixels, the mask heads
-    give vectors of sum 0 (the features after GELU share a positive mean) and are scaled, the IoU head is scaled and shifted.
+    Matrices keep the variance of their input and norms start at the identity. A few changes make masks of many sizes with firm
+    edges and predicted IoUs around 0.7, so that filters and NMS have work: upscaling repeats its sub-pixels; its features and
+    the mask heads have mean 0, so that no mask is everything or nothing; prompts change the image tokens little; the mask
+    heads are scaled, the IoU head is scaled and shifted.
     """
     state = {name: _draw(name, tensor, generator) for name, tensor in sam.state_dict().items()}
     for layer in (0, 3):
         name = f"mask_decoder.output_upscaling.{layer}.weight"
         state[name] = (state[name] - state[name].mean(0))[..., :1, :1].expand_as(state[name]).contiguous()
+    for layer in range(2):
+        state[f"mask_decoder.transformer.layers.{layer}.cross_attn_image_to_token.out_proj.weight"] *= 0.3
     for mask in range(4):
         name = f"mask_decoder.output_hypernetworks_mlps.{mask}.layers.2.weight"
         state[name] = (state[name] - state[name].mean(0)) * 200
