@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +26,9 @@ from typing import Any
 
 AT_ONCE = 2
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "random.yaml"
-SMALL = (
-    ["--config", str(CONFIG), "--device", "cpu", "--set", "source.part_size=1", "--set", "masks.max_per_image=2"]
-    + ["--set", "captions.top_k=[5]", "--set", "captions.top_p=[0.5]"]
-    + ["--set", "captions.max_length=5", "--set", "captions.min_length=2"]
-)
+SETTINGS = ("source.part_size=1", "masks.max_per_image=2", "captions.top_k=[5]", "captions.top_p=[0.5]")
+SETTINGS += ("captions.max_length=5", "captions.min_length=2")
+SMALL = ["--config", str(CONFIG), "--device", "cpu", *(word for text in SETTINGS for word in ("--set", text))]
 """Flags of a run with tiny random networks, one image a part."""
 
 
@@ -127,7 +126,9 @@ def _run_jobs(scratch: Path, jobs: list[Job]) -> list[list[dict[str, Any]]]:
         if pid := os.fork():
             active[pid] = place
         else:
-            place.with_suffix(".json").write_text(json.dumps([_run_call(place, Path(job.folder), c) for c in job.calls]))
+            place.with_suffix(".json").write_text(
+                json.dumps([_run_call(place, Path(job.folder), c) for c in job.calls])
+            )
             os._exit(0)
     while active:
         _reap(active, results)
@@ -212,10 +213,8 @@ def _warm_up(folder: Path) -> None:
     paint(folder / "images" / "1.png", random.Random(1).randrange(99), (48, 36))
     sys.argv = ["pseudoris", "run", "--work", str(folder / "work"), "--out", str(folder / "out"), "-q", *SMALL]
     sys.argv += ["--images", str(folder / "images")]
-    try:
+    with suppress(SystemExit):
         main()
-    except SystemExit as stop:
-        assert stop.code == 0
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture(scope="session")
-def _ram() -> Iterator[Path]:
+def ram() -> Iterator[Path]:
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="pseudoris-test-", dir=memory if os.access(memory, os.W_OK) else None))
     yield folder
@@ -40,6 +40,6 @@ def _ram() -> Iterator[Path]:
 
 
 @pytest.fixture
-def ram_path(_ram: Path) -> Path:
+def ram_path(ram: Path) -> Path:
     """Like tmp_path, but in memory where there is such a place: thousands of fsyncs cost nothing there."""
-    return Path(tempfile.mkdtemp(dir=_ram))
+    return Path(tempfile.mkdtemp(dir=ram))

@@ -16,8 +16,8 @@ BEFORE = {"masks": "nothing", "captions": "masks", "filter": "captions", "export
 
 
 @pytest.fixture(scope="module")
-def server(_ram: Path) -> Iterator[CommandServer]:
-    with CommandServer(_ram / "server") as started:
+def server(ram: Path) -> Iterator[CommandServer]:
+    with CommandServer(ram / "server") as started:
         yield started
 
 
@@ -28,9 +28,9 @@ def command(name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(server: CommandServer, _ram: Path) -> tuple[Path, dict[str, list[str]]]:
+def unbroken(server: CommandServer, ram: Path) -> tuple[Path, dict[str, list[str]]]:
     """A folder with the states after each command of an unbroken run, and the durable steps that each came past."""
-    base, steps = _ram / "commands", {}
+    base, steps = ram / "commands", {}
     for number in (1, 2):
         paint(base / "images" / f"{number}.png", number, (48, 36))
     (base / "images" / "2.png").write_bytes(b"no picture")

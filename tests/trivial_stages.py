@@ -35,6 +35,7 @@ from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult, Selection
 
+Image.init()  # once here instead of in every forked child
 STEPS = ("write_temporary", "sync_file", "publish", "sync_folder", "append_line", "sync_line")
 Trick = Callable[[str, int], None]
 """Called with the key and the number of images in the batch, before an image is worked on."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 SUSPECT_AFTER = 2
 SINGLY_AFTER = 4
@@ -23,18 +24,21 @@ class Breadcrumb:
         """`pending`: the parts still to do; what is remembered of others is dropped."""
         self.path = folder / f"running-{writer}.json"
         self.temporary = folder / f".running-{writer}.json.tmp"
-        state = self._read()
-        deaths = {int(part): n for part, n in state["deaths"].items()}
-        for part in state["working"]:
-            deaths[part] = deaths.get(part, 0) + 1
-        killers = dict(state["killers"])
-        if state["image"]:
-            killers[state["image"][0]] = state["image"][1]
-        wanted = frozenset(pending)
-        self.deaths: dict[int, int] = {part: n for part, n in deaths.items() if part in wanted}
-        self.killers: dict[str, int] = {key: part for key, part in killers.items() if part in wanted}
+        self.deaths: dict[int, int] = {}
+        self.killers: dict[str, int] = {}
         self.working: list[int] = []
         self.image: tuple[str, int] | None = None
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # none there, or a damaged one
+            self._recall(frozenset(pending))
+
+    def _recall(self, pending: frozenset[int]) -> None:
+        """Take over what the last process left: all that it was at, it died of."""
+        state = json.loads(self.path.read_text(encoding="utf-8"))
+        deaths = Counter({int(part): int(times) for part, times in state["deaths"].items()})
+        deaths.update(state["working"])
+        killers = dict([*state["killers"].items(), *([state["image"]] if state["image"] else [])])
+        self.deaths = {part: times for part, times in deaths.items() if part in pending}
+        self.killers = {key: part for key, part in killers.items() if part in pending}
 
     def begin(self, part: int) -> None:
         """A part is being read or worked on."""
@@ -84,12 +88,6 @@ class Breadcrumb:
     def is_deadly(self, part: int) -> bool:
         """Whether the part must be run singly."""
         return self.deaths.get(part, 0) >= SINGLY_AFTER
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {"deaths": {}, "killers": {}, "working": [], "image": None}
 
     def _write(self) -> None:
         """No fsync: it must outlive the process, not the machine."""

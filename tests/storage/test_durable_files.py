@@ -37,8 +37,8 @@ def test_lines_come_back_with_their_places(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 60), tail=st.binary(max_size=5))
-def test_a_torn_last_line_is_left_out_and_cut(_ram: Path, cut: int, tail: bytes) -> None:
-    path = Path(tempfile.mkdtemp(dir=_ram)) / "lines"
+def test_a_torn_last_line_is_left_out_and_cut(ram: Path, cut: int, tail: bytes) -> None:
+    path = Path(tempfile.mkdtemp(dir=ram)) / "lines"
     records = [{"number": n, "text": "x" * n} for n in range(3)]
     write_lines(path, records)
     data = path.read_bytes()

@@ -56,7 +56,10 @@ def test_waiting_outlasts_a_short_holder_only(tmp_path: Path) -> None:
 def test_a_holder_without_a_name(tmp_path: Path, text: str) -> None:
     with exclusive(tmp_path / "x.lock", "first"):
         (tmp_path / "x.lock").write_text(text)
-        with pytest.raises(EnvironmentStop, match="in use by another process"), exclusive(tmp_path / "x.lock", "second"):
+        with (
+            pytest.raises(EnvironmentStop, match="in use by another process"),
+            exclusive(tmp_path / "x.lock", "second"),
+        ):
             pass
 
 
@@ -66,7 +69,7 @@ def test_a_file_system_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(EnvironmentStop, match="file locks do not work.*--work"), exclusive(tmp_path / "x", "x"):
+    with pytest.raises(EnvironmentStop, match=r"file locks do not work.*--work"), exclusive(tmp_path / "x", "x"):
         pass
 
 

@@ -103,7 +103,9 @@ def test_strays_of_a_crash_go_with_their_writer_only(tmp_path: Path) -> None:
     assert sorted(names(tmp_path)) == sorted([strays[2], "notes.parquet", "part-1.parquet"])
 
 
-@pytest.mark.parametrize("damage", [b"nonsense", b'{"part": 1}', b'{"part": 1, "generation": 0, "file": 3}', b"\0" * 40])
+@pytest.mark.parametrize(
+    "damage", [b"nonsense", b'{"part": 1}', b'{"part": 1, "generation": 0, "file": 3}', b"\0" * 40]
+)
 def test_a_damaged_line_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
     with writing(tmp_path) as writer:
         for part in range(3):

@@ -53,8 +53,8 @@ def test_a_limit_counts_what_is_planned_already(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 400))
-def test_a_torn_plan_grows_to_the_same_plan(_ram: Path, cut: int) -> None:
-    path = Path(tempfile.mkdtemp(dir=_ram)) / "plan.jsonl"
+def test_a_torn_plan_grows_to_the_same_plan(ram: Path, cut: int) -> None:
+    path = Path(tempfile.mkdtemp(dir=ram)) / "plan.jsonl"
     names = refs(*(f"{n}.png" for n in range(11)))
     Plan(path).extend(names, 3)
     whole = path.read_bytes()

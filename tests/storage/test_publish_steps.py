@@ -11,9 +11,9 @@ from trivial_stages import Bench, check_whole, file_set, in_child, kill_at, mome
 
 
 @pytest.fixture(scope="module")
-def unbroken(_ram: Path) -> Bench:
+def unbroken(ram: Path) -> Bench:
     """A work directory whose two stages ran through."""
-    folder = _ram / "unbroken"
+    folder = ram / "unbroken"
     bench = Bench(folder / "work", paint_folder(folder / "images", 8))
     assert in_child(bench.masks) == 0
     assert in_child(bench.captions) == 0
