@@ -1,0 +1,121 @@
+"""The way through the house with the real command: four stages on pictures, caching, growth, new versions, export."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from invoking import Outcome, draw_pictures, invoke, rows_of
+
+pytestmark = pytest.mark.timeout(300)
+PARTS = ("--set", "source.part_size=2")
+STAGES = ["masks", "captions", "scores", "filter", "export"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `run` has done four pictures with small random networks."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    draw_pictures(folder / "pictures", 4)
+    done = run(folder)
+    assert done.code == 0, done.stderr
+    return folder
+
+
+def run(folder: Path, *more: str) -> Outcome:
+    config = Path(__file__).resolve().parent.parent / "configs" / "random.yaml"
+    return invoke(
+        "run", "--images", folder / "pictures", "--work", folder / "work", "--out", folder / "out", "--config", config,
+        "--device", "cpu", "--json", *PARTS, *more,
+    )  # fmt: skip
+
+
+def parts_done(done: Outcome) -> dict[str, int]:
+    assert done.code == 0, done.stderr
+    return {stage["stage"]: stage["parts"] for stage in json.loads(done.stdout)["stages"]}
+
+
+def test_every_picture_gets_masks_and_a_kept_caption(place: Path) -> None:
+    masks = Counter(row["image_key"] for row in rows_of(place / "work", "masks"))
+    kept = Counter(row["image_key"] for row in rows_of(place / "work", "filter") if row["kept"])
+    assert set(masks) == {f"{n:03d}.png" for n in range(4)}
+    assert min(masks.values()) >= 2
+    assert set(kept) == set(masks)
+
+
+def test_every_mask_has_its_44_candidates_and_each_has_a_verdict(place: Path) -> None:
+    candidates = Counter((row["image_key"], row["mask_id"]) for row in rows_of(place / "work", "captions"))
+    assert set(candidates.values()) == {44}
+    verdicts = rows_of(place / "work", "filter")
+    assert len(verdicts) == sum(candidates.values())
+    assert all(row["kept"] == (row["reason"] == "") for row in verdicts)
+
+
+def test_the_export_loads_with_pycocotools(place: Path) -> None:
+    from pycocotools import mask
+    from pycocotools.coco import COCO
+
+    coco = COCO(str(place / "out" / "refcoco" / "instances.json"))
+    refs = json.loads((place / "out" / "refcoco" / "refs(pseudo).json").read_text())
+    masks = {(row["image_key"], row["mask_id"]): row for row in rows_of(place / "work", "masks")}
+    index = {row["ref_id"]: row for row in rows_of(place / "work", "export")}
+    assert {ref["ref_id"] for ref in refs} == set(index)
+    for ref in refs:
+        annotation = coco.anns[ref["ann_id"]]
+        own = masks[index[ref["ref_id"]]["image_key"], index[ref["ref_id"]]["mask_id"]]
+        assert int(mask.decode(annotation["segmentation"]).sum()) == own["area"] == annotation["area"]
+        assert annotation["bbox"] == [int(value) for value in own["bbox"]]
+
+
+def test_a_second_run_does_nothing_and_says_so(place: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*.parquet")}
+    assert parts_done(run(place)) == dict.fromkeys(STAGES, 0)
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*.parquet")} == before
+    plain = invoke("filter", "--work", place / "work", "--config", "configs/random.yaml")
+    assert plain.stdout.count("nothing to do") == 2
+
+
+def test_another_threshold_recomputes_no_score_and_makes_a_version_of_its_own(place: Path) -> None:
+    first = json.loads(invoke("status", "--work", place / "work", "--json").stdout)["versions"]
+    done = invoke("filter", "--work", place / "work", "--config", "configs/random.yaml", "--min-doc", "1.2", "--json")
+    assert parts_done(done) == {"scores": 0, "filter": 2}
+    versions = json.loads(invoke("status", "--work", place / "work", "--json").stdout)["versions"]
+    assert Counter(v["stage"] for v in versions) == Counter(v["stage"] for v in first) + Counter(["filter"])
+    assert all(float(row["doc"]) > 1.2 for row in rows_of(place / "work", "filter") if row["kept"] and row["doc"] != "nan")
+
+
+def test_a_changed_captions_setting_leaves_the_masks_alone(place: Path) -> None:
+    assert parts_done(run(place, "--set", "captions.seed=1")) == dict.fromkeys(STAGES, 2) | {"masks": 0}
+    assert parts_done(run(place)) == dict.fromkeys(STAGES, 0), "the first version is still there"
+
+
+def test_new_pictures_are_the_only_ones_worked_on_and_ids_stay(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "pictures", 2)
+    assert parts_done(run(tmp_path)) == dict.fromkeys(STAGES, 1)
+    before = rows_of(tmp_path / "work", "export")
+    draw_pictures(tmp_path / "pictures", 1, first=2)
+    assert parts_done(run(tmp_path)) == dict.fromkeys(STAGES, 1)
+    assert rows_of(tmp_path / "work", "export")[: len(before)] == before
+
+
+def test_another_source_and_a_foreign_folder_are_refused(place: Path, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "others", 1)
+    other = invoke("masks", "--images", tmp_path / "others", "--work", place / "work")
+    assert (other.code, "one work directory has one source" in other.stderr) == (2, True)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("...")
+    taken = invoke("export", "--work", place / "work", "--config", "configs/random.yaml", "--out", tmp_path / "precious")
+    assert (taken.code, "choose another --out" in taken.stderr) == (2, True)
+    assert (tmp_path / "precious" / "thesis.tex").exists()
+
+
+def test_unreadable_pictures_are_failures_with_a_reason_and_exit_code_4(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "pictures", 1)
+    (tmp_path / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    done = run(tmp_path)
+    assert done.code == 4
+    assert "1 in masks" in done.stderr
+    listed = invoke("status", "--work", tmp_path / "work", "--failed")
+    assert listed.stdout.startswith("masks\tbroken.jpg\tfailed\t")
