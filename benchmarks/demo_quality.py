@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,10 +30,11 @@ from pseudoris_cli.stages import captions, masks, scores
 from pseudoris_cli.stages.filter import join
 from pseudoris_cli.work import Columns, LoadedImage, PartInput, PartTask, Worker
 
+_SCORES = ("correctness", "uniqueness", "doc")
 METHODS: dict[str, tuple[str, ...]] = {
     "plain": ("captions.contrast=0",),
-    "literal": ("captions.contrast_form=literal",),
-    "scale_preserving": ("captions.contrast_form=scale_preserving",),
+    "distinctive, literal": ("captions.contrast_form=literal",),
+    "distinctive, scale-preserving": ("captions.contrast_form=scale_preserving",),
 }
 
 
@@ -56,7 +58,9 @@ class Scenes:
             images = [image for image in images if image.ref.key in present]
         refs = tuple(image.ref for image in images)
         task = PartTask(0, refs, frozenset(ref.key for ref in refs), {}, None)
-        return worker.run(PartInput(task, iter(images), columns)).columns
+        made = worker.run(PartInput(task, iter(images), columns)).columns
+        absent = {"detector_score", "match_iou", *_SCORES} & made.keys()
+        return made | {name: [math.nan if v is None else v for v in made[name]] for name in absent}
 
 
 def rows(columns: Columns) -> list[dict[str, Any]]:
