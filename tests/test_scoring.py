@@ -81,7 +81,8 @@ def test_equal_to_the_releases_loop_on_tiny_clip(tiny: clip.ClipScorer) -> None:
 
 
 def test_equal_to_the_releases_loop_on_full_size_rn50() -> None:
-    scorer = clip.load(clip.Settings(model="RN50", checkpoint="random:0"), Numerics(), "cpu")
+    # random weights whose cosines are clear of 0, where float32 itself is not good to 1e-4 relative
+    scorer = clip.load(clip.Settings(model="RN50", checkpoint="random:4"), Numerics(), "cpu")
     (image,) = scenes(2, seed=3)
     captions = ["a dog", "a man with a red hat on his head"]
     (rows,) = score_images([image], [candidates_for(image, captions)], scorer, NOUNS, REFERENCE)
