@@ -18,8 +18,11 @@ _BATCH = 1000
 """Items between MARK and APPENDS, as Python's own pickler groups them."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Refuses every global and persistent id, so that no name of the file is ever imported or called."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Refuses every global and persistent id, so that no name of the file is ever imported or called.
+
+    It is Python's unpickler, not C's, which fills memory up to any number that a file of ten bytes names as a memo key.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which is code and not a plain value")

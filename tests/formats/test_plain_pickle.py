@@ -84,6 +84,12 @@ def test_code_and_damage_are_refused(tmp_path, monkeypatch, data):
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_memo_key_takes_no_memory(tmp_path):
+    """C's unpickler would fill 34 GB for these ten bytes."""
+    (tmp_path / "refs.p").write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
+    assert load(tmp_path / "refs.p") == []
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="nothing"):
         load(tmp_path / "nothing.p")
