@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.storage import files, parts
+from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import ImageOutcome, Manifest
 from pseudoris_cli.storage.workspace import STAGES, Artifact, Workspace
 
@@ -106,19 +109,23 @@ def failures(workspace: Workspace) -> Iterator[tuple[str, ImageOutcome]]:
 def verify(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
     """Read every listed part and compare its digest: (stage, file, verdict) for each that is not whole.
 
-    A damaged file is renamed with `.damaged`, so that the next run of its stage makes the part anew.
+    A damaged file is renamed with `.damaged`, so that the next run of its stage makes the part anew. EnvironmentStop if
+    that is not permitted.
     """
     for stage in STAGES:
         for artifact in workspace.versions(stage):
             manifest = artifact.manifest()
             for _, entry in sorted(manifest.entries.items()):
                 path = manifest.path_of(entry)
-                if not path.exists():
-                    yield stage, path, "missing"
-                elif not manifest.is_whole(entry, digest=True):
-                    os.replace(path, path.with_name(path.name + DAMAGED))
-                    files.sync_folder(path.parent)
+                if manifest.is_whole(entry, digest=True):
+                    continue
+                if path.exists():
+                    with files.explained(path.parent):
+                        os.replace(path, path.with_name(path.name + DAMAGED))
+                        files.sync_folder(path.parent)
                     yield stage, path, "damaged"
+                elif Manifest(artifact.folder).entries.get(entry.part) == entry:  # not redone while we were reading
+                    yield stage, path, "missing"
 
 
 def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
@@ -145,6 +152,18 @@ def garbage(workspace: Workspace) -> Iterator[tuple[Path, str]]:
                 stray = parts.writer_of(path.name) and path.name not in listed
                 if stray or path.name.endswith(DAMAGED):
                     yield path, "damaged" if path.name.endswith(DAMAGED) else "superseded or left by a crash"
+
+
+def remove(path: Path) -> None:
+    """Delete what `garbage` found. EnvironmentStop if a run is at work in its folder, or if it is not permitted."""
+    folder = path if path.is_dir() else path.parent
+    with files.explained(folder), ExitStack() as locks:
+        for lock in sorted(folder.glob("manifest-*.lock")):
+            locks.enter_context(exclusive(lock, "prune"))
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in {entry.file.name for entry in Manifest(folder).entries.values()}:
+            path.unlink(missing_ok=True)
 
 
 def size_of(path: Path) -> int:

@@ -28,7 +28,7 @@ from pseudoris_cli.sources.base import Source
 from pseudoris_cli.sources.folder import Folder
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.stages.rows import caption_row, mask_row, masks_by_image
-from pseudoris_cli.stopping import graceful_stop
+from pseudoris_cli.stopping import Stopper, graceful_stop
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import ImageOutcome
 from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
@@ -161,30 +161,30 @@ class Bench:
 
     def masks(self) -> Summary:
         """Plan what is new and run the first stage."""
-        workspace = self.workspace
-        workspace.create()
-        source = Folder(self.images)
-        workspace.plan().extend(source.images(), self.part_size, self.limit)
-        artifact = self._open("masks", None)
-        return self._run(artifact, MaskSpec(source, self.trick, decode_ahead=self.decode_ahead), ())
+        with graceful_stop() as stopper:
+            self.workspace.create()
+            source = Folder(self.images)
+            self.workspace.plan().extend(source.images(), self.part_size, self.limit)
+            spec = MaskSpec(source, self.trick, decode_ahead=self.decode_ahead)
+            return self._run(self._open("masks", None), spec, (), stopper)
 
     def captions(self) -> Summary:
         """Run the second stage on the current masks."""
-        artifact = self._open("captions", self.workspace.current("masks"))
-        spec = CaptionSpec(Folder(self.images), self.trick, decode_ahead=self.decode_ahead)
-        return self._run(artifact, spec, ("masks",))
+        with graceful_stop() as stopper:
+            artifact = self._open("captions", self.workspace.current("masks"))
+            spec = CaptionSpec(Folder(self.images), self.trick, decode_ahead=self.decode_ahead)
+            return self._run(artifact, spec, ("masks",), stopper)
 
     def _open(self, stage: str, upstream: str | None) -> Artifact:
         content = {"schema": SCHEMA_VERSION, "upstream": upstream, "plan": "plan.jsonl", "settings": self.flavour}
         return self.workspace.open_version(stage, content, {})
 
-    def _run(self, artifact: Artifact, spec: MaskSpec, reads: tuple[str, ...]) -> Summary:
+    def _run(self, artifact: Artifact, spec: MaskSpec, reads: tuple[str, ...], stopper: Stopper) -> Summary:
         chain = self.workspace.chain(artifact)
         before = {stage: made.manifest() for stage, made in chain.items() if stage != artifact.stage}
         backlog = Backlog(artifact.stage, self.workspace.plan(), before, reads, spec.source)
-        with graceful_stop() as stopper:
-            job = Job(artifact, spec, backlog, self.selection, InProcess(self.part_timeout), artifact.header)
-            return run(job, Silent(), stopper)
+        job = Job(artifact, spec, backlog, self.selection, InProcess(self.part_timeout), artifact.header)
+        return run(job, Silent(), stopper)
 
 
 # --- looking --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Annotated
 
 import typer
@@ -116,8 +115,5 @@ def prune(
         err.print("nothing deleted")
         return
     for path, _ in found:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        survey.remove(path)
     out.print(f"deleted {len(found)}", markup=False)

@@ -76,8 +76,8 @@ def replace_file(path: Path, data: bytes) -> None:
     The temporary's name is fixed, so that doing it again leaves none behind; two writers need a lock around it.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    write_temporary(temporary, lambda file: _write(file, data))
     try:
+        write_temporary(temporary, lambda file: _write(file, data))
         sync_file(temporary)
         publish(temporary, path)
     except BaseException:
