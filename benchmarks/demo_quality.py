@@ -1,6 +1,6 @@
 """How good the embedded default is, on scenes used neither in training nor in choosing settings.
 
-    python benchmarks/demo_quality.py [--scenes 200] [--split evaluation] [--min-doc 1.2] [--set a.b=c ...]
+    python benchmarks/demo_quality.py [--scenes 200] [--split evaluation] [--min-doc 1 1.2] [--set a.b=c ...]
 
 Runs the stages' own workers over rendered scenes: masks once, then captions and scores for plain sampling, the literal
 contrast and the scale-preserving contrast, and prints every figure of `pseudoris_cli.evaluation` with its 95 %
@@ -12,13 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli import profiles
-from pseudoris_cli.config import FilterSettings, Settings
+from pseudoris_cli.config import FilterSettings
 from pseudoris_cli.demo.truth import KnownImage, known_scene
 from pseudoris_cli.demo.world import Split, render, scene_seed
 from pseudoris_cli.devices import DeviceRequest
@@ -41,10 +46,10 @@ METHODS: dict[str, tuple[str, ...]] = {
 class Scenes:
     """Rendered scenes as the stages see them, with their truth."""
 
-    def __init__(self, split: Split, count: int) -> None:
+    def __init__(self, split: Split, numbers: Sequence[int]) -> None:
         self.truth: list[KnownImage] = []
         self.images: list[LoadedImage] = []
-        for index in range(count):
+        for index in numbers:
             scene = render(scene_seed(split, index))
             ref = ImageRef(f"{index:06d}.png", index, f"{index:06d}.png")
             self.images.append(LoadedImage(ref, scene.image_rgb, Stamp(0, 0), ""))
@@ -63,6 +68,55 @@ class Scenes:
         return made | {name: [math.nan if v is None else v for v in made[name]] for name in absent}
 
 
+@dataclass
+class Made:
+    """What the stages made of some scenes: masks, scored candidates by method, CPU seconds by stage."""
+
+    truth: list[KnownImage]
+    masks: Columns
+    scored: dict[str, Columns]
+    seconds: dict[str, float]
+
+    def __add__(self, other: Made) -> Made:
+        def joined(a: Columns, b: Columns) -> Columns:
+            return {name: [*a[name], *b[name]] for name in a}
+
+        return Made(
+            self.truth + other.truth,
+            joined(self.masks, other.masks),
+            {method: joined(self.scored[method], other.scored[method]) for method in self.scored},
+            {stage: self.seconds[stage] + other.seconds[stage] for stage in self.seconds},
+        )
+
+
+def make(split: Split, numbers: Sequence[int], assignments: Sequence[str], methods: Sequence[str]) -> Made:
+    """Masks once, then captions and scores by each method."""
+    import torch
+
+    torch.set_num_threads(1)
+    scenes, seconds, clock = Scenes(split, numbers), {}, time.process_time()
+    reading: dict[str, Any] = {"device": DeviceRequest(device="cpu"), "source": None}
+    reading |= {"decode_threads": 1, "decode_ahead": 1}
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        seconds[stage], clock = time.process_time() - clock, time.process_time()
+
+    base = profiles.resolve("demo", assignments=assignments).settings
+    found = scenes.run(masks.Spec(base.masks, base.numerics, **reading).make_worker())
+    lap("masks")
+    reading["max_pixels"] = base.masks.max_pixels
+    judge = scores.Spec(base.filter, base.numerics, **reading).make_worker()
+    scored: dict[str, Columns] = {}
+    for method in methods:
+        own = profiles.resolve("demo", assignments=(*assignments, *METHODS[method])).settings
+        said = scenes.run(captions.Spec(own.captions, own.numerics, **reading).make_worker(), masks=found)
+        lap(f"captions, {method}")
+        scored[method] = join(said, scenes.run(judge, masks=found, captions=said))
+        lap(f"scores, {method}")
+    return Made(scenes.truth, found, scored, seconds)
+
+
 def rows(columns: Columns) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -73,42 +127,10 @@ def kept(scored: Columns, settings: FilterSettings, min_doc: float) -> list[dict
     return [row for row, keep in zip(rows(scored), verdict, strict=True) if keep]
 
 
-def measure(scenes: Scenes, assignments: Sequence[str], thresholds: Sequence[float]) -> dict[float, Evaluation]:
-    """The evaluation at each DoC threshold; masks, captions and scores are made once."""
-    reading: dict[str, Any] = {"device": DeviceRequest(device="cpu"), "source": None}
-    reading |= {"decode_threads": 1, "decode_ahead": 1}
-
-    def settings(*more: str) -> Settings:
-        return profiles.resolve("demo", assignments=(*assignments, *more)).settings
-
-    base = settings()
-    clock = time.process_time()
-    found = scenes.run(masks.Spec(base.masks, base.numerics, **reading).make_worker())
-    clock = _report("masks", clock, len(scenes.images))
-    scored: dict[str, Columns] = {}
-    reading["max_pixels"] = base.masks.max_pixels
-    judge = scores.Spec(base.filter, base.numerics, **reading).make_worker()
-    for method, overrides in METHODS.items():
-        own = settings(*overrides)
-        said = scenes.run(captions.Spec(own.captions, own.numerics, **reading).make_worker(), masks=found)
-        clock = _report(f"captions, {method}", clock, len(scenes.images))
-        scored[method] = join(said, scenes.run(judge, masks=found, captions=said))
-        clock = _report(f"scores, {method}", clock, len(scenes.images))
-    mask_rows = rows(found)
-    return {
-        threshold: evaluate(
-            scenes.truth,
-            mask_rows,
-            [CaptionRun(m, rows(columns), kept(columns, base.filter, threshold)) for m, columns in scored.items()],
-        )
-        for threshold in thresholds
-    }
-
-
-def _report(what: str, since: float, scenes: int) -> float:
-    now = time.process_time()
-    print(f"{what}: {(now - since) / scenes:.2f} CPU-s a scene", flush=True)
-    return now
+def judge_at(threshold: float, made: Made, settings: FilterSettings) -> Evaluation:
+    """The evaluation with the filter at a DoC threshold."""
+    runs = [CaptionRun(m, rows(columns), kept(columns, settings, threshold)) for m, columns in made.scored.items()]
+    return evaluate(made.truth, rows(made.masks), runs)
 
 
 def show(figure: Figure, percent: bool) -> str:
@@ -139,11 +161,17 @@ def main() -> None:
     parser.add_argument("--split", choices=("evaluation", "tune"), default="evaluation")
     parser.add_argument("--min-doc", type=float, nargs="*", help="thresholds to show; default: the profile's")
     parser.add_argument("--set", dest="assignments", nargs="*", default=[], help="settings beyond the demo profile")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    default = profiles.resolve("demo", assignments=arguments.assignments).settings.filter.min_doc
-    thresholds = arguments.min_doc or [default]
-    results = measure(Scenes(arguments.split, arguments.scenes), arguments.assignments, thresholds)
+    settings = profiles.resolve("demo", assignments=arguments.assignments).settings.filter
+    chunks = [range(k, arguments.scenes, arguments.workers) for k in range(arguments.workers)]
+    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(make, arguments.split, c, arguments.assignments, arguments.methods) for c in chunks]
+        made = reduce(add, (job.result() for job in jobs))
+    print("CPU-s a scene: ", {stage: round(s / arguments.scenes, 2) for stage, s in made.seconds.items()})
+    results = {t: judge_at(t, made, settings) for t in arguments.min_doc or [settings.min_doc]}
     for threshold, result in results.items():
         print_tables(threshold, result)
     if arguments.out:

@@ -21,6 +21,8 @@ FILL = np.round(MEAN * 255).astype(np.uint8)
 CELL = 4
 TRUE_MASKS = 0.2
 """Share of masks that are left as they are."""
+FLAWED = 0.7
+"""Share of the others that a blob is added to or cut from, near the edge: boxes then miss by several pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Crops:
 def degrade(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A mask as a decoder of 4-pixel cells would give it: smoothed, noisy, a little too large or too small."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    margin = 3 * CELL  # work in a window of whole cells around the object
+    margin = 5 * CELL  # work in a window of whole cells around the object
     top, left = max(ys[0] - margin, 0) // CELL * CELL, max(xs[0] - margin, 0) // CELL * CELL
     window = slice(top, -(-(ys[-1] + margin) // CELL) * CELL), slice(left, -(-(xs[-1] + margin) // CELL) * CELL)
     degraded = np.zeros_like(mask)
@@ -49,11 +51,28 @@ def _degrade_window(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cells = ndimage.gaussian_filter(cells, rng.uniform(0.2, 0.8))
     cells += rng.normal(0, rng.uniform(0, 0.1), cells.shape).astype(np.float32) * (cells > 0.03)
     soft = np.asarray(Image.fromarray(cells).resize((width, height), Image.Resampling.BILINEAR))
+    if rng.random() < FLAWED:
+        soft = _with_flaw(soft, mask, rng)
     labels, count = ndimage.label(soft > rng.uniform(0.35, 0.6))
     if not count:
         return mask
+    if rng.random() < 0.5:  # a speck stays, as the automatic masks keep theirs
+        labels = np.minimum(labels, 1)
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     return largest if (largest & mask).sum() > 0.65 * (largest | mask).sum() else mask
+
+
+def _with_flaw(soft: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The mask's probabilities with a blob added up to 8 pixels outside it, or cut out of its rim."""
+    add = rng.random() < 0.65
+    distance = ndimage.distance_transform_edt(~mask if add else mask)
+    places = np.argwhere((distance > 0) & (distance <= (8 if add else 4)))
+    if not len(places):
+        return soft
+    y, x = places[rng.integers(len(places))]
+    rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    blob = np.hypot((rows - y) / rng.uniform(1, 5), (columns - x) / rng.uniform(1, 5)) < 1
+    return np.where(blob, 1.0 if add else 0.0, soft)
 
 
 def crop(image: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:

@@ -29,14 +29,16 @@ SAME_SCENE_WEIGHT = 3.0
 
 
 def build_clip(coca: Path | None) -> open_clip.CLIP:
-    """open_clip's CLIP at the demo's size, its towers taken from the captioner where names and shapes agree."""
+    """open_clip's CLIP at the demo's size, towers from the captioner, or all of an earlier CLIP."""
     model = open_clip.CLIP(**DEMO)
     donor = load_file(coca) if coca else {}
+    captioner = "text.token_embedding.weight" in donor
+    other = ("logit_scale", "visual.proj") if captioner else ()
     own = model.state_dict()
     for name, value in own.items():
         for theirs in (name, f"text.{name}"):
             given = donor.get(theirs)
-            if given is not None and given.shape == value.shape and name not in ("logit_scale", "visual.proj"):
+            if given is not None and given.shape == value.shape and name not in other:
                 own[name] = given.float()
     model.load_state_dict(own)
     return model
