@@ -54,10 +54,10 @@ def _tokenizer(model: str) -> Any:
     """The tokenizer of a model: text of token ids, and the ids of its start and end."""
     import open_clip
 
-    if model == "demo":
+    if model in ("demo", "tiny"):
         merges = PACKAGE / "demo" / "weights" / "bpe.txt.gz"
         return open_clip.SimpleTokenizer(bpe_path=str(merges), context_length=24)
-    return open_clip.SimpleTokenizer() if model == "tiny" else open_clip.get_tokenizer(model)
+    return open_clip.get_tokenizer(model)
 
 
 class CocaCaptioner:
