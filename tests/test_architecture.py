@@ -34,6 +34,7 @@ MAY_NOT_IMPORT = {
     "engines": {"cli", "pipeline", "stages", "models", "formats", "decoding", "networks", "report", "demo"},
     "runner": {"cli", "pipeline", "stages", "models", "formats", "decoding", "networks", "report", "demo"},
     "stages": {"cli", "pipeline", "runner", "engines", "decoding", "networks", "report", "demo"},
+    "report": ROOMS - {"report", "storage", "sources"},
 }
 """Room -> rooms above it or beside it. The engines and the runner move parts; they know no network and no format."""
 
@@ -50,7 +51,8 @@ ONLY_IN = {
 }
 TORCH_AT_ONCE = {"networks", "decoding", "crops", "data"}
 """Rooms that may import torch when they are imported; the others do it inside functions, so that --help stays fast."""
-TORCH_NEVER = {"errors", "records", "resources", "config", "storage", "sources", "formats", "cli", "runner", "pipeline"}
+TORCH_NEVER = {"errors", "records", "resources", "config", "storage", "sources", "formats", "report"}
+TORCH_NEVER |= {"cli", "runner", "pipeline"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def pseudoris(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
 def test_help_names_every_command_and_imports_no_network(tmp_path: Path) -> None:
     done = pseudoris("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for name in ("demo", "masks", "captions", "filter", "export", "run", "status", "evaluate", "weights", "config", "doctor"):
+    for name in ("demo", "masks", "captions", "filter", "export", "run", "status", "report", "evaluate", "weights", "config", "doctor"):
         assert f"\n  {name} " in done.stdout
     heavy = "import sys, pseudoris_cli.cli.app; print([m for m in ('torch', 'pyarrow', 'spacy', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"
@@ -54,6 +54,7 @@ def test_config_show_is_a_settings_file_that_reads_back(tmp_path: Path) -> None:
         (["export", "--out", "out"], 2, "run `pseudoris filter` first"),
         (["export"], 2, "--out is missing"),
         (["status"], 2, "is no work directory yet"),
+        (["report"], 2, "is no work directory yet"),
         (["run", "--images", "pictures", "--shard", "0/2"], 2, "--shard goes with masks"),
         (["config", "show", "--profile", "papr"], 2, "choose from paper, reference, fast, demo"),
     ],

@@ -1,0 +1,69 @@
+"""`pseudoris report` as a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import WorkMaker
+from typer.testing import CliRunner
+
+from pseudoris_cli.cli.app import app
+from pseudoris_cli.cli.report_command import report_on_pilot
+from pseudoris_cli.errors import UsageError
+
+Maker = Callable[..., WorkMaker]
+
+
+def invoke(*arguments: str | Path) -> str:
+    """stdout; what the command raises is raised."""
+    done = CliRunner().invoke(app, ["report", *map(str, arguments)])
+    if done.exception:
+        raise done.exception
+    return done.stdout
+
+
+def test_it_prints_the_path_and_nothing_else(maker: Maker, tmp_path: Path) -> None:
+    made = maker(2)
+    made.all()
+    work = made.workspace.root
+    assert invoke("--work", work) == f"{work / 'report.html'}\n"
+    other = tmp_path / "deep" / "other.html"
+    assert invoke("--work", work, "--best", "1", "--out", other, "--quiet") == f"{other}\n"
+    assert other.read_text().count('<article class="card"') == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--worst", "2", "--best", "2"), "--worst and --best choose images in different ways"),
+        (("--sample", "2", "--ids", "a"), "--sample and --ids choose"),
+        (("--ids", ","), "--ids is empty"),
+        (("--search", " "), "--search is empty"),
+        (("--from", "abc"), "--from abc: there is no such version"),
+        (("--out", "."), "is a folder; name the file"),
+    ],
+)
+def test_a_foreseeable_mistake_is_named(maker: Maker, arguments: tuple[str, ...], says: str) -> None:
+    made = maker(2)
+    made.masks()
+    with pytest.raises(UsageError, match=says):
+        invoke("--work", made.workspace.root, *arguments)
+
+
+def test_no_work_directory_yet(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no work directory yet"):
+        invoke("--work", tmp_path / "absent")
+
+
+def test_a_pilot_reports_on_its_own_versions(maker: Maker) -> None:
+    made = maker(3)
+    made.all()
+    pilot = made.masks("pilot")
+    path = report_on_pilot(made.workspace, 2, quiet=True)
+    assert path.name == "report-pilot-2.html"
+    text = path.read_text()
+    assert pilot.version in text
+    assert str(made.workspace.current("filter")) not in text
+    assert text.count('<article class="card"') == 2
