@@ -51,7 +51,8 @@ def image_id_of(key: str) -> int:
 
     52 bits, so that the id survives readers that hold numbers as doubles.
     """
-    match = _COCO_STEM.fullmatch(PurePosixPath(key).stem)
+    name = key.rpartition("/")[2]
+    match = _COCO_STEM.fullmatch(name.rpartition(".")[0] or name)
     if match:
         return int(match[1])
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 12

@@ -25,8 +25,9 @@ class Folder(FileReader):
     def images(self) -> Iterator[ImageRef]:
         if not self.root.is_dir():
             raise UsageError(f"the image folder {self.root} does not exist (moved? point to it with --image-root)")
-        for path in _walk(os.fsencode(self.root)):
-            name = os.path.relpath(path, os.fsencode(self.root))
+        root = os.path.join(os.fsencode(self.root), b"")
+        for path in _walk(root):
+            name = path[len(root) :]
             key = name.replace(b"\\x", b"\\x5cx").decode("utf-8", "backslashreplace")
             yield ImageRef(key, image_id_of(key), key)
 
