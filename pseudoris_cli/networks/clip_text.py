@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import text_global_pool
 
 
 def is_causal(model: torch.nn.Module) -> bool:
-    """Whether `encode_causal` holds for this model: open_clip's CLIP with a causal mask, pooled at the end token."""
-    return isinstance(model, CLIP) and model.attn_mask is not None and model.text_pool_type == "argmax"
+    """Whether `encode_causal` holds for this model: open_clip's CLIP with a causal mask, pooled at the end token.
+
+    Releases of open_clip whose tower takes the batch second answer no.
+    """
+    return (
+        isinstance(model, CLIP)
+        and model.attn_mask is not None
+        and getattr(model, "text_pool_type", None) == "argmax"
+        and getattr(model.transformer, "batch_first", False)
+    )
 
 
 def text_lengths(tokens: torch.Tensor) -> torch.Tensor:
@@ -27,7 +34,7 @@ def encode_causal(model: CLIP, tokens: torch.Tensor) -> torch.Tensor:
     kind = model.transformer.get_cast_dtype()
     hidden = model.token_embedding(tokens).to(kind) + model.positional_embedding[:length].to(kind)
     hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
-    pooled = text_global_pool(model.ln_final(hidden), tokens, model.text_pool_type)
+    pooled = model.ln_final(hidden)[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)]
     projection = model.text_projection
     if projection is None:
         return pooled

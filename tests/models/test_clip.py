@@ -41,6 +41,7 @@ def test_published_digests_are_those_in_open_clips_addresses() -> None:
 
 
 def test_texts_equal_the_whole_text_tower(tiny: ClipScorer) -> None:
+    assert tiny._causal  # the shortened tower is what runs
     with torch.inference_mode():
         whole = torch.nn.functional.normalize(tiny._model.encode_text(tiny._tokenizer(TEXTS)), dim=-1)
         each = torch.cat([tiny.encode_texts([text]) for text in TEXTS])  # alone, every text is cut to its own length
