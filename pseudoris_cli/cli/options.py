@@ -135,7 +135,7 @@ def with_options(command: Callable[..., R]) -> Callable[..., R]:
         return command(gathered, **values)
 
     parameters = [*rest, *spread]
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    setattr(call, "__signature__", inspect.Signature(parameters))  # noqa: B010  # mypy knows no such attribute
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del call.__wrapped__  # type: ignore[attr-defined]
+    del call.__wrapped__
     return call

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pseudoris_cli.config import MaskSettings, Numerics
 from pseudoris_cli.devices import DeviceRequest
+from pseudoris_cli.matching import choose
 from pseudoris_cli.models import backends
 from pseudoris_cli.models.base import Proposer, Segmenter
 from pseudoris_cli.sources.base import Source
@@ -73,15 +74,13 @@ class MaskWorker:
         return result
 
     def _masks(self, batch: list[LoadedImage], dropped: Counter[str]) -> list[ImageResult]:
-        from pseudoris_cli import matching
-
         images = [image.image_rgb for image in batch]
         keys = [image.ref.key for image in batch]
         segments = self.segmenter.segment(images) if self.segmenter else None
         proposals = self.proposer.propose(images, keys) if self.proposer else None
         results, counted = [], Counter[str]()
         for number, image in enumerate(batch):
-            masks, counts = matching.choose(
+            masks, counts = choose(
                 segments[number] if segments is not None else None,
                 proposals[number] if proposals is not None else None,
                 self.settings,
