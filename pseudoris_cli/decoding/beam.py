@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pseudoris_cli.decoding.distribution import peak_and_mass, project
+from pseudoris_cli.decoding.distribution import peak_and_mass
 from pseudoris_cli.decoding.kv_cache import PrefixStates
 from pseudoris_cli.decoding.network import CaptionNetwork, CrossMemory
 from pseudoris_cli.decoding.rules import Generated, Rules
@@ -137,7 +137,7 @@ class _Ranked:
         self._logprobs: list[list[float]] = []
         most = 2 * live[0][1].width
         for start in range(0, len(hidden), _BLOCK):
-            logits = project(network, hidden[start : start + _BLOCK])
+            logits = network.logits(hidden[start : start + _BLOCK])
             top, mass = peak_and_mass(logits)
             if length < rules.min_length:
                 logits[:, rules.end] = -float("inf")

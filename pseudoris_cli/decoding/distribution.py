@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from pseudoris_cli.decoding.network import ROWS, CaptionNetwork, round_up
+from pseudoris_cli.decoding.network import CaptionNetwork
 from pseudoris_cli.decoding.rules import Rules
 from pseudoris_cli.errors import UsageError
 
@@ -95,15 +94,10 @@ def own_logprobs(network: CaptionNetwork, hidden: torch.Tensor, token: int) -> n
     """Log-softmax at one token for each hidden state [N, width]: float64 [N]."""
     parts = []
     for start in range(0, len(hidden), _BLOCK):
-        logits = project(network, hidden[start : start + _BLOCK])
+        logits = network.logits(hidden[start : start + _BLOCK])
         top, mass = peak_and_mass(logits)
         parts.append(logits[:, token].cpu().numpy() - top - np.log(mass))
     return np.concatenate(parts)
-
-
-def project(network: CaptionNetwork, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits float32 [N, vocabulary] of N hidden states, computed in whole blocks of rows."""
-    return network.logits(F.pad(hidden, (0, 0, 0, round_up(len(hidden), ROWS) - len(hidden))))[: len(hidden)]
 
 
 def _logits(
@@ -113,7 +107,7 @@ def _logits(
 
     The others' hidden states are summed before the one projection: it is linear and has no bias.
     """
-    own = project(network, hidden[torch.from_numpy(views.own[part]).to(hidden.device)])
+    own = network.logits(hidden[torch.from_numpy(views.own[part]).to(hidden.device)])
     if views.others.shape[1] == 0:
         return own, None
     others = torch.from_numpy(views.others[part]).to(hidden.device)
@@ -121,7 +115,7 @@ def _logits(
     mean = torch.zeros(len(others), hidden.shape[1], device=hidden.device)
     for place in range(others.shape[1]):
         mean = mean + weights[:, place, None] * hidden[others[:, place]]
-    return own, project(network, mean)
+    return own, network.logits(mean)
 
 
 def peak_and_mass(logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,11 @@ def round_up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
+def pad_rows(x: torch.Tensor) -> torch.Tensor:
+    """Rows of zeros below x [N, ...] up to a multiple of ROWS."""
+    return F.pad(x, (0, 0) * (x.dim() - 1) + (0, round_up(len(x), ROWS) - len(x)))
+
+
 @dataclass(frozen=True, slots=True)
 class CrossMemory:
     """Keys and values of the decoder's cross-attention: per layer [crops, image tokens, 2 x width]."""
@@ -75,26 +80,24 @@ class CaptionNetwork:
         latents, tokens = [], []
         for start in range(0, len(crops), batch):
             part = crops[start : start + batch]
-            padded = F.pad(part, (0, 0) * 3 + (0, round_up(len(part), QUERIES) - len(part)))
+            extra = round_up(len(part), QUERIES) - len(part)
             with self.autocast():
-                latent, token = self.coca.visual(padded)
+                latent, token = self.coca.visual(F.pad(part, (0, 0, 0, 0, 0, 0, 0, extra)))
             latents.append(F.normalize(latent[: len(part)].float(), dim=-1))
             tokens.append(token[: len(part)].to(self.dtype))
         return torch.cat(latents), torch.cat(tokens)
 
     def remember(self, image_tokens: torch.Tensor) -> CrossMemory:
-        """Keys and values that every prefix asks, once per crop."""
+        """Keys and values that every prefix asks, once per crop, of image tokens [C, L, width]."""
+        crops, length, _ = image_tokens.shape
+        rows = pad_rows(image_tokens.float().flatten(0, 1))
+        layers = []
         with self.autocast():
-            return CrossMemory(
-                tuple(
-                    F.linear(
-                        cross.ln_1_kv(image_tokens.float()),
-                        cross.attn.in_proj_weight[self.width :],
-                        cross.attn.in_proj_bias[self.width :],
-                    )
-                    for _, cross in self.decoder_blocks
-                )
-            )
+            for _, cross in self.decoder_blocks:
+                weight, bias = cross.attn.in_proj_weight[self.width :], cross.attn.in_proj_bias[self.width :]
+                kv = F.linear(cross.ln_1_kv(rows), weight, bias)
+                layers.append(kv[: crops * length].unflatten(0, (crops, length)))
+        return CrossMemory(tuple(layers))
 
     def read_token(self, tokens: torch.Tensor, caches: torch.Tensor, position: int) -> torch.Tensor:
         """The text tower on one more token of each row: tokens [N] to float32 [N, width].
@@ -119,8 +122,8 @@ class CaptionNetwork:
             return self.coca.text_decoder.ln_final(x).float()
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states [N, width] to float32 [N, vocabulary], N a multiple of ROWS."""
-        return hidden @ self.coca.text_decoder.text_projection.float()
+        """Hidden states [N, width] to float32 [N, vocabulary]."""
+        return (pad_rows(hidden) @ self.coca.text_decoder.text_projection.float())[: len(hidden)]
 
 
 def attend_self(block: Any, x: torch.Tensor, cache: torch.Tensor, position: int) -> torch.Tensor:
