@@ -30,7 +30,8 @@ class Pool:
 
     @classmethod
     def open(cls, folder: Path) -> Pool:
-        return cls(*(np.load(folder / f"{name}.npy") for name in ("images", "owner", "codes")))
+        """The arrays stay on the disk, so that several runs can share them."""
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "owner", "codes")))
 
 
 def encode(of: Attributes) -> tuple[int, ...]:

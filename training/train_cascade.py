@@ -7,14 +7,9 @@ Normalisation uses each batch's own statistics, whose running mean is what ships
 
 from __future__ import annotations
 
-import argparse
-import time
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import learning_rate, save
 from detection_targets import (
     GROUND,
     Truth,
@@ -25,66 +20,57 @@ from detection_targets import (
     sample,
     truth_of,
 )
+from loop import Figures, Run, train
 from pool import Pool
 
 from pseudoris_cli.demo.world import HEIGHT, WIDTH
 from pseudoris_cli.networks.cascade_rcnn.boxes import clip, nonempty
 from pseudoris_cli.networks.cascade_rcnn.detector import DEMO, CascadeRCNN, initialise
 from pseudoris_cli.networks.cascade_rcnn.roi_heads import MASK_CELLS, STAGE_WEIGHTS, pool
-from pseudoris_cli.networks.cascade_rcnn.rpn import DELTA_WEIGHTS, make_anchors
+from pseudoris_cli.networks.cascade_rcnn.rpn import DELTA_WEIGHTS, STRIDES, make_anchors
 from pseudoris_cli.networks.cascade_rcnn.transforms import PIXEL_MEAN, PIXEL_STD
 
 IMAGES = 8
 ANCHORS_PER_IMAGE, BOXES_PER_IMAGE, OBJECT_SHARE = 64, 48, 0.33
 STAGE_IOUS = (0.5, 0.6, 0.7)
-SEED, PEAK_RATE = 0, 1.5e-3
 FRAME = (HEIGHT, WIDTH)
 
 
-class Trainer:
-    """The network with what every step needs."""
+def draw_batch(scenes: Pool, rng: np.random.Generator) -> tuple[torch.Tensor, list[Truth]]:
+    """Random scenes, mirrored at random: normalised pixels [B, 3, H, W] and truth."""
+    chosen = rng.integers(0, len(scenes.images), IMAGES)
+    images, owner = scenes.images[chosen], scenes.owner[chosen]
+    if rng.random() < 0.5:
+        images, owner = images[:, :, ::-1], owner[:, :, ::-1]
+    if rng.random() < 0.5:
+        images, owner = images[:, ::-1], owner[:, ::-1]
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
+    gain = torch.from_numpy(rng.uniform(0.9, 1.1, (IMAGES, 1, 1, 1))).float()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    return (pixels * gain - mean) / std, [truth_of(labels) for labels in owner]
 
-    def __init__(self, scenes: Pool) -> None:
-        self.scenes = scenes
-        self.generator = torch.Generator().manual_seed(SEED)
-        self.rng = np.random.default_rng(SEED)
-        self.network = CascadeRCNN(DEMO)
-        initialise(self.network, self.generator)
-        self.anchors: torch.Tensor | None = None
 
-    def draw(self) -> tuple[torch.Tensor, list[Truth]]:
-        """Random scenes, mirrored at random: pixels [B, 3, H, W] and truth."""
-        chosen = np.sort(self.rng.integers(0, len(self.scenes.images), IMAGES))
-        images, owner = self.scenes.images[chosen], self.scenes.owner[chosen]
-        if self.rng.random() < 0.5:
-            images, owner = images[:, :, ::-1], owner[:, :, ::-1]
-        if self.rng.random() < 0.5:
-            images, owner = images[:, ::-1], owner[:, ::-1]
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().contiguous()
-        gain = torch.from_numpy(self.rng.uniform(0.9, 1.1, (IMAGES, 1, 1, 1))).float()
-        mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-        return (pixels * gain - mean) / std, [truth_of(np.ascontiguousarray(labels)) for labels in owner]
+class Losses:
+    """Every loss of a step; `generator` draws the anchors and boxes that count."""
 
-    def losses(self, pixels: torch.Tensor, truths: list[Truth]) -> dict[str, torch.Tensor]:
-        """Every loss of a step."""
+    def __init__(self, network: CascadeRCNN, generator: torch.Generator) -> None:
+        self.network, self.generator = network, generator
+        shapes = [(HEIGHT // stride, WIDTH // stride) for stride in STRIDES]
+        self.anchors = torch.cat([make_anchors(h, w, k, torch.device("cpu")) for k, (h, w) in enumerate(shapes)])
+
+    def __call__(self, pixels: torch.Tensor, truths: list[Truth]) -> dict[str, torch.Tensor]:
         features = self.network.backbone(pixels)
         generator = self.network.proposal_generator
         predictions = [generator.rpn_head(feature) for feature in features]
-        losses = self.rpn_losses(features, predictions, truths)
+        losses = self.rpn_losses(predictions, truths)
         with torch.no_grad():
             proposals = generator.propose(predictions, features, [FRAME] * len(truths))
         boxes = [torch.cat([found, truth.boxes]) for (found, _), truth in zip(proposals, truths, strict=True)]
         return losses | self.head_losses(features, boxes, truths)
 
     def rpn_losses(
-        self,
-        features: list[torch.Tensor],
-        predictions: list[tuple[torch.Tensor, torch.Tensor]],
-        truths: list[Truth],
+        self, predictions: list[tuple[torch.Tensor, torch.Tensor]], truths: list[Truth]
     ) -> dict[str, torch.Tensor]:
-        if self.anchors is None:
-            shapes = [feature.shape[2:] for feature in features]
-            self.anchors = torch.cat([make_anchors(h, w, k, features[0].device) for k, (h, w) in enumerate(shapes)])
         logits = torch.cat([logit for logit, _ in predictions], dim=1)
         deltas = torch.cat([delta for _, delta in predictions], dim=1)
         said, wanted, moved, target = [], [], [], []
@@ -141,44 +127,18 @@ class Trainer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1200)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    trainer = Trainer(Pool.open(arguments.pool))
-    network = trainer.network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02, betas=(0.9, 0.99))
-    log: list[dict[str, float]] = []
-    start = time.process_time()
-    for step in range(arguments.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, arguments.steps, PEAK_RATE)
-        losses = trainer.losses(*trainer.draw())
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        log.append({name: loss.item() for name, loss in losses.items()})
-        if (step + 1) % 50 == 0 or step + 1 == arguments.steps:
-            mean = {name: round(float(np.mean([row[name] for row in log[-50:]])), 3) for name in log[-1]}
-            cpu = time.process_time() - start
-            print(step + 1, f"{cpu:.0f} CPU-s", mean, flush=True)
-            save(
-                network,
-                arguments.out,
-                {
-                    "script": "training/train_cascade.py",
-                    "seed": SEED,
-                    "steps": step + 1,
-                    "of_steps": arguments.steps,
-                    "data": {"split": "train", "scenes": len(trainer.scenes.images)},
-                    "cpu_minutes": round(cpu / 60, 1),
-                    "losses": mean,
-                },
-            )
+    run = Run.parse("training/train_cascade.py", __doc__, steps=1200, rate=1.5e-3, seed=0)
+    rng, scenes, network = run.prepare(), Pool.open(run.pool), CascadeRCNN(DEMO)
+    generator = torch.Generator().manual_seed(run.seed)
+    initialise(network, generator)
+    run.restore(network)
+    losses = Losses(network.train(), generator)
+
+    def step_loss(_: float) -> tuple[torch.Tensor, Figures]:
+        each = losses(*draw_batch(scenes, rng))
+        return torch.stack(list(each.values())).sum(), {name: loss.item() for name, loss in each.items()}
+
+    train(run, network, [], len(scenes.images), step_loss)
 
 
 if __name__ == "__main__":
