@@ -43,16 +43,24 @@ def plain_keep(own: torch.Tensor, sampler: int, rules: Rules) -> torch.Tensor:
     return torch.zeros_like(dropped).scatter(0, index, ~dropped)
 
 
-def plain_step(
-    coca: Any, crops: torch.Tensor, prefixes: torch.Tensor, rows: list[tuple[int, int]], rules: Rules
-) -> list:
-    """Raw own logits [V] and weights before normalisation [V] of every row (crop, sampler) after its prefix [B, T]."""
+def plain_encode(coca: Any, crops: torch.Tensor, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
+    """Image tokens [M, L, width] and the similarities [M, M] of the crops."""
     latents, tokens = coca.visual(crops)
     latents = torch.nn.functional.normalize(latents, dim=-1)
     similarity = latents @ latents.T
-    if rules.similarity_clamp is not None:
-        similarity = similarity.clamp(min=rules.similarity_clamp)
-    masks, found = len(crops), []
+    return tokens, similarity if rules.similarity_clamp is None else similarity.clamp(min=rules.similarity_clamp)
+
+
+def plain_step(
+    coca: Any,
+    encoded: tuple[torch.Tensor, torch.Tensor],
+    prefixes: torch.Tensor,
+    rows: list[tuple[int, int]],
+    rules: Rules,
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Raw own logits [V] and weights before normalisation [V] of every row (crop, sampler) after its prefix [B, T]."""
+    tokens, similarity = encoded
+    masks, found = len(tokens), []
     own_crop = torch.tensor([crop for crop, _ in rows])
     raw = plain_logits(coca, tokens[own_crop], prefixes)[:, -1]
     contrasted = masks > 1 and (rules.contrast_max_masks is None or masks <= rules.contrast_max_masks)
