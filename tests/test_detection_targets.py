@@ -38,7 +38,9 @@ def test_offsets_are_what_the_network_decodes(targets: ModuleType) -> None:
     corners = torch.rand(2, 20, 2, generator=generator) * 50
     boxes, wanted = torch.cat([corners, corners + 5 + torch.rand(2, 20, 2, generator=generator) * 40], dim=2)
     weights = (20.0, 20.0, 10.0, 10.0)
-    assert torch.allclose(apply_deltas(targets.encode_offsets(boxes, wanted, weights), boxes, weights), wanted, atol=1e-3)
+    assert torch.allclose(
+        apply_deltas(targets.encode_offsets(boxes, wanted, weights), boxes, weights), wanted, atol=1e-3
+    )
 
 
 def test_anchors_are_objects_ground_or_neither(targets: ModuleType) -> None:

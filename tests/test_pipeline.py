@@ -83,7 +83,9 @@ def test_another_threshold_recomputes_no_score_and_makes_a_version_of_its_own(pl
     assert parts_done(done) == {"scores": 0, "filter": 2}
     versions = json.loads(invoke("status", "--work", place / "work", "--json").stdout)["versions"]
     assert Counter(v["stage"] for v in versions) == Counter(v["stage"] for v in first) + Counter(["filter"])
-    assert all(float(row["doc"]) > 1.2 for row in rows_of(place / "work", "filter") if row["kept"] and row["doc"] != "nan")
+    assert all(
+        float(row["doc"]) > 1.2 for row in rows_of(place / "work", "filter") if row["kept"] and row["doc"] != "nan"
+    )
 
 
 def test_a_changed_captions_setting_leaves_the_masks_alone(place: Path) -> None:
@@ -106,7 +108,9 @@ def test_another_source_and_a_foreign_folder_are_refused(place: Path, tmp_path: 
     assert (other.code, "one work directory has one source" in other.stderr) == (2, True)
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").write_text("...")
-    taken = invoke("export", "--work", place / "work", "--config", "configs/random.yaml", "--out", tmp_path / "precious")
+    taken = invoke(
+        "export", "--work", place / "work", "--config", "configs/random.yaml", "--out", tmp_path / "precious"
+    )
     assert (taken.code, "choose another --out" in taken.stderr) == (2, True)
     assert (tmp_path / "precious" / "thesis.tex").exists()
 

@@ -24,8 +24,8 @@ def test_the_paper_profile_is_the_defaults() -> None:
 
 
 def test_reference_differs_from_paper_as_design_8_lists() -> None:
-    paper = dict((name, value) for name, value, _ in resolve("paper").rows())
-    reference = dict((name, value) for name, value, _ in resolve("reference").rows())
+    paper = {name: value for name, value, _ in resolve("paper").rows()}
+    reference = {name: value for name, value, _ in resolve("reference").rows()}
     assert {name: (paper[name], reference[name]) for name in paper if paper[name] != reference[name]} == {
         "masks.sam.channels": ("rgb", "bgr"),
         "masks.proposals.channels": ("rgb", "bgr"),

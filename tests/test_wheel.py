@@ -45,7 +45,10 @@ def test_it_runs_from_another_directory(installed: Path, tmp_path: Path) -> None
     where = run(installed, tmp_path, "-c", "import pseudoris_cli; print(pseudoris_cli.__file__)")
     assert where.stdout.startswith(str(installed))
     assert "Usage: pseudoris" in run(installed, tmp_path, "-m", "pseudoris_cli", "--help").stdout
-    assert "vit_b  # profile fast" in run(installed, tmp_path, "-m", "pseudoris_cli", "config", "show", "--profile", "fast").stdout
+    assert (
+        "vit_b  # profile fast"
+        in run(installed, tmp_path, "-m", "pseudoris_cli", "config", "show", "--profile", "fast").stdout
+    )
     listed = run(installed, tmp_path, "-m", "pseudoris_cli", "weights", "list")
     assert listed.returncode == 0
     assert "sam_vit_h" in listed.stdout

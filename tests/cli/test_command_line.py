@@ -18,7 +18,20 @@ def pseudoris(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
 def test_help_names_every_command_and_imports_no_network(tmp_path: Path) -> None:
     done = pseudoris("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for name in ("demo", "masks", "captions", "filter", "export", "run", "status", "report", "evaluate", "weights", "config", "doctor"):
+    for name in (
+        "demo",
+        "masks",
+        "captions",
+        "filter",
+        "export",
+        "run",
+        "status",
+        "report",
+        "evaluate",
+        "weights",
+        "config",
+        "doctor",
+    ):
         assert f"\n  {name} " in done.stdout
     heavy = "import sys, pseudoris_cli.cli.app; print([m for m in ('torch', 'pyarrow', 'spacy', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"
