@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
-from conftest import WorkMaker
+from work_maker import WorkMaker
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.report.choosing import Choice, choose

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import WorkMaker
+from work_maker import WorkMaker
 
 from pseudoris_cli import geometry
 from pseudoris_cli.errors import UsageError

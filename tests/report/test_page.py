@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SCRIPT, WorkMaker
+from work_maker import SCRIPT, WorkMaker
 
 from pseudoris_cli.report.choosing import Choice
 from pseudoris_cli.report.writer import write_report

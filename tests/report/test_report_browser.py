@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SCRIPT, WorkMaker
 from PIL import Image
+from work_maker import SCRIPT, WorkMaker
 
 from pseudoris_cli.report.choosing import Choice
 from pseudoris_cli.report.writer import write_report

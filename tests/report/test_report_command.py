@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import WorkMaker
 from typer.testing import CliRunner
+from work_maker import WorkMaker
 
 from pseudoris_cli.cli.app import app
 from pseudoris_cli.cli.report_command import report_on_pilot

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import WorkMaker
 from hypothesis import given
 from hypothesis import strategies as st
+from work_maker import WorkMaker
 
 from pseudoris_cli.report.tallies import BARS, Tally, tally
 from pseudoris_cli.report.versions import Parts, chain_of
