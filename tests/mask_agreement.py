@@ -61,9 +61,10 @@ def untraced(a: Run, b: Run, rules: Rules) -> list[Key]:
 
 def _close_call(name: Key, keeper: Run, other: Run, rules: Rules) -> bool:
     """Whether `other` lost a mask that `keeper` kept by a decision that rounding may turn."""
-    mine, lost = keeper.every.get(name), other.every.get(name)
-    if mine is None or lost is None:
-        return False  # at the edge of a crop: not a matter of rounding
+    mine, lost = keeper.every[name], other.every.get(name)
+    if lost is None:  # filtered out before it was noted
+        near = abs(mine.predicted_iou - rules.pred_iou_thresh), abs(mine.stability_score - rules.stability_score_thresh)
+        return min(near) < MARGIN
     if (
         abs(mine.predicted_iou - lost.predicted_iou) > MARGIN
         or abs(mine.stability_score - lost.stability_score) > MARGIN

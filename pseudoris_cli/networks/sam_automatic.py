@@ -159,11 +159,15 @@ class AutomaticMasks:
                 image.shape[:2], self.rules.crop_n_layers, self.rules.crop_overlap_ratio
             )
             for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True):
-                if 0 in self.transform.get_preprocess_shape(y1 - y0, x1 - x0, self.square):
-                    continue  # so thin that nothing of it is left at the network's size: there are no masks to find
+                if not self._has_pixels(y1 - y0, x1 - x0):
+                    continue
                 resized = self.transform.apply_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
                 pixels = torch.from_numpy(resized).permute(2, 0, 1)
                 yield _Crop(index, (x0, y0, x1, y1), layer, pixels)
+
+    def _has_pixels(self, height: int, width: int) -> bool:
+        """Whether anything is left at the network's size; a crop without has no masks (the official generator fails)."""
+        return height > 0 and width > 0 and 0 not in self.transform.get_preprocess_shape(height, width, self.square)
 
     def _resizes(self, size: tuple[int, int], covered: tuple[int, int]) -> tuple[AxisResize, AxisResize]:
         """The vertical and horizontal way from mask logits to the crop's pixels."""

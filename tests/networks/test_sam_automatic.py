@@ -21,11 +21,11 @@ from pseudoris_cli.networks.sam_lowrank import LowRankDecoder
 from pseudoris_cli.networks.sam_sizes import SIZES, empty, randomise
 
 DEFAULTS = Rules(
-    points_per_side=6,
-    pred_iou_thresh=0.5,
+    points_per_side=5,
+    pred_iou_thresh=0.6,
     stability_score_thresh=0.8,
     stability_score_offset=1.0,
-    box_nms_thresh=0.7,
+    box_nms_thresh=0.9,
     crop_n_layers=0,
     crop_nms_thresh=0.7,
     crop_overlap_ratio=512 / 1500,
@@ -34,11 +34,11 @@ DEFAULTS = Rules(
 # image size (height, width), rules
 CASES = {
     "landscape": ((213, 320), DEFAULTS),
-    "portrait": ((320, 150), replace(DEFAULTS, box_nms_thresh=0.9, pred_iou_thresh=0.7)),
+    "portrait": ((160, 75), replace(DEFAULTS, pred_iou_thresh=0.7, box_nms_thresh=0.95)),
     "square, nothing filtered": ((96, 96), replace(DEFAULTS, pred_iou_thresh=0.0, stability_score_thresh=0.0)),
-    "crops": ((213, 320), replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=2, crop_nms_thresh=0.8)),
-    "small, other offset": ((40, 61), replace(DEFAULTS, stability_score_offset=4.0, stability_score_thresh=0.6)),
-    "long": ((30, 320), replace(DEFAULTS, box_nms_thresh=0.3)),
+    "crops": ((107, 160), replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=2, crop_nms_thresh=0.8)),
+    "small, other offset": ((40, 61), replace(DEFAULTS, stability_score_offset=4.0, stability_score_thresh=0.5)),
+    "long": ((15, 160), replace(DEFAULTS, box_nms_thresh=0.97)),
 }
 
 
@@ -50,7 +50,7 @@ def photograph() -> np.ndarray:
 
 @pytest.fixture(scope="module", params=["tiny", "demo"])
 def sam(request: pytest.FixtureRequest) -> Sam:
-    return randomise(empty(SIZES[request.param]), torch.Generator().manual_seed(0))
+    return randomise(empty(SIZES[request.param]), torch.Generator().manual_seed({"tiny": 0, "demo": 3}[request.param]))
 
 
 def counts(masks: list[Candidate], image: np.ndarray) -> list[list[int]]:
@@ -93,8 +93,8 @@ def test_rewritten_masks_differ_in_close_calls_only(
 
 def test_images_do_not_influence_each_other(photograph: np.ndarray) -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(1))
-    images = [photograph[:100, :160], photograph[50:], photograph[:, 100:]]
-    rules = replace(DEFAULTS, crop_n_layers=1)
+    images = [photograph[:100, :160], photograph[200:], photograph[:, 250:]]
+    rules = replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=3)
     generator = AutomaticMasks(sam, LowRankDecoder(sam, 4), rules)
     together = generator.generate(images)
     for masks, image in zip(together, images, strict=True):
@@ -116,7 +116,9 @@ def test_little_memory_gives_the_same_masks(photograph: np.ndarray, monkeypatch:
 def test_an_image_too_thin_for_the_network_has_no_masks() -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(0))
     thin = np.full((1, 4000, 3), 200, np.uint8)
-    generator = AutomaticMasks(sam, LowRankDecoder(sam, 4), replace(DEFAULTS, crop_n_layers=1))
+    generator = AutomaticMasks(
+        sam, LowRankDecoder(sam, 4), replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=3)
+    )
     assert generator.generate([thin, np.zeros((1, 1, 3), np.uint8)])[0] == []
 
 
@@ -129,7 +131,8 @@ def test_a_difference_without_a_close_call_is_told(photograph: np.ndarray) -> No
     assert mask_agreement.untraced(whole, less, rules) == [name]
     near = replace(rules, pred_iou_thresh=whole.every[name].predicted_iou)
     assert mask_agreement.untraced(whole, less, near) == []
-    one, other = list(whole.every.values())[:2]
+    by_area = sorted(whole.every.values(), key=lambda mask: run_lengths.area(mask.edges))
+    one, other = by_area[0], by_area[-1]
     dense = [np.zeros(16000, bool), np.zeros(16000, bool)]
     for pixels, mask in zip(dense, (one, other), strict=True):
         for start, end in mask.edges.reshape(-1, 2):

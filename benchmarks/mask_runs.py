@@ -1,0 +1,199 @@
+"""One timed run of an automatic mask generator in a process of its own; `masks.py` compares such runs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pseudoris_cli import geometry
+from pseudoris_cli.config import Numerics
+from pseudoris_cli.models import sam as backend
+from pseudoris_cli.networks import run_lengths, sam_automatic
+from pseudoris_cli.networks.sam_automatic import Candidate
+
+
+@dataclass
+class Job:
+    """What one process does. generator: official, ours or plain (ours with the official decoder)."""
+
+    generator: str
+    image: str
+    settings: dict[str, Any]
+    device: str
+    precision: str
+    threads: int
+
+
+@dataclass
+class Measured:
+    """What it found: seconds, peak bytes, floating-point operations (GPU), kept masks and all candidates."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    encoder: float = 0.0
+    cpu_encoder: float = 0.0
+    peak: int = 0
+    flops: int = 0
+    kept: list[Candidate] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+
+
+class Clock:
+    """Adds up the time of calls, on the clock and on the processor."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.seconds, self.cpu_seconds = device, 0.0, 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            self.wait()
+            start, cpu_start = time.perf_counter(), time.process_time()
+            result = function(*arguments)
+            self.wait()
+            self.seconds += time.perf_counter() - start
+            self.cpu_seconds += time.process_time() - cpu_start
+            return result
+
+        return run
+
+    def wait(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+
+def measure_ours(job: Job, image: np.ndarray) -> Measured:
+    """Our generator through its backend."""
+    settings = backend.Settings.model_validate(
+        job.settings | ({"decoder": "official"} if job.generator == "plain" else {})
+    )
+    segmenter = backend.load(settings, Numerics.model_validate({"precision": job.precision}), job.device)
+    generator, result, whole, encoder = segmenter.generator, Measured(), Clock(job.device), Clock(job.device)
+    inner, encode, generate = generator.candidates, sam_automatic.encode, generator.generate
+
+    def candidates(*arguments: Any) -> list[Candidate]:
+        result.candidates = inner(*arguments)
+        return result.candidates
+
+    def keep(images: list[np.ndarray]) -> list[list[Candidate]]:
+        found = generate(images)
+        result.kept = found[0]
+        return found
+
+    if job.device.startswith("cuda"):
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:  # also warms up
+            segmenter.segment([image])
+        result.flops = counter.get_total_flops()
+    generator.candidates, generator.generate = candidates, keep  # type: ignore[method-assign]
+    sam_automatic.encode = encoder.timed(encode)
+    generator.sam.image_encoder.forward = encoder.timed(generator.sam.image_encoder.forward)
+    before = reset_peak(job.device)
+    segments = whole.timed(segmenter.segment)([image])[0]
+    result.peak = peak(job.device) - before
+    result.codes = [segment.rle.counts for segment in segments]
+    result.kept = [mask for mask in result.kept if len(mask.edges)]
+    return filled(result, whole, encoder)
+
+
+def measure_official(job: Job, image: np.ndarray) -> Measured:
+    """SamAutomaticMaskGenerator on the same weights; its candidates are noted as they pass."""
+    from segment_anything import SamAutomaticMaskGenerator
+
+    settings = backend.Settings.model_validate(job.settings)
+    sam = backend.load(settings, Numerics(), job.device).generator.sam
+    rules = {name: getattr(settings, name) for name in sam_automatic.Rules.__dataclass_fields__}
+    generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **rules)
+    result, whole, encoder = Measured(), Clock(job.device), Clock(job.device)
+    inner, box = generator._process_batch, (0, 0, image.shape[1], image.shape[0])
+    scale = np.array([settings.points_per_side / image.shape[1], settings.points_per_side / image.shape[0]])
+
+    def note(points: Any, iou: float, stability: float, counts: list[int], corners: Any) -> Candidate:
+        column, row = (np.array(points) * scale).astype(int)
+        edges = np.cumsum(counts)[: 2 * (len(counts) // 2)]
+        return Candidate(int(row * settings.points_per_side + column), 0, iou, stability, edges, tuple(corners), box)
+
+    batches = []
+
+    def process(*arguments: Any) -> Any:
+        batches.append(inner(*arguments))
+        return batches[-1]
+
+    generator._process_batch = process
+    if job.device.startswith("cuda"):
+        generator.generate(image)
+        batches.clear()
+    sam.image_encoder.forward = encoder.timed(sam.image_encoder.forward)
+    before = reset_peak(job.device)
+    records = whole.timed(generator.generate)(image)
+    result.peak = peak(job.device) - before
+    for batch in batches:
+        columns = (batch["points"], batch["iou_preds"], batch["stability_score"], batch["rles"], batch["boxes"])
+        for points, iou, stability, rle, corners in zip(*columns, strict=True):
+            mask = note(points.tolist(), iou.item(), stability.item(), rle["counts"], corners.tolist())
+            result.candidates.append(mask)
+    result.codes = [record["segmentation"]["counts"] for record in records if record["area"]]
+    by_code = {(compressed(mask, image), mask.predicted_iou): mask for mask in result.candidates}
+    result.kept = [by_code[r["segmentation"]["counts"], r["predicted_iou"]] for r in records if r["area"]]
+    return filled(result, whole, encoder)
+
+
+def compressed(mask: Candidate, image: np.ndarray) -> str:
+    pixels = image.shape[0] * image.shape[1]
+    return geometry.from_counts(run_lengths.counts(mask.edges, pixels), *image.shape[:2]).counts
+
+
+def filled(result: Measured, whole: Clock, encoder: Clock) -> Measured:
+    result.seconds, result.cpu_seconds = whole.seconds, whole.cpu_seconds
+    result.encoder, result.cpu_encoder = encoder.seconds, encoder.cpu_seconds
+    return result
+
+
+def reset_peak(device: str) -> int:
+    """Bytes in use now; the peak is counted from here."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak of the resident set to its present size
+    return peak(device)
+
+
+def peak(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def in_process(job: Job) -> Measured:
+    """Run a job in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "measured.pickle"
+        command = [sys.executable, __file__, json.dumps(asdict(job)), str(out)]
+        subprocess.run(command, check=True)
+        return pickle.loads(out.read_bytes())  # written by ourselves
+
+
+def work(job: Job, out: Path) -> None:
+    torch.set_num_threads(job.threads)
+    image = np.array(Image.open(job.image).convert("RGB"))
+    measure = measure_official if job.generator == "official" else measure_ours
+    with torch.inference_mode():
+        out.write_bytes(pickle.dumps(measure(job, image)))
+
+
+if __name__ == "__main__":
+    work(Job(**json.loads(sys.argv[1])), Path(sys.argv[2]))
