@@ -1,4 +1,7 @@
-"""Writes the pages that say what the code says: docs/commands.md and docs/settings.md. Run it after a change: make docs."""
+"""Writes the pages that say what the code says: docs/commands.md, docs/settings.md and the tables of docs/artifacts.md.
+
+Run it after a change: make docs. A test compares the pages.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.config import Settings
+from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
 
+MARKS = ("<!-- schema: made by `make docs` -->", "<!-- end of schema -->")
 DOCS = Path(__file__).resolve().parent
 COMMANDS = (
     (),
@@ -58,6 +63,16 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def artifacts_page(page: str) -> str:
+    """The page with its generated part, between two marks, made anew."""
+    parts = [f"Schema version {SCHEMA_VERSION}."]
+    for stage, columns in COLUMNS.items():
+        rows = [f"| `{c.name}` | {c.type}{', may be null' if c.nullable else ''} | {c.meaning} |" for c in columns]
+        parts.append("\n".join([f"### {stage}", "", "| column | type | meaning |", "|---|---|---|", *rows]))
+    head, tail = page.split(MARKS[0])[0], page.split(MARKS[1])[1]
+    return head + MARKS[0] + "\n\n" + "\n\n".join(parts) + "\n\n" + MARKS[1] + tail
+
+
 def _settings(model: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
@@ -78,3 +93,5 @@ def _help(command: tuple[str, ...]) -> str:
 if __name__ == "__main__":
     (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
     (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+    artifacts = DOCS / "artifacts.md"
+    artifacts.write_text(artifacts_page(artifacts.read_text(encoding="utf-8")), encoding="utf-8")

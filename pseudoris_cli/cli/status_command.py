@@ -38,7 +38,7 @@ def status(
             print_json([{"stage": stage, "file": str(path), "verdict": verdict} for stage, path, verdict in bad])
         else:
             for stage, path, verdict in bad:
-                out.print(f"{stage}\t{path}\t{verdict}", markup=False)
+                typer.echo(f"{stage}\t{path}\t{verdict}")
         if bad:
             raise EnvironmentStop(
                 f"{len(bad)} parts are damaged or missing; run their stages again, only these parts are redone"
@@ -51,7 +51,7 @@ def status(
         if as_json:
             print_json([dict(zip(("stage", "image_key", "status", "error"), row, strict=True)) for row in rows])
         for row in rows if not as_json else []:
-            out.print("\t".join(row), markup=False)
+            typer.echo("\t".join(row))  # not through rich, which would expand the tabs
         return
     states = list(survey.states(workspace))
     if as_json:

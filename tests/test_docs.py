@@ -1,0 +1,49 @@
+"""Pages that are made from the code say what it says, and links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    path = Path(__file__).resolve().parent.parent / "docs" / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate_docs", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_commands_page_is_the_help_of_every_command(generate: ModuleType, repository: Path) -> None:
+    assert (repository / "docs" / "commands.md").read_text() == generate.commands_page(), "run: make docs"
+
+
+def test_every_command_is_documented(generate: ModuleType) -> None:
+    from pseudoris_cli.cli.app import app
+
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    names |= {group.name for group in app.registered_groups if group.name}
+    assert names == {command[0] for command in generate.COMMANDS if command}
+
+
+def test_the_settings_page_has_every_setting(generate: ModuleType, repository: Path) -> None:
+    assert (repository / "docs" / "settings.md").read_text() == generate.settings_page(), "run: make docs"
+
+
+def test_the_artifacts_page_has_the_schema(generate: ModuleType, repository: Path) -> None:
+    page = (repository / "docs" / "artifacts.md").read_text()
+    assert page == generate.artifacts_page(page), "run: make docs"
+    assert "| `detector_score` | float, may be null |" in page
+
+
+def test_links_between_pages_lead_somewhere(repository: Path) -> None:
+    for page in (repository / "README.md", *(repository / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
