@@ -29,6 +29,9 @@ class BackendSettings(Section):
     NO_RESULT: ClassVar[frozenset[str]] = frozenset()
     """Names of settings that change no result and so stay out of the version."""
 
+    MASKS_ARE_FINAL: ClassVar[bool] = False
+    """Of a proposer: its masks are the pseudo-masks as they are, no segmenter is asked."""
+
     backend: str
 
     @classmethod

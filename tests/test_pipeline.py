@@ -123,3 +123,35 @@ def test_unreadable_pictures_are_failures_with_a_reason_and_exit_code_4(tmp_path
     assert "1 in masks" in done.stderr
     listed = invoke("status", "--work", tmp_path / "work", "--failed")
     assert listed.stdout.startswith("masks\tbroken.jpg\tfailed\t")
+
+
+def test_own_masks_need_no_sam_and_are_the_masks(tmp_path: Path) -> None:
+    from pseudoris_cli.demo.truth import write_scenes
+
+    write_scenes(tmp_path / "pictures", "tune", 1)
+    truth = json.loads((tmp_path / "pictures" / "truth.json").read_text())["images"][0]
+    annotations = [
+        {"id": n, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": one["segmentation"]}
+        for n, one in enumerate(truth["objects"])
+    ]
+    own = {
+        "images": [{"id": 1, "file_name": truth["file_name"], "width": 256, "height": 192}],
+        "annotations": annotations,
+    }
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    done = invoke(
+        "masks", "--images", tmp_path / "pictures", "--work", tmp_path / "work", "--device", "cpu",
+        "--set", "masks.proposals.backend=coco_masks", "--set", f"masks.proposals.path={tmp_path / 'own.json'}",
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    found = {row["rle_counts"] for row in rows_of(tmp_path / "work", "masks")}
+    assert found == {one["segmentation"]["counts"] for one in truth["objects"]}
+
+
+def test_the_authors_layout_is_found_without_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Path("configs/random.yaml").resolve()
+    draw_pictures(tmp_path / "datasets" / "images" / "train2014", 1)
+    monkeypatch.chdir(tmp_path)
+    done = invoke("masks", "--config", config, "--device", "cpu")
+    assert (done.code, "laid out like the authors'" in done.stderr) == (0, True)
+    assert {row["image_key"] for row in rows_of(tmp_path / "pseudoris-work", "masks")} == {"000.png"}

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudoris_cli.cli.console import ProgressObserver, configure_logging, out, print_json
+from pseudoris_cli.cli.console import ProgressObserver, configure_logging, note, out, print_json
 from pseudoris_cli.cli.filter_table import print_filter
 from pseudoris_cli.cli.options import StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
 from pseudoris_cli.profiles import Resolved
 from pseudoris_cli.sources import opening
+from pseudoris_cli.sources.kinds import authors_source
 from pseudoris_cli.stopping import graceful_stop
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def remember_source(
 ) -> None:
     """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
     if workspace.source() is None:
+        if images is None and (images := authors_source(Path.cwd())):
+            note(f"taking the images of {images}, found in a directory laid out like the authors'")
         if images is None:
             raise UsageError(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"

@@ -1,6 +1,6 @@
 """Your own masks from a COCO instances JSON: polygons, compressed or uncompressed run-length codes.
 
-They are the pseudo-masks as they stand; no automatic masks are made (`masks_are_final`).
+They are the pseudo-masks as they stand; no automatic masks are made (`MASKS_ARE_FINAL`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Settings(BackendSettings):
     """Where the masks are."""
 
     NO_RESULT = frozenset({"path"})  # what the file holds enters the version by its digest
+    MASKS_ARE_FINAL = True
 
     backend: Literal["coco_masks"] = "coco_masks"
     path: str = Field(min_length=1, description="COCO instances JSON; its file names are matched with the images'")
@@ -50,8 +51,6 @@ class AnnotatedImage:
 
 class AnnotatedMasks:
     """The masks of a file, by image."""
-
-    masks_are_final = True
 
     def __init__(self, path: Path, images: Sequence[AnnotatedImage]) -> None:
         self.path = path

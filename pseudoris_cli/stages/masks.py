@@ -24,11 +24,12 @@ REVISION = 1
 def version_content(settings: MaskSettings, numerics: Numerics) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
     plain = settings.model_dump(mode="json", exclude={"sam", "proposals"})
+    names = ("proposals",) if settings.proposals.MASKS_ARE_FINAL else ("sam", "proposals")
     return {
         "revision": REVISION,
-        "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in ("sam", "proposals")},
+        "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in names},
         "numerics": numerics.model_dump(mode="json"),
-        "checkpoints": {n: backends.identify(getattr(settings, n)) for n in ("sam", "proposals")},
+        "checkpoints": {n: backends.identify(getattr(settings, n)) for n in names},
     }
 
 
@@ -51,9 +52,9 @@ class Spec:
     def make_worker(self) -> MaskWorker:
         """Load SAM and the detector."""
         device = self.device.resolve()
-        proposer = backends.load(self.settings.proposals, self.numerics, device)
-        final = getattr(proposer, "masks_are_final", False)
-        segmenter = None if final else backends.load(self.settings.sam, self.numerics, device)
+        proposals = self.settings.proposals
+        proposer = backends.load(proposals, self.numerics, device)
+        segmenter = None if proposals.MASKS_ARE_FINAL else backends.load(self.settings.sam, self.numerics, device)
         return MaskWorker(self.settings, segmenter, proposer)
 
 

@@ -54,7 +54,7 @@ def test_every_encoding_gives_the_mask(segmentation: Any, tmp_path: Path) -> Non
     [[proposal]] = proposer.propose([IMAGE], ["train/1.jpg"])
     assert np.array_equal(geometry.decode(proposal.rle), MASK)
     assert proposal.score == 1
-    assert proposer.masks_are_final
+    assert coco_masks.Settings.MASKS_ARE_FINAL
 
 
 def test_masks_are_sorted_by_score_and_each_image_gets_its_own(tmp_path: Path) -> None:
