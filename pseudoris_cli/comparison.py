@@ -19,12 +19,17 @@ _CAPTION_COLUMNS = ["image_key", "mask_id", "caption", "sampler"]
 def evaluate_workspace(workspace: Workspace, truth: Path) -> Evaluation:
     """Figures of the current masks and of each captions version made from them (before and after its last filter).
 
-    The current captions version comes first; it also gives the beam captions.
+    Plain sampling comes first, then the contrasts; beam captions, which know no contrast, are the first version's.
     """
     masks = workspace.latest("masks")
     known = read_truth(truth)
     made = [a for a in workspace.versions("captions") if a.upstream == masks.version]
-    made.sort(key=lambda artifact: (artifact.version != workspace.current("captions"), artifact.version))
+    made.sort(
+        key=lambda artifact: (
+            *(artifact.header["settings"][k] for k in ("contrast", "contrast_form")),
+            artifact.version,
+        )
+    )
     labels = _labels(made)
     runs = [
         CaptionRun(labels[artifact.version], list(rows(artifact, _CAPTION_COLUMNS)), _kept(workspace, artifact))
