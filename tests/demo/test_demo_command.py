@@ -1,0 +1,30 @@
+"""`pseudoris demo` from end to end on a few scenes, with the embedded networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from invoking import invoke
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_measures_every_method_and_writes_what_it_says(tmp_path: Path) -> None:
+    done = invoke("demo", "--scenes", "3", "--out", tmp_path, "--json", "--quiet")
+    assert done.code == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["images"] == 3
+    assert figures["mask_figures"]["recall@.5"]["value"] > 0.7
+    methods = {(one["method"], one["filtered"]): one["figures"] for one in figures["captions"]}
+    names = {"beam", "plain", "distinctive, literal", "distinctive, scale-preserving"}
+    assert set(methods) == {(name, filtered) for name in names for filtered in (False, True)}
+    chosen = "distinctive, scale-preserving"
+    assert methods[chosen, False]["well_formed"]["value"] > 0.9
+    assert methods[chosen, True]["referring"]["value"] > methods[chosen, False]["referring"]["value"]
+    for name in ("scenes/truth.json", "export/refcoco/instances.json", "report.html"):
+        assert (tmp_path / name).stat().st_size > 0
+
+    table = invoke("evaluate", "--work", tmp_path / "work", "--truth", tmp_path / "scenes" / "truth.json")
+    assert table.code == 0
+    assert "distinctive, scale-preserving + DoC filter" in table.stdout
