@@ -155,3 +155,18 @@ def test_the_authors_layout_is_found_without_images(tmp_path: Path, monkeypatch:
     done = invoke("masks", "--config", config, "--device", "cpu")
     assert (done.code, "laid out like the authors'" in done.stderr) == (0, True)
     assert {row["image_key"] for row in rows_of(tmp_path / "pseudoris-work", "masks")} == {"000.png"}
+
+
+def test_a_pilot_is_a_version_of_its_own_and_ends_with_its_report(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "pictures", 4)
+    call = ("masks", "--images", tmp_path / "pictures", "--work", tmp_path / "work", "--config", "configs/random.yaml")
+    pilot = invoke(*call, "--device", "cpu", "--pilot", "2")
+    assert pilot.code == 0, pilot.stderr
+    assert {row["image_key"] for row in rows_of(tmp_path / "work", "masks")} == {"000.png", "002.png"}
+    report = Path(pilot.stdout.split()[-1])
+    assert report.is_file()
+    assert not (tmp_path / "work" / "plan.jsonl").exists()
+    assert invoke(*call, "--device", "cpu").code == 0
+    assert len({row["image_key"] for row in rows_of(tmp_path / "work", "masks")}) == 4
+    versions = json.loads(invoke("status", "--work", tmp_path / "work", "--json").stdout)["versions"]
+    assert sorted(version["images"] for version in versions) == [2, 4]
