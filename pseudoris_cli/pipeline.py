@@ -6,7 +6,6 @@ import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -166,9 +165,7 @@ def _keep_whole(plan: Plan, manifests: dict[str, Manifest]) -> int:
 def spread(images: list[ImageRef], count: int) -> list[ImageRef]:
     """`count` images at even distances over the source."""
     step = max(1.0, len(images) / count)
-    return list(
-        islice((images[int(number * step)] for number in range(count) if int(number * step) < len(images)), count)
-    )
+    return [images[int(number * step)] for number in range(min(count, len(images)))]
 
 
 def _open(
