@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pseudoris_cli.selection import as_floats, flagged, mask_groups
+from pseudoris_cli.selection import as_floats, factorize, flagged, mask_groups
 
 Counts = dict[str, Any]
 """Nested plain dicts of numbers, fit for JSON."""
@@ -24,6 +24,8 @@ def count(columns: dict[str, Any]) -> Counts:
     group = mask_groups(columns)
     per_mask = np.bincount(group, weights=kept).astype(int)
     scores = {name: as_floats(columns[name]).astype(np.float64) for name in _SCORES}
+    said = _texts(columns, group)
+    surviving = np.isin(said, said[kept])
     alone = flagged(columns["flags"], "one_mask")
     return {
         "images": len(set(columns["image_key"])),
@@ -35,8 +37,8 @@ def count(columns: dict[str, Any]) -> Counts:
         "scored": {name: int(np.isfinite(values).sum()) for name, values in scores.items()},
         "masks_by_kept": {str(n): int(masks) for n, masks in enumerate(np.bincount(per_mask)) if masks},
         "reasons": dict(Counter(reason for reason in columns["reason"] if reason)),
-        "by_sampler": _survival(columns["sampler"], kept),
-        "by_crop": _survival(columns["crop"], kept),
+        "by_sampler": _survival(columns["sampler"], said, surviving),
+        "by_crop": _survival(columns["crop"], said, surviving),
     }
 
 
@@ -74,9 +76,31 @@ def figures(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _survival(names: Any, kept: np.ndarray) -> dict[str, dict[str, int]]:
-    candidates, survivors = Counter(names), Counter(name for name, keep in zip(names, kept, strict=True) if keep)
-    return {name: {"candidates": number, "kept": survivors[name]} for name, number in candidates.items()}
+def survives(columns: dict[str, Any]) -> np.ndarray:
+    """Where the text of a candidate is one that its mask keeps, here or in another row: bool [N]."""
+    said = _texts(columns, mask_groups(columns))
+    return np.isin(said, said[np.asarray(columns["kept"], bool)])
+
+
+def _texts(columns: dict[str, Any], group: np.ndarray) -> np.ndarray:
+    """A number for the text of each row, the same text of another mask being another: int64 [N]."""
+    text, texts = factorize([caption.strip() for caption in columns["caption"]])
+    return group * max(len(texts), 1) + text
+
+
+def _survival(by: Any, said: np.ndarray, surviving: np.ndarray) -> dict[str, dict[str, int]]:
+    """For each sampler or crop: `candidates`; `kept`, those whose text their mask keeps; and of both the `repeats`, texts
+    that the same sampler or crop has said of the mask before.
+
+    A duplicate shares the fate of its text, and each name is counted for itself, so that the order of the candidates
+    favours none: the first to say a text is not better than the second.
+    """
+    name, names = factorize(by)
+    repeats = np.ones(len(said), bool)
+    repeats[np.unique(said * max(len(names), 1) + name, return_index=True)[1]] = False
+    chosen = {"candidates": slice(None), "kept": surviving, "repeats": repeats, "kept_repeats": surviving & repeats}
+    counts = {what: np.bincount(name[rows], minlength=len(names)).tolist() for what, rows in chosen.items()}
+    return {own: {what: counts[what][number] for what in chosen} for number, own in enumerate(names)}
 
 
 def _with_shares(survival: dict[str, dict[str, int]]) -> dict[str, dict[str, Any]]:

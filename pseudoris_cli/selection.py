@@ -32,7 +32,7 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
     included), `kept` bool and `reason` str (empty where kept).
     """
     group = mask_groups(columns)
-    text, texts = _factorize([caption.strip() for caption in columns["caption"]])
+    text, texts = factorize([caption.strip() for caption in columns["caption"]])
     _, first_rows, inverse, counts = np.unique(
         group * (len(texts) + 1) + text, return_index=True, return_inverse=True, return_counts=True
     )
@@ -62,14 +62,14 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
 
 def mask_groups(columns: dict[str, Any]) -> np.ndarray:
     """A number for the mask of each row: int64 [N], 0..masks-1."""
-    image, _ = _factorize(columns["image_key"])
+    image, _ = factorize(columns["image_key"])
     mask_id = np.asarray(columns["mask_id"], np.int64)
     return np.unique(image * (mask_id.max(initial=0) + 1) + mask_id, return_inverse=True)[1]
 
 
 def flagged(flags: Sequence[str], name: str) -> np.ndarray:
     """Where the comma-separated flags hold `name`: bool [N]."""
-    code, distinct = _factorize(flags)
+    code, distinct = factorize(flags)
     return np.array([name in value.split(",") for value in distinct], bool)[code]
 
 
@@ -100,7 +100,7 @@ class _Verdict:
         return np.array(self._names, object)[self._code]
 
 
-def _factorize(values: Sequence[Hashable]) -> tuple[np.ndarray, list[Any]]:
+def factorize(values: Sequence[Hashable]) -> tuple[np.ndarray, list[Any]]:
     """Numbers in order of first appearance, int64 [N], and the distinct values."""
     known: dict[Hashable, int] = {}
     codes = np.fromiter((known.setdefault(value, len(known)) for value in values), np.int64, len(values))

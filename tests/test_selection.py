@@ -207,8 +207,20 @@ def test_summary() -> None:
     assert result["kept_per_mask"] == pytest.approx(2 / 3)
     assert result["masks_by_kept"] == {0: 1, 1: 2}
     assert result["reasons"] == {"doc<=1": 2, "duplicate": 1, "one-mask": 1, "unscored": 1}
-    assert result["by_sampler"]["beam"] == {"candidates": 3, "kept": 2, "share": pytest.approx(2 / 3)}
-    assert result["by_sampler"]["k"]["kept"] == 0
+    beam = {"candidates": 3, "kept": 2, "repeats": 0, "kept_repeats": 0, "share": pytest.approx(2 / 3)}
+    assert result["by_sampler"]["beam"] == beam
+    assert result["by_sampler"]["k"]["kept"] == 1, 'its "a" is kept, though the beam said it first'
+    assert result["by_crop"]["m"] == {"candidates": 7, "kept": 3, "repeats": 1, "kept_repeats": 1, "share": 3 / 7}
+
+
+def test_survival_does_not_depend_on_who_came_first() -> None:
+    columns = random_columns(1200, seed=3)
+    columns |= select(columns, FilterSettings())
+    order = np.random.default_rng(0).permutation(len(columns["caption"]))
+    found = [counted(columns, rows) for rows in (np.arange(len(order)), order)]
+    assert found[0]["by_sampler"] == found[1]["by_sampler"]
+    assert found[0]["by_crop"] == found[1]["by_crop"]
+    assert sum(row["kept"] for row in found[0]["by_crop"].values()) > found[0]["kept"]
 
 
 def test_counts_of_parts_add_up() -> None:

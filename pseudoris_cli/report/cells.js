@@ -38,7 +38,7 @@ const compare = (index, down) => (one, other) => {
   return down ? -order : order;
 };
 
-const shown = (value, digits) => (value === null ? "–" : value.toFixed(digits));
+const shown = (value, digits) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
 const CELLS = {
   mask(row, index) {
     const cell = make("td");
@@ -65,7 +65,10 @@ const CELLS = {
     fill.style.width = share(row[index] ?? 0);
     meter.append(fill);
     if (column.mark !== null) meter.append(Object.assign(make("b"), { style: `left:${share(column.mark)}` }));
-    cell.append(meter, shown(row[index], column.digits));
+    const flags = term(row[AT.flags]);
+    const number = make("span", column.id === "doc" && /capped|non_finite/.test(flags) ? "flagged" : "", shown(row[index], column.digits));
+    number.title = PAGE.flags[flags] ?? "";
+    cell.append(meter, number);
     return cell;
   },
   verdict(row) {

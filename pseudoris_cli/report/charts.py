@@ -13,7 +13,7 @@ from pseudoris_cli.report.tallies import FATES, Histogram, Survival
 WIDTH, HEIGHT = 340, 168
 LEFT, RIGHT, TOP, BOTTOM = 38, 16, 10, 24
 WIDEST = 46
-ROW = 22
+ROW = 17
 LABEL = 82
 _TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
@@ -60,23 +60,23 @@ def histogram(data: Histogram, axis: Axis) -> Markup:
 
 
 def survival(rows: Survival, what: str) -> Markup:
-    """For each name a bar of all its candidates, divided by what became of them."""
+    """For each name a bar of all its candidates, divided by what became of their texts; the share is of what is kept."""
     parts = []
     room = WIDTH - LABEL - 48
     for number, (name, counts) in enumerate(rows.items()):
         y, x, total = number * ROW, float(LABEL), max(sum(counts), 1)
-        parts.append(f'<text class="name" x="{LABEL - 8}" y="{y + 15}">{escape(name)}</text>')
+        parts.append(f'<text class="name" x="{LABEL - 8}" y="{y + 12.5}">{escape(name)}</text>')
         tip = ", ".join(f"{count:,} {fate}" for fate, count in zip(FATES, counts, strict=True))
         segments = []
         for fate, count in zip(FATES, counts, strict=True):
             width = room * count / total
             if count:
-                segments.append(_rect(x, y + 4, width, ROW - 8, fate))
+                segments.append(_rect(x, y + 3, width, ROW - 6, _class(fate, len(FATES))))
             x += width
-        share = f"{100 * counts[0] / total:.1f} %"
+        share = f"{100 * _kept(counts) / total:.1f} %"
         parts.append(f"<g><title>{escape(name)}: {tip} of {total:,}</title>{''.join(segments)}</g>")
-        parts.append(f'<text class="share" x="{WIDTH - 2}" y="{y + 15}">{share}</text>')
-    told = "; ".join(f"{name} {100 * counts[0] / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
+        parts.append(f'<text class="share" x="{WIDTH - 2}" y="{y + 12.5}">{share}</text>')
+    told = "; ".join(f"{name} {100 * _kept(counts) / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
     return _svg(max(len(rows), 1) * ROW, f"Survival by {what}: {told}", parts)
 
 
@@ -87,7 +87,11 @@ def _svg(height: float, label: str, parts: Sequence[str]) -> Markup:
 
 
 def _class(fate: str, series: int) -> str:
-    return fate if series > 1 else "plain"
+    return fate.replace(" ", "-") if series > 1 else "plain"
+
+
+def _kept(counts: Sequence[int]) -> int:
+    return sum(count for fate, count in zip(FATES, counts, strict=True) if fate.startswith("kept"))
 
 
 def _rect(x: float, y: float, width: float, height: float, style: str) -> str:
@@ -108,17 +112,28 @@ def _scale(top: int, plot: int) -> str:
 def _ticks(data: Histogram, axis: Axis, step: float) -> list[str]:
     """Labels below the axis at round values, as many as there is room for."""
     labels = [axis.tick(edge) for edge in data.edges]
-    fitting = next(n for n in (1, 2, 4, 5, 10, 20, 50) if n * step >= 6 * max(map(len, labels)) + 8 or n == 50)
     places = range(len(labels) - 1 if axis.whole else len(labels))
     width = data.edges[1] - data.edges[0]
+    room = 6 * max(map(len, labels)) + 8
+    fitting = next((n for n in range(1, len(labels)) if n * step >= room and _is_round(n * width)), 1)
     chosen: list[int] = []
     for every in (axis.every, fitting, 1):
         chosen = chosen or [at for at in places if every and _is_multiple(data.edges[at], every * width)]
     shift = step / 2 if axis.whole else 0
+    if data.below:
+        labels[0] = f"≤{labels[0]}"
+    if data.above:
+        labels[places[-1]] += "+"
     return [
         f'<text class="tick" x="{LEFT + at * step + shift:.1f}" y="{HEIGHT - 7}">{escape(labels[at])}</text>'
         for at in chosen
     ]
+
+
+def _is_round(value: float) -> bool:
+    """Whether it is 1, 2, 2.5 or 5 times a power of ten."""
+    mantissa = value / 10 ** math.floor(math.log10(value) + 1e-9)
+    return any(abs(mantissa - round_one) < 1e-6 for round_one in (1, 2, 2.5, 5))
 
 
 def _is_multiple(value: float, of: float) -> bool:

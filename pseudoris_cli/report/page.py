@@ -18,6 +18,7 @@ from pseudoris_cli.report.charts import Axis
 from pseudoris_cli.report.gather import Report, ShownImage
 from pseudoris_cli.report.pictures import Overlay, Picture
 from pseudoris_cli.report.rows import PageRows
+from pseudoris_cli.report.tallies import Histogram
 
 SCRIPTS = ("cells.js", "card.js", "script.js")
 
@@ -114,7 +115,7 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         "uniqueness": "Similarity to its mask over the largest similarity to another mask of the image",
         "correctness": "Cosine of the masked crop and the noun prompt",
         "masks per image": "Pseudo-masks in an image",
-        "captions kept per mask": "Distinct texts that a mask keeps; 0: the mask is lost",
+        "captions kept per mask": "Distinct texts that a mask keeps; at 0 the mask is lost",
         "mask area": "Share of the image, logarithmic",
     }
     found = report.totals.histograms
@@ -122,12 +123,19 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         {
             "kind": "histogram",
             "title": axis.label[0].upper() + axis.label[1:],
-            "note": f"{told[name]}." + (f" Mean {found[name].mean:.3g}." if name != "mask area" else ""),
+            "note": f"{told[name]}.{_mean(found[name], axis)}",
             "chart": charts.histogram(found[name], axis),
         }
         for name, axis in axes.items()
         if name in found
     ]
+
+
+def _mean(data: Histogram, axis: Axis) -> str:
+    """In words; nothing for a logarithm."""
+    if axis.every:
+        return ""
+    return f" Mean {data.mean:.1f}." if axis.whole else f" Mean {summary.number(data.mean)}."
 
 
 def _survivals(report: Report) -> list[dict[str, Any]]:
@@ -137,7 +145,7 @@ def _survivals(report: Report) -> list[dict[str, Any]]:
         {
             "kind": "survival",
             "title": f"Survival by {what}",
-            "note": "A text that a mask has several times counts as kept or dropped once, where it came first.",
+            "note": f"What became of the texts; again: what the same {what} has said of the mask before.",
             "chart": charts.survival(rows, what),
         }
         for what, rows in charted
@@ -146,4 +154,5 @@ def _survivals(report: Report) -> list[dict[str, Any]]:
 
 
 def _percent_of_log(value: float) -> str:
-    return f"{100 * math.pow(10, value):.2g} %"
+    share = 100 * math.pow(10, value)
+    return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"

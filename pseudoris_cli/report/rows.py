@@ -36,6 +36,7 @@ _SCORE_COLUMNS = (
     _column("doc", "DoC", "bar", "distinctiveness of caption"),
     _column("uniqueness", "uniqueness", "bar", "similarity over the largest to another mask"),
     _column("correctness", "correctness", "bar", "cosine of the masked crop and the noun prompt"),
+    _column("flags", "", "hidden"),
 )
 _VERDICT = _column("verdict", "verdict", "verdict", "kept, or the first rule that it failed")
 _NOUN = _column("noun", "noun", "term", "head noun")
@@ -63,19 +64,22 @@ class PageRows:
             return list(_MASK_COLUMNS)
         columns: list[Column] = list(_CAPTION_COLUMNS)
         if self.has_scores:
-            columns += [column | self._span(column["id"]) for column in _SCORE_COLUMNS]
+            columns += [self._with_span(column) for column in _SCORE_COLUMNS]
         if self.is_filtered:
             columns.append(_VERDICT)
         if self.has_scores:
             columns.append(_NOUN)
         return [*columns, *_ORIGIN_COLUMNS]
 
-    def _span(self, name: str) -> dict[str, Any]:
-        """What fills a bar: twice the neutral value of a ratio, the largest usual value of a cosine."""
+    def _with_span(self, column: Column) -> Column:
+        """With what fills a bar: twice the neutral value of a ratio, the largest usual value of a cosine."""
+        name = column["id"]
+        if column["kind"] != "bar":
+            return column
         if name != "correctness":
-            return {"max": 2.0, "mark": summary.threshold(self.report) if name == "doc" else 1.0}
+            return column | {"max": 2.0, "mark": summary.threshold(self.report) if name == "doc" else 1.0}
         histogram = self.report.totals.histograms.get(name)
-        return {"max": max(histogram.edges[-1], 0.01) if histogram else 1.0, "mark": None}
+        return column | {"max": max(histogram.edges[-1], 0.01) if histogram else 1.0, "mark": None}
 
     def of(self, image: ShownImage) -> list[list[Any]]:
         """The rows of an image, masks in order and the best candidates of each first."""
@@ -95,6 +99,7 @@ class PageRows:
         row: list[Any] = [candidate.mask_id, candidate.caption, candidate.duplicates]
         if self.has_scores:
             row += map(_short, (candidate.doc, candidate.uniqueness, candidate.correctness))
+            row.append(self._term(candidate.flags))
         if self.is_filtered:
             row.append(self._term(candidate.reason))
         if self.has_scores:
@@ -110,6 +115,7 @@ class PageRows:
             "columns": self.columns,
             "terms": list(self._terms),
             "filtered": self.is_filtered,
+            "flags": {term: told for term in self._terms if (told := summary.flags(term))},
             "reasons": {term: list(told) for term in self._terms if (told := summary.reason(term))},
         }
 

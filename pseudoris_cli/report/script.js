@@ -29,7 +29,7 @@ function filter() {
     card.render();
   }
   const what = AT.caption ? "candidates" : "masks";
-  document.getElementById("count").textContent = `${images} of ${cards.length} images · ${rows} ${what}`;
+  document.getElementById("count").textContent = `${images} of ${cards.length} images · ${rows.toLocaleString("en")} ${what}`;
   document.getElementById("nothing").hidden = images > 0;
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pseudoris_cli.report.gather import Report, StageVersion
+from pseudoris_cli.scoring import FLAGS
 
 RANDOM = "random:"
 DEMO = "demo_"
@@ -46,6 +47,19 @@ def reason(name: str) -> tuple[str, str] | None:
     return _REASONS.get(name)
 
 
+def flags(text: str) -> str | None:
+    """What the comma-separated flags of a score mean; None for what are no flags."""
+    names = text.split(",")
+    return "; ".join(FLAGS[name] for name in names) if all(name in FLAGS for name in names) else None
+
+
+def number(value: float | None) -> str:
+    """A score: three digits after the point, fewer above 10, and a real minus."""
+    if value is None:
+        return "–"
+    return f"{value:.{3 if abs(value) < 10 else 1}f}".replace("-", "−")
+
+
 def threshold(report: Report) -> float | None:
     """The smallest DoC that is not enough, once there is a filter."""
     for made in report.stages:
@@ -58,15 +72,19 @@ def notices(report: Report) -> list[Notice]:
     """Random weights, demo networks, incomplete stages, failed images, and the stage to run next."""
     found = [*_weight_notices(report), *_partial_notices(report)]
     if report.failed:
-        stages = ", ".join(sorted({failed.stage for failed in report.failed}))
-        found.append(
-            Notice("note", "Failed images", f"Some images failed or vanished ({stages}); they are listed at the end.")
-        )
+        found.append(Notice("note", "Failed images", f"{_failures(report)}; they are listed at the end, with reasons."))
     following = {"masks": "captions", "captions": "filter", "scores": "filter"}.get(report.deepest)
     if following:
         text = f"This report shows the {report.deepest}; there is no later stage yet. Next: pseudoris {following}."
         found.append(Notice("note", f"Up to {report.deepest}", text))
     return found
+
+
+def _failures(report: Report) -> str:
+    """How many images failed or vanished, stage by stage."""
+    names = (("failed", "failed"), ("gone", "vanished"))
+    told = {made.stage: [f"{made.counts[n]:,} {word}" for n, word in names if made.counts[n]] for made in report.stages}
+    return "; ".join(f"{stage}: {', '.join(counts)}" for stage, counts in told.items() if counts)
 
 
 def _weight_notices(report: Report) -> Iterator[Notice]:
@@ -126,9 +144,11 @@ def tiles(report: Report) -> list[Tile]:
     """Key figures over all images."""
     totals, masks = report.totals, report.stages[0]
     answered = masks.images - masks.pending
-    others = ", ".join(f"{masks.counts[name]:,} {name}" for name in ("empty", "failed", "gone") if masks.counts[name])
+    told = [f"{masks.counts[name]:,} {name}" for name in ("empty", "failed", "gone") if masks.counts[name]]
+    if totals.figures and (alone := totals.figures["one_mask_images"]):
+        told.append(f"{alone:,} with one mask, so no DoC")
     found = [
-        Tile("images", f"{answered:,}", others or "all with masks"),
+        Tile("images", f"{answered:,}", ", ".join(told) or "all with masks"),
         Tile("masks", f"{totals.masks:,}", f"{_ratio(totals.masks, masks.counts['done']):.1f} per image with masks"),
     ]
     if totals.candidates:
@@ -140,18 +160,16 @@ def tiles(report: Report) -> list[Tile]:
 
 def _filter_tiles(figures: dict[str, Any], limit: float | None) -> list[Tile]:
     share = _ratio(figures["masks_kept"], figures["masks"])
-    kept = f"{_percent(_ratio(figures['kept'], figures['candidates']))} of candidates; {figures['kept_per_mask'] or 0:.1f} per mask"
-    found = [
+    kept = f"distinct; {figures['kept_per_mask'] or 0:.1f} per mask"
+    above = f"mean; kept above {limit:g}" if limit is not None else "mean"
+    return [
         Tile("captions kept", f"{figures['kept']:,}", kept),
-        Tile("masks with a caption", _percent(share), f"{figures['masks_kept']:,} of {figures['masks']:,}"),
-        Tile("DoC above 1", _percent(figures["share_doc_above_1"]), "of all candidates with a DoC"),
-        Tile("mean DoC", _number(figures["mean_doc"]), f"threshold {limit:g}" if limit is not None else ""),
-        Tile("mean uniqueness", _number(figures["mean_uniqueness"])),
-        Tile("mean correctness", _number(figures["mean_correctness"])),
+        Tile("masks kept", _percent(share), f"{figures['masks_kept']:,} of {figures['masks']:,} have a caption"),
+        Tile("DoC above 1", _percent(figures["share_doc_above_1"]), "of candidates with a DoC"),
+        Tile("DoC", number(figures["mean_doc"]), above),
+        Tile("uniqueness", number(figures["mean_uniqueness"]), "mean"),
+        Tile("correctness", number(figures["mean_correctness"]), "mean"),
     ]
-    if figures["one_mask_images"]:
-        found.append(Tile("one-mask images", f"{figures['one_mask_images']:,}", "have no DoC"))
-    return found
 
 
 def checkpoints(report: Report) -> list[tuple[str, str, str, str]]:
@@ -212,7 +230,3 @@ def _ratio(part: float, whole: float) -> float:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -15,8 +15,8 @@ from pseudoris_cli.selection import as_floats
 
 BARS = 26
 TAIL = 0.005
-FATES = ("kept", "duplicate", "dropped")
-"""What became of a candidate. A text that a mask has several times counts once; the later ones are duplicates."""
+FATES = ("kept", "kept again", "dropped again", "dropped")
+"""What became of a candidate's text, and whether the text was said again: a duplicate shares the fate of its text."""
 _NICE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 Progress = Callable[[int, int], None]
 """(parts done, parts in all)"""
@@ -92,7 +92,7 @@ class Tally:
 
 
 Survival = dict[str, list[int]]
-"""Name of a sampler or crop -> candidates of each fate."""
+"""Name of a sampler or crop -> candidates of each fate; `again` is what the same name has said of the mask before."""
 
 
 @dataclass
@@ -129,18 +129,28 @@ def tally(parts: Parts, progress: Progress) -> Totals:
         if entry := parts.entry("captions", part):
             totals.captioned += masks
             totals.candidates += entry.file.rows
-        counts = filter_summary.add(counts, _add_scores(parts, part, tallies, totals))
+        counts = filter_summary.add(counts, _add_scores(parts, part, tallies))
     progress(len(covered), len(covered))
     if counts:
         totals.figures = figures = filter_summary.figures(counts)
+        totals.by_sampler = _survival(figures["by_sampler"], _strength)
+        totals.by_crop = _survival(figures["by_crop"], CROP_KINDS.index)
         kept, times = np.array(list(figures["masks_by_kept"].items()), np.int64).reshape(-1, 2).T
         tallies["captions kept per mask"] = yields = Tally(0, 1000, 1)
         yields.add(np.repeat(kept, times))
     made = {name: tally.histogram() for name, tally in tallies.items()}
     totals.histograms = {name: histogram for name, histogram in made.items() if histogram}
-    totals.by_sampler = dict(sorted(totals.by_sampler.items(), key=lambda item: _strength(item[0])))
-    totals.by_crop = {crop: totals.by_crop[crop] for crop in CROP_KINDS if crop in totals.by_crop}
     return totals
+
+
+def _survival(rows: dict[str, dict[str, Any]], order: Callable[[str], Any]) -> Survival:
+    """The rows of `filter_summary.figures` as counts of each fate."""
+    found = {}
+    for name in sorted(rows, key=order):
+        row = rows[name]
+        again, dropped = row["repeats"] - row["kept_repeats"], row["candidates"] - row["kept"]
+        found[name] = [row["kept"] - row["kept_repeats"], row["kept_repeats"], again, dropped - again]
+    return found
 
 
 def _strength(sampler: str) -> tuple[str, float]:
@@ -160,26 +170,22 @@ def _add_masks(parts: Parts, part: int, tallies: dict[str, Tally]) -> int:
     return len(share)
 
 
-_FILTER = ["image_key", "mask_id", "crop", "sampler", "correctness", "uniqueness", "doc", "flags", "kept", "reason"]
+_SCORES = ["correctness", "uniqueness", "doc"]
+_FILTER = ["image_key", "mask_id", "caption", "crop", "sampler", *_SCORES, "flags", "kept", "reason"]
 
 
-def _add_scores(parts: Parts, part: int, tallies: dict[str, Tally], totals: Totals) -> filter_summary.Counts:
-    names = ["correctness", "uniqueness", "doc"]
-    columns = parts.columns("filter", part, _FILTER) or parts.columns("scores", part, names)
+def _add_scores(parts: Parts, part: int, tallies: dict[str, Tally]) -> filter_summary.Counts:
+    columns = parts.columns("filter", part, _FILTER) or parts.columns("scores", part, _SCORES)
     if not columns:
         return {}
     fates = _fates(columns) if "kept" in columns else None
-    for name in names:
+    for name in _SCORES:
         tallies[name].add(as_floats(columns[name]), fates)
-    if fates is None:
-        return {}
-    for survival, column in ((totals.by_sampler, "sampler"), (totals.by_crop, "crop")):
-        for name, fate in zip(columns[column], fates.tolist(), strict=True):
-            survival.setdefault(name, [0] * len(FATES))[fate] += 1
-    return filter_summary.count(columns)
+    return {} if fates is None else filter_summary.count(columns)
 
 
 def _fates(columns: dict[str, Any]) -> np.ndarray:
-    """Index into FATES of each row."""
-    duplicate = np.array([reason == "duplicate" for reason in columns["reason"]], bool)
-    return np.where(np.asarray(columns["kept"], bool), 0, np.where(duplicate, 1, 2))
+    """Index into FATES of each row; here `again` is what the mask has had before, from whatever sampler and crop."""
+    again = np.array([reason == "duplicate" for reason in columns["reason"]], bool)
+    survives = filter_summary.survives(columns)
+    return np.where(survives, np.where(again, 1, 0), np.where(again, 2, 3))

@@ -11,7 +11,7 @@ from pseudoris_cli.storage.schema import COLUMNS
 from pseudoris_cli.work import Columns, PartInput, PartResult
 
 NAME = "filter"
-REVISION = 1
+REVISION = 2
 
 
 def version_content(settings: FilterSettings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from work_maker import SCRIPT, WorkMaker
 from pseudoris_cli.report.choosing import Choice
 from pseudoris_cli.report.writer import write_report
 
+SCORES = ("doc", "uniqueness", "correctness")
 Maker = Callable[..., WorkMaker]
 
 
@@ -125,7 +126,7 @@ def test_rows_carry_scores_verdicts_and_origin(maker: Maker) -> None:
         (2, ["mask", "caption", "duplicates", "crop", "sampler", "logprob"]),
         (
             3,
-            ["mask", "caption", "duplicates", "doc", "uniqueness", "correctness", "noun", "crop", "sampler", "logprob"],
+            ["mask", "caption", "duplicates", *SCORES, "flags", "noun", "crop", "sampler", "logprob"],
         ),
     ],
 )

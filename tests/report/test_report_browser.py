@@ -278,6 +278,15 @@ def test_everything_that_can_be_used_has_a_name(page: Page) -> None:
     assert page.run(doubled) == []
 
 
+def test_every_text_can_be_read_in_both_themes(page: Page) -> None:
+    script = (Path(__file__).parent / "contrast.js").read_text()
+    for _ in range(2):
+        seen, weak = page.browser.execute_script(script)
+        assert seen > 300
+        assert weak == []
+        page.press("t")
+
+
 def test_a_narrow_window_needs_no_sideways_scrolling(page: Page) -> None:
     page.resize(390, 800)
     assert page.run("document.documentElement.scrollWidth") <= 390

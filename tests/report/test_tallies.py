@@ -74,13 +74,16 @@ def test_totals_are_those_of_the_rows(maker: Callable[..., WorkMaker]) -> None:
     totals = tally(parts, lambda done, total: steps.append((done, total)))
     manifest = filtered.manifest()
     rows = [read_part(manifest.path_of(entry)) for entry in manifest.entries.values()]
-    samplers: Counter[tuple[str, int]] = Counter()
-    for columns in rows:
-        for sampler, kept, reason in zip(columns["sampler"], columns["kept"], columns["reason"], strict=True):
-            samplers[sampler, 0 if kept else 1 if reason == "duplicate" else 2] += 1
-    assert {
-        (name, fate): n for name, counts in totals.by_sampler.items() for fate, n in enumerate(counts) if n
-    } == samplers
+    for by, survival in (("sampler", totals.by_sampler), ("crop", totals.by_crop)):
+        expected: Counter[tuple[str, int]] = Counter()
+        for columns in rows:
+            said = list(zip(columns["image_key"], columns["mask_id"], columns["caption"], strict=True))
+            kept = {text for text, chosen in zip(said, columns["kept"], strict=True) if chosen}
+            for number, (name, text) in enumerate(zip(columns[by], said, strict=True)):
+                again = (name, text) in list(zip(columns[by], said, strict=True))[:number]
+                expected[name, (1 if again else 0) if text in kept else (2 if again else 3)] += 1
+        counted = {(name, fate): n for name, counts in survival.items() for fate, n in enumerate(counts) if n}
+        assert counted == expected
     assert list(totals.by_sampler)[:3] == ["beam", "top_k=5", "top_k=7"]
     assert list(totals.by_crop) == ["masked", "crop_1.0", "crop_1.1", "crop_1.2"]
     masks = sum(len(scene.masks) for scene in made.scenes.values())
