@@ -98,7 +98,12 @@ def _survival(by: Any, said: np.ndarray, surviving: np.ndarray) -> dict[str, dic
     name, names = factorize(by)
     repeats = np.ones(len(said), bool)
     repeats[np.unique(said * max(len(names), 1) + name, return_index=True)[1]] = False
-    chosen = {"candidates": slice(None), "kept": surviving, "repeats": repeats, "kept_repeats": surviving & repeats}
+    chosen = {
+        "candidates": np.ones(len(said), bool),
+        "kept": surviving,
+        "repeats": repeats,
+        "kept_repeats": surviving & repeats,
+    }
     counts = {what: np.bincount(name[rows], minlength=len(names)).tolist() for what, rows in chosen.items()}
     return {own: {what: counts[what][number] for what in chosen} for number, own in enumerate(names)}
 

@@ -115,7 +115,7 @@ class PageRows:
             "columns": self.columns,
             "terms": list(self._terms),
             "filtered": self.is_filtered,
-            "flags": {term: told for term in self._terms if (told := summary.flags(term))},
+            "flags": {term: meaning for term in self._terms if (meaning := summary.flags(term))},
             "reasons": {term: list(told) for term in self._terms if (told := summary.reason(term))},
         }
 

@@ -82,9 +82,12 @@ def notices(report: Report) -> list[Notice]:
 
 def _failures(report: Report) -> str:
     """How many images failed or vanished, stage by stage."""
-    names = (("failed", "failed"), ("gone", "vanished"))
-    told = {made.stage: [f"{made.counts[n]:,} {word}" for n, word in names if made.counts[n]] for made in report.stages}
-    return "; ".join(f"{stage}: {', '.join(counts)}" for stage, counts in told.items() if counts)
+    told = []
+    for made in report.stages:
+        counts = {"failed": made.counts["failed"], "vanished": made.counts["gone"]}
+        words = [f"{count:,} {word}" for word, count in counts.items() if count]
+        told += [f"{made.stage}: {', '.join(words)}"] if words else []
+    return "; ".join(told)
 
 
 def _weight_notices(report: Report) -> Iterator[Notice]:
