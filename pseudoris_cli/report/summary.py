@@ -122,9 +122,17 @@ def method(report: Report) -> list[tuple[str, str]]:
 def _mask_words(settings: dict[str, Any]) -> str:
     sam, proposals = settings.get("sam", {}), settings.get("proposals", {})
     parts = [f"SAM {sam['model']}" if "model" in sam else ""]
-    backend = proposals.get("backend")
-    parts.append({"none": "no detector", "cascade_rcnn": "chosen by CutLER", None: ""}.get(backend, f"from {backend}"))
+    parts.append(_chooser(proposals))
     return ", ".join(part for part in parts if part)
+
+
+def _chooser(proposals: dict[str, Any]) -> str:
+    """Which masks are objects, by whom. Only CutLER's registered file is called CutLER."""
+    backend = proposals.get("backend")
+    if backend in ("cascade_rcnn", "detectron2"):
+        cutler = proposals.get("checkpoint") == "cutler_cascade"
+        return "chosen by " + ("CutLER" if cutler else f"Cascade R-CNN {proposals.get('model', '')}".rstrip())
+    return {"none": "no detector", None: ""}.get(backend, f"from {backend}")
 
 
 def _caption_words(settings: dict[str, Any]) -> str:

@@ -145,6 +145,7 @@ def test_words_for_the_method_and_the_settings(maker: Maker) -> None:
     made.all()
     report = gathered(made)
     assert summary.method(report) == [
+        ("masks", "SAM vit_h, chosen by CutLER"),
         ("captions", "distinctive sampling, literal contrast"),
         ("filter", "DoC > 1"),
     ]

@@ -48,7 +48,9 @@ class WorkMaker:
     def masks(self, checkpoint: str = "sam_vit_h", broken: str | None = None) -> Artifact:
         """True masks of every scene; `broken` is an image that is recorded as failed."""
         weights = {"sam": {"name": checkpoint, "digest": "0" * 64}, "proposals": {}}
-        artifact = self._open("masks", None, {"settings": {"max_pixels": 10**8}, "checkpoints": weights})
+        proposals = {"backend": "cascade_rcnn", "model": "r50_fpn", "checkpoint": "cutler_cascade"}
+        settings = {"max_pixels": 10**8, "sam": {"model": "vit_h"}, "proposals": proposals}
+        artifact = self._open("masks", None, {"settings": settings, "checkpoints": weights})
 
         def rows(part: int) -> Iterator[tuple[str, Rows]]:
             for ref in self.plan.images(part):
