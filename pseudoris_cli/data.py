@@ -49,7 +49,8 @@ class PseudoRISDataset(Dataset[Sample]):
 
     `transforms(image, mask, caption)` is applied to every item. `image_root` is where the pictures are, by default the
     export's own (`--images copy` or `link`). A work directory has no splits of its own; `shares` (as `--split`) makes
-    the same ones as an export with it. Raises UsageError where there is nothing to read.
+    the same ones as an export with it. Of a REFER data set that is split in several ways name the file:
+    `root` may be a `refs(<split_by>).p`. Raises UsageError where there is nothing to read.
     """
 
     def __init__(
@@ -128,15 +129,15 @@ def _of_export(root: Path, split: str) -> Iterator[Referred]:
     lines = root if root.suffix == ".jsonl" else root / f"{split}.jsonl"
     if lines.is_file():
         return read_jsonl(lines)
-    if not root.is_dir() or not refer.dataset_folders(root):
+    if not (root.suffix == ".p" and root.is_file()) and not (root.is_dir() and refer.dataset_folders(root)):
         raise UsageError(f"{root} is neither a work directory nor a jsonl or refcoco export with a split {split!r}")
     source = refer.open_source(root, {"split": split}, root)
     return read_refer(source.dataset, source.split_by, split)
 
 
 def _pictures(root: Path) -> Path:
-    folders = (root if root.is_dir() else root.parent, root.parent)
-    for folder in (folder / name for name in PICTURES for folder in folders):
+    start = root if root.is_dir() else root.parent
+    for folder in (folder / name for name in PICTURES for folder in (start, start.parent)):
         if folder.is_dir():
             return folder
     raise UsageError(f"{root} has no pictures; export with --images copy or link, or name image_root")

@@ -122,4 +122,6 @@ def _mask(segment: Segment, score: float | None = None, iou: float | None = None
 def _own_mask(proposal: Proposal) -> Mask:
     """A proposal's mask as it is. No segmenter judged it, so it counts as perfect."""
     rle = proposal.rle
-    return Mask(-1, rle, geometry.bbox_xywh(rle), geometry.area(rle), 1.0, 1.0, proposal.score)
+    return Mask(
+        -1, rle, geometry.bbox_xywh(rle), geometry.area(rle), 1.0, 1.0, proposal.score, category=proposal.category
+    )

@@ -15,6 +15,7 @@ from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.engines.base import Engine
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.formats.base import ImageMode
+from pseudoris_cli.models.origins import origins
 from pseudoris_cli.pending import Backlog, Lineage
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.runner import Job, Observer, Summary
@@ -132,9 +133,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         "pseudoris": __version__,
         "versions": {stage: made.version for stage, made in chain.items()},
         "settings": {stage: made.header["settings"] for stage, made in chain.items()},
-        "checkpoints": {
-            stage: made.header["checkpoints"] for stage, made in chain.items() if "checkpoints" in made.header
-        },
+        "weights": origins({stage: chain[stage].header for stage in ("masks", "captions", "scores")}),
         "images": {stage: manifest.counts() for stage, manifest in manifests.items()},
         "partial": lacking > 0,
     }

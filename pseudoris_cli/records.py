@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 CropKind: TypeAlias = Literal["masked", "crop_1.0", "crop_1.1", "crop_1.2"]
 CROP_KINDS: tuple[CropKind, ...] = ("masked", "crop_1.0", "crop_1.1", "crop_1.2")
 ImageStatus: TypeAlias = Literal["done", "empty", "failed", "gone"]
+Category: TypeAlias = tuple[int, str]
+"""Id and name of what a mask shows; only masks that somebody labelled have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Mask:
     stability_score: float
     detector_score: float | None = None
     match_iou: float | None = None
+    category: Category | None = None
 
 
 @dataclass(frozen=True, slots=True)

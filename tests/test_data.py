@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from invoking import invoke
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
@@ -17,10 +18,11 @@ from torch.utils.data import DataLoader
 from pseudoris_cli import geometry
 from pseudoris_cli.data import PseudoRISDataset
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats import jsonl, refcoco
+from pseudoris_cli.formats import base, jsonl, refcoco
 from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject, ExportSentence
 from pseudoris_cli.records import ImageRef, Mask
 from pseudoris_cli.sources import opening
+from pseudoris_cli.stages.rows import mask_row
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter
 from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
 from pseudoris_cli.storage.workspace import STAGES, UPSTREAM, Workspace
@@ -88,7 +90,7 @@ def world(tmp_path):
     return World(folder, masks)
 
 
-def _work_directory(world, root):
+def _work_directory(world, root, schema=SCHEMA_VERSION):
     """A finished run of all stages up to filter, in one part; a dropped candidate among the kept."""
     workspace = Workspace(root)
     workspace.create()
@@ -96,11 +98,9 @@ def _work_directory(world, root):
     workspace.plan().extend([ImageRef(world.name(n), n + 1, world.name(n)) for n in (0, 1)], 32)
     masks = {name: [] for name in (column.name for column in COLUMNS["masks"])}
     for (number, _), mask in world.masks.items():
-        rle = mask.rle
-        row = (world.name(number), number + 1, world.name(number), rle.width, rle.height, mask.mask_id)
-        row += ([rle.height, rle.width], rle.counts, list(mask.bbox), mask.area, 0.9, 0.9, None, None)
-        for values, value in zip(masks.values(), row, strict=True):
-            values.append(value)
+        row = mask_row(ImageRef(world.name(number), number + 1, world.name(number)), mask)
+        for name in masks:
+            masks[name].append(row[name])
     filtered = {name: [] for name in (column.name for column in COLUMNS["filter"])}
     for (number, mask_id), captions in CAPTIONS.items():
         for candidate_id, caption in enumerate([*captions, "dropped"]):
@@ -112,13 +112,14 @@ def _work_directory(world, root):
     upstream, version = None, None
     for stage in STAGES[:4]:
         before = UPSTREAM[stage]
-        content = {"schema": SCHEMA_VERSION, "upstream": version, "plan": "plan.jsonl", "settings": {}}
+        content = {"schema": schema, "upstream": version, "plan": "plan.jsonl", "settings": {}}
         artifact = workspace.open_version(stage, content, {})
         version = artifact.version
         columns = {"masks": masks, "filter": filtered}.get(stage, {column.name: [] for column in COLUMNS[stage]})
         outcomes = [ImageOutcome(world.name(n), "done") for n in (0, 1)]
+        notes = {"kept_masks": 3, "kept": 6} if stage == "filter" else {}
         with ManifestWriter(artifact.folder, stage, "main", {}) as writer:
-            upstream = writer.commit(0, columns, outcomes, upstream if before else None, {}, 0.0).file.sha256
+            upstream = writer.commit(0, columns, outcomes, upstream if before else None, notes, 0.0).file.sha256
     return root
 
 
@@ -127,7 +128,7 @@ def _root(kind, world, tmp_path):
     if kind == "work":
         return _work_directory(world, root)
     root.mkdir()
-    {"jsonl": jsonl, "refcoco": refcoco}[kind].render(iter(world.images()), world.context(), root)
+    base.render([{"jsonl": jsonl, "refcoco": refcoco}[kind]], iter(world.images()), world.context(), root)
     return root
 
 
@@ -182,9 +183,26 @@ def test_work_directories_split_like_exports(world, tmp_path):
     assert sum(sizes.values()) == 6
 
 
+def test_work_directories_of_schema_version_1_are_read(world, tmp_path, monkeypatch):
+    now = COLUMNS["masks"]
+    monkeypatch.setitem(COLUMNS, "masks", tuple(c for c in now if not c.name.startswith("category")))
+    root = _work_directory(world, tmp_path / "root", schema=1)
+    monkeypatch.setitem(COLUMNS, "masks", now)
+    assert len(PseudoRISDataset(root)) == 6
+    out = invoke("export", "--work", root, "--format", "jsonl", "--out", tmp_path / "out")
+    assert out.code == 0, out.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out/train.jsonl").open()]
+    assert {(line["category_id"], line["category"]) for line in lines} == {(1, "object")}
+    for artifact in root.glob("*/*/artifact.json"):
+        artifact.write_text(artifact.read_text().replace('"schema": 1', '"schema": 3'))
+    out = invoke("export", "--work", root, "--out", tmp_path / "out")
+    assert (out.code, "has schema version 3; this pseudoris reads 1, 2" in out.stderr) == (2, True)
+
+
 def test_refer_s_own_data_with_polygons():
     dataset = PseudoRISDataset(FIXTURES / "refer", per="mask")
     assert len(dataset) == 21
+    assert len(PseudoRISDataset(FIXTURES / "refer/refcoco+/refs(unc).p", per="mask")) == 21
     first = dataset[0]
     assert first["caption"] == "red circle left"
     assert (first["image_id"], first["ref_id"]) == (9, 0)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pseudoris_cli.cli.console import note, out, print_json
-from pseudoris_cli.cli.options import StageOptions, WorkOptions, with_options
+from pseudoris_cli.cli.options import SourceOptions, StageOptions, WorkOptions, with_options
 from pseudoris_cli.cli.report_command import progress_shown
 from pseudoris_cli.cli.session import open_session, remember_source
 from pseudoris_cli.profiles import resolve
@@ -67,7 +67,7 @@ def run_demo(options: StageOptions, out_folder: Path) -> None:
     """The four stages through the ordinary path: captions three times (the paper's ablation in small), one export."""
     from pseudoris_cli import pipeline
 
-    remember_source(options.workspace, out_folder / "scenes", None, {})
+    remember_source(options.workspace, SourceOptions(images=out_folder / "scenes"))
     with open_session(options, resolve("demo")) as session:
         pipeline.run_masks(session)
         for what, assignments in CAPTION_RUNS:

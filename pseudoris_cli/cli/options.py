@@ -103,6 +103,35 @@ class StageOptions(SettingOptions, WorkOptions):
         return Selection(_parse_shard(self.shard), self.retry_failed, self.allow_partial)
 
 
+@dataclass
+class SourceOptions:
+    """Where images come from; named once, then remembered in the work directory."""
+
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder, list file, COCO instances JSON, REFER root or ETRIS LMDB; remembered in the work directory"
+        ),
+    ] = None
+    image_root: Annotated[Path | None, typer.Option(help="where the images lie now, if they moved")] = None
+    source_split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="of a REFER root or a folder of ETRIS files: whose images, e.g. val  [default: train]"
+        ),
+    ] = None
+    source_split_by: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="of a REFER root with several refs(NAME).p: which, e.g. unc, umd, google"),
+    ] = None
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What was chosen within the source."""
+        chosen = {"split": self.source_split, "split_by": self.source_split_by}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
 def _parse_shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -113,29 +142,41 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def with_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Spread the dataclass that is a command's first parameter over flags of its own, and gather them again in the call."""
+    """Spread the dataclasses among a command's parameters over flags of their own, and gather them again in the call.
+
+    The help lists the flags in the order of the parameters, those of the first parameter last: every command has them.
+    """
     hints = get_type_hints(command, include_extras=True)
-    own = list(inspect.signature(command).parameters.values())
-    options = hints[own[0].name]
-    spread = []
-    field_hints = get_type_hints(options, include_extras=True)
-    for item in dataclasses.fields(options):
-        default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-        spread.append(
-            inspect.Parameter(
-                item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field_hints[item.name]
-            )
-        )
-    rest = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own[1:]]
-    names = {parameter.name for parameter in spread}
+    first, *others = inspect.signature(command).parameters.values()
+    parameters: list[inspect.Parameter] = []
+    gathered: dict[str, type] = {}
+    for parameter in (*others, first):
+        hint = hints[parameter.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            gathered[parameter.name] = hint
+            parameters += _spread(hint)
+        else:
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def call(**values: Any) -> R:
-        gathered = options(**{name: values.pop(name) for name in names})
-        return command(gathered, **values)
+        for name, options in gathered.items():
+            values[name] = options(**{item.name: values.pop(item.name) for item in dataclasses.fields(options)})
+        return command(**values)
 
-    parameters = [*rest, *spread]
     setattr(call, "__signature__", inspect.Signature(parameters))  # noqa: B010  # mypy knows no such attribute
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del call.__wrapped__
     return call
+
+
+def _spread(options: type) -> list[inspect.Parameter]:
+    """The fields of a dataclass as parameters."""
+    hints = get_type_hints(options, include_extras=True)
+    spread = []
+    for item in dataclasses.fields(options):
+        default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+        spread.append(
+            inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[item.name])
+        )
+    return spread

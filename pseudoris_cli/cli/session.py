@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pseudoris_cli.cli.console import ProgressObserver, configure_logging, note, out, print_json
 from pseudoris_cli.cli.filter_table import print_filter
-from pseudoris_cli.cli.options import StageOptions
+from pseudoris_cli.cli.options import SourceOptions, StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
 from pseudoris_cli.profiles import Resolved
 from pseudoris_cli.sources import opening
@@ -59,10 +59,9 @@ def _engine(options: StageOptions, resolved: Resolved) -> Engine:
     return InProcess(limit)
 
 
-def remember_source(
-    workspace: Workspace, images: Path | None, image_root: Path | None, options: dict[str, Any]
-) -> None:
+def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
     """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
+    images, image_root = wanted.images, wanted.image_root
     if workspace.source() is None:
         if images is None and (images := authors_source(Path.cwd())):
             note(f"taking the images of {images}, found in a directory laid out like the authors'")
@@ -70,7 +69,7 @@ def remember_source(
             raise UsageError(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
             )
-        description = opening.describe(images, options, image_root)
+        description = opening.describe(images, wanted.choices, image_root)
         if next(iter(opening.open_source(description).images()), None) is None:
             raise UsageError(f"{images} has no images; --images takes a folder, a list file or a COCO instances file")
         workspace.create()
@@ -78,13 +77,15 @@ def remember_source(
             if workspace.source() is None:
                 workspace.set_source(description)
     known = workspace.source() or {}
-    if images is not None:
-        wanted = opening.describe(images, options, None)
-        if any(wanted[name] != known[name] for name in ("kind", "root", "options")):
-            raise UsageError(
-                f"{workspace.root} belongs to {known['root']}, not to {images}; one work directory has one source.\n"
-                "Use another --work; or, if the same images moved, point to them with --image-root"
-            )
+    if images is not None and any(opening.sniffed(images)[name] != known[name] for name in ("kind", "root")):
+        raise UsageError(
+            f"{workspace.root} belongs to {known['root']}, not to {images}; one work directory has one source.\n"
+            "Use another --work; or, if the same images moved, point to them with --image-root"
+        )
+    for name, choice in wanted.choices.items():
+        if (kept := known["options"].get(name)) != choice:
+            has = f"{known['root']} with --source-{name.replace('_', '-')} {kept}" if kept else known["root"]
+            raise UsageError(f"{workspace.root} belongs to {has}, not to {choice!r} of it; use another --work")
     if image_root is not None and str(image_root.resolve()) != known["image_root"]:
         if not image_root.is_dir():
             raise UsageError(f"--image-root {image_root}: there is no such folder")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudoris_cli.cli.options import StageOptions, with_options
+from pseudoris_cli.cli.options import SourceOptions, StageOptions, with_options
 from pseudoris_cli.cli.report_command import report_on_pilot
 from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from pseudoris_cli.pipeline import Session
     from pseudoris_cli.runner import Summary
 
-Images = Annotated[
-    Path | None,
-    typer.Option(
-        help="folder, list file, COCO instances JSON, REFER root or ETRIS LMDB; remembered in the work directory"
-    ),
-]
-ImageRoot = Annotated[Path | None, typer.Option(help="where the images lie now, if they moved")]
 Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
 Pilot = Annotated[
     int | None, typer.Option(min=1, help="only this many images, spread over the source, as a version of its own")
@@ -52,9 +45,7 @@ MaxCaptions = Annotated[int | None, typer.Option(min=1, help="most sentences per
 
 
 @with_options
-def masks(
-    options: StageOptions, images: Images = None, image_root: ImageRoot = None, limit: Limit = None, pilot: Pilot = None
-) -> None:
+def masks(options: StageOptions, source: SourceOptions, limit: Limit = None, pilot: Pilot = None) -> None:
     """Stage 1: pseudo-masks. SAM's masks of every image, of which CutLER chooses the objects.
 
     Resumes by itself: what is done is kept, only new or changed images are worked on.
@@ -62,7 +53,7 @@ def masks(
     Example: pseudoris masks --images photos --gpu 0
     """
     resolved = options.resolve()
-    remember_source(options.workspace, images, image_root, {})
+    remember_source(options.workspace, source)
     with open_session(options, resolved) as session:
         from pseudoris_cli.pipeline import run_masks
 
@@ -131,8 +122,7 @@ def export(
 @with_options
 def run(
     options: StageOptions,
-    images: Images = None,
-    image_root: ImageRoot = None,
+    source: SourceOptions,
     limit: Limit = None,
     pilot: Pilot = None,
     out_folder: Annotated[
@@ -150,7 +140,7 @@ def run(
     resolved = options.resolve(_filter_flags(min_doc, None, None, None))
     if options.shard:
         raise UsageError("--shard goes with masks, captions and filter; `run` needs each stage whole before the next")
-    remember_source(options.workspace, images, image_root, {})
+    remember_source(options.workspace, source)
     with open_session(options, resolved) as session:
         from pseudoris_cli import pipeline
 

@@ -2,8 +2,9 @@
 
 A format is one file in this folder, named like the format (`-` becomes `_`), that defines
 
-* `render(images, context, folder)`: write the format below `folder` in one pass, memory flat in the number of images,
-  the same bytes for the same input. No two formats write the same path, so they may share a folder and its pictures;
+* `open_writer(context, folder)`: a context manager that gives a function to call with each image, in plan order. It
+  writes below `folder`, with memory flat in the number of images, the same bytes for the same input; leaving it completes
+  the files. No two formats write the same path, so they share a folder, its pictures and one pass over the images;
 * `CANDIDATES = True` where it wants `ExportImage.candidates` filled.
 
 The export stage owns everything else: the index and its ids, plan order, staging and atomic publishing.
@@ -12,16 +13,18 @@ The export stage owns everything else: the index and its ids, plan order, stagin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from pseudoris_cli.errors import EnvironmentStop, UsageError
-from pseudoris_cli.records import Mask
+from pseudoris_cli.records import Category, Mask
 
+T = TypeVar("T")
 ImageMode: TypeAlias = Literal["copy", "link", "none"]
-OBJECT_CATEGORY = (1, "object")
+OBJECT_CATEGORY: Category = (1, "object")
 """Category of class-agnostic data. 1 is a real COCO id, which ETRIS' category map needs (it becomes 0)."""
 
 HELPERS = frozenset({"arrow_legacy", "base", "exported", "instances", "mask_png", "plain_pickle", "splits", "words"})
@@ -56,7 +59,7 @@ class ExportObject:
     ann_id: int
     mask: Mask
     sentences: tuple[ExportSentence, ...]
-    category: tuple[int, str] = OBJECT_CATEGORY
+    category: Category = OBJECT_CATEGORY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +91,9 @@ class ExportImage:
 class ExportContext:
     """What an export is called and where its pictures are.
 
-    `read_image(key)` gives the bytes of a picture file; `locate_image(key)` its path, or None where the source keeps
-    pictures inside another file. `provenance` is plain JSON: models, settings, counts, licences.
+    `read_image(key)` gives the bytes of a picture file, which every reader sees upright. `locate_image(key)` gives the
+    path of a file with these bytes; None where there is none, as the picture had to be turned; UsageError where the
+    source keeps its pictures inside another file. `provenance` is plain JSON: models, settings, counts, licences.
     """
 
     dataset: str
@@ -100,12 +104,36 @@ class ExportContext:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Renderer(Protocol):
+Write: TypeAlias = Callable[[ExportImage], None]
+
+
+class Format(Protocol):
     """A module of this folder."""
 
-    def render(self, images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
-        """Write the images below `folder`. Raises UsageError where the format cannot hold them."""
+    def open_writer(self, context: ExportContext, folder: Path) -> AbstractContextManager[Write]:
+        """Begin to write below `folder`. Writing an image raises UsageError where the format cannot hold it."""
         ...
+
+
+class BySplit(dict[str, T]):
+    """What a format has open for each split: opened when the first image of the split comes."""
+
+    def __init__(self, stack: ExitStack, opener: Callable[[str], AbstractContextManager[T]]) -> None:
+        super().__init__()
+        self._open = lambda split: stack.enter_context(opener(split))
+
+    def __missing__(self, split: str) -> T:
+        self[split] = opened = self._open(split)
+        return opened
+
+
+def render(formats: Sequence[Format], images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+    """Write images in several formats below `folder`, in one pass."""
+    with ExitStack() as stack:
+        writers = [stack.enter_context(one.open_writer(context, folder)) for one in formats]
+        for image in images:
+            for write in writers:
+                write(image)
 
 
 def format_names() -> list[str]:
@@ -114,16 +142,16 @@ def format_names() -> list[str]:
     return sorted(file.stem.replace("_", "-") for file in files if file.stem not in HELPERS)
 
 
-def load_format(name: str) -> Renderer:
-    """The renderer of a format; UsageError names the ones there are."""
+def load_format(name: str) -> Format:
+    """The module of a format; UsageError names the ones there are."""
     if name not in format_names():
         raise UsageError(f"there is no format {name!r}; choose from {', '.join(format_names())}")
-    return cast(Renderer, importlib.import_module(f"pseudoris_cli.formats.{name.replace('-', '_')}"))
+    return cast(Format, importlib.import_module(f"pseudoris_cli.formats.{name.replace('-', '_')}"))
 
 
-def wants_candidates(renderer: Renderer) -> bool:
-    """Whether `ExportImage.candidates` must be filled for this renderer."""
-    return getattr(renderer, "CANDIDATES", False)
+def wants_candidates(formats: Sequence[Format]) -> bool:
+    """Whether `ExportImage.candidates` must be filled for any of these formats."""
+    return any(getattr(one, "CANDIDATES", False) for one in formats)
 
 
 def export_name(key: str) -> str:
@@ -141,9 +169,22 @@ def picture_folder(context: ExportContext) -> str:
 
 
 def read_picture(image: ExportImage, context: ExportContext) -> bytes:
-    """The picture's file as it is. EnvironmentStop if it is gone or cannot be read."""
-    try:
+    """The picture's file. EnvironmentStop if it is gone or cannot be read."""
+    with _still_there(image):
         return context.read_image(image.image_key)
+
+
+def link_target(image: ExportImage, context: ExportContext) -> Path | None:
+    """Where `--images link` points; None for a picture that has to be copied. EnvironmentStop if it is gone."""
+    with _still_there(image):
+        path = context.locate_image(image.image_key)
+        return path and path.resolve()
+
+
+@contextmanager
+def _still_there(image: ExportImage) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise EnvironmentStop(
             f"the picture {image.image_key} cannot be read any more ({error.strerror or error}); bring it back, or run "
@@ -151,16 +192,8 @@ def read_picture(image: ExportImage, context: ExportContext) -> bytes:
         ) from error
 
 
-def link_target(image: ExportImage, context: ExportContext) -> Path:
-    """Where `--images link` points; UsageError for pictures that lie inside another file."""
-    path = context.locate_image(image.image_key)
-    if path is None:
-        raise UsageError(f"{image.image_key} has no file of its own to link to; use --images copy or none")
-    return path.resolve()
-
-
 def place_picture(image: ExportImage, context: ExportContext, folder: Path) -> None:
-    """Put the picture, byte for byte, at `folder / file_name` as `--images` says; one that is there already stays."""
+    """Put the picture at `folder / file_name` as `--images` says; one that is there already stays."""
     if context.images == "none":
         return
     target = folder / image.file_name
@@ -169,7 +202,7 @@ def place_picture(image: ExportImage, context: ExportContext, folder: Path) -> N
     if target.is_symlink() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if context.images == "link":
-        target.symlink_to(link_target(image, context))
+    if context.images == "link" and (original := link_target(image, context)):
+        target.symlink_to(original)
     else:
         target.write_bytes(read_picture(image, context))

@@ -7,24 +7,27 @@ An annotation's `segmentation` is COCO's dict, which `annToMask` decodes. `ref_i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pseudoris_cli.formats.base import ExportContext, ExportImage, picture_folder, place_picture
+from pseudoris_cli.formats.base import BySplit, ExportContext, ExportImage, Write, picture_folder, place_picture
 from pseudoris_cli.formats.instances import InstancesFile, annotation, describe, image_record
 
 
-def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+@contextmanager
+def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
     """Write one instances file per split; images without a referred object are left out."""
-    files: dict[str, InstancesFile] = {}
+
+    def instances_file(split: str) -> InstancesFile:
+        return InstancesFile(folder / "annotations" / f"instances_{split}.json", describe(context))
+
     with ExitStack() as stack:
-        for image in images:
+        files = BySplit(stack, instances_file)
+
+        def write(image: ExportImage) -> None:
             if not image.objects:
-                continue
-            if image.split not in files:
-                path = folder / "annotations" / f"instances_{image.split}.json"
-                files[image.split] = stack.enter_context(InstancesFile(path, describe(context)))
+                return
             place_picture(image, context, folder / picture_folder(context))
             files[image.split].add_image(image_record(image))
             for thing in image.objects:
@@ -36,3 +39,5 @@ def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) 
                     "captions": [sentence.caption for sentence in thing.sentences],
                 }
                 files[image.split].add_annotation(record, thing.category[1])
+
+        yield write

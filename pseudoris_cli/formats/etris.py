@@ -5,13 +5,13 @@
     lmdb/<dataset>/<split>.lmdb        one record per ref with the picture and the mask, values as pyarrow 11 serialised them
     images/train2014/<file_name>       the pictures, with --images; the LMDB holds them in any case
 
-Pictures go in byte for byte. OpenCV, which ETRIS decodes with, turns them upright, and masks are upright too.
+Pictures go in as `sources.portable` hands them on: OpenCV, which ETRIS decodes with, sees them upright, as masks are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +20,11 @@ import lmdb
 
 from pseudoris_cli.formats import arrow_legacy
 from pseudoris_cli.formats.base import (
+    BySplit,
     ExportContext,
     ExportImage,
     ExportObject,
+    Write,
     picture_folder,
     place_picture,
     read_picture,
@@ -38,21 +40,18 @@ _COCO_IDS = [number for number in range(1, 91) if number not in _UNUSED]
 """The eighty ids that COCO uses; ETRIS numbers them 0..79 in order."""
 
 
-def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+@contextmanager
+def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
     """Write annotations, masks and LMDBs; a split without objects gets no files (an empty LMDB stops ETRIS' scripts)."""
     masks = folder / "masks" / context.dataset
     masks.mkdir(parents=True, exist_ok=True)
-    annotations: dict[str, JsonList] = {}
-    records: dict[str, RecordFile] = {}
     with ExitStack() as stack:
-        for image in images:
+        annotations = BySplit(stack, lambda split: JsonList(folder / "anns" / context.dataset / f"{split}.json"))
+        records = BySplit(stack, lambda split: RecordFile(folder / "lmdb" / context.dataset / f"{split}.lmdb"))
+
+        def write(image: ExportImage) -> None:
             if not image.objects:
-                continue
-            if image.split not in records:
-                anns = folder / "anns" / context.dataset / f"{image.split}.json"
-                annotations[image.split] = stack.enter_context(JsonList(anns))
-                data = folder / "lmdb" / context.dataset / f"{image.split}.lmdb"
-                records[image.split] = stack.enter_context(RecordFile(data))
+                return
             picture = read_picture(image, context)
             place_picture(image, context, folder / picture_folder(context))
             for thing in image.objects:
@@ -61,6 +60,8 @@ def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) 
                 annotation = _annotation(image, thing)
                 annotations[image.split].append(annotation)
                 records[image.split].append(_record(annotation, picture, mask))
+
+        yield write
 
 
 def category(coco_id: int) -> int:

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pseudoris_cli.formats.base import ExportContext, ExportImage, ImageMode, link_target, read_picture
+from pseudoris_cli.formats.base import (
+    BySplit,
+    ExportContext,
+    ExportImage,
+    ImageMode,
+    Write,
+    link_target,
+    read_picture,
+)
 
 _GROUP_BYTES = 1 << 25
 _GROUP_ROWS = 1000
@@ -48,17 +56,17 @@ _ROW = {
 }
 
 
-def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+@contextmanager
+def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
     """Write the Parquet files of every split, then the card."""
-    splits: dict[str, _Split] = {}
     with ExitStack() as stack:
-        for image in images:
-            if not image.objects:
-                continue
-            if image.split not in splits:
-                splits[image.split] = stack.enter_context(_Split(folder / "data", image.split, context.images))
-            row, size = _row(image, context)
-            splits[image.split].append(row, size)
+        splits = BySplit(stack, lambda split: _Split(folder / "data", split, context.images))
+
+        def write(image: ExportImage) -> None:
+            if image.objects:
+                splits[image.split].append(*_row(image, context))
+
+        yield write
     (folder / "README.md").write_text(_card(splits, context), encoding="utf-8", newline="\n")
 
 
@@ -132,12 +140,12 @@ def _row(image: ExportImage, context: ExportContext) -> tuple[dict[str, Any], in
     ]
     row = {name: getattr(image, name) for name in _ROW if name != "objects"} | {"objects": objects}
     size = sum(len(thing.mask.rle.counts) + 100 * len(thing.sentences) for thing in image.objects)
-    if context.images == "copy":
+    if context.images == "link" and (original := link_target(image, context)):
+        row["image"] = {"bytes": None, "path": str(original)}
+    elif context.images != "none":
         data = read_picture(image, context)
         row["image"] = {"bytes": data, "path": image.file_name}
         size += len(data)
-    elif context.images == "link":
-        row["image"] = {"bytes": None, "path": str(link_target(image, context))}
     return row, size
 
 
@@ -198,10 +206,26 @@ Each row is an image with its `objects`. A mask is a COCO run-length code in the
 `pycocotools.mask.decode(object["segmentation"])`; `bbox` is [x, y, width, height]; `sentences` are best first and `doc`
 holds their distinctiveness (null where the image has one mask only).
 
-The pictures keep their own licences. The masks and sentences come from the models below and are bound by theirs.
+## Licences
+
+The pictures keep their own licences. The masks and sentences were made by these networks; what the licences of their
+weights allow to be done with them is for you to judge.
+
+{_weights_table(context.provenance.get("weights", []))}
 
 ## How it was made
 
 ```yaml
-{yaml.safe_dump(json.loads(json.dumps(dict(context.provenance))), sort_keys=True, allow_unicode=True)}```
+{yaml.safe_dump(_plain(context.provenance), sort_keys=True, allow_unicode=True)}```
 """
+
+
+def _weights_table(rows: list[dict[str, str]]) -> str:
+    columns = ("setting", "network", "weights", "licence", "remark")
+    lines = ["used for", "network", "weights", "licence of the weights", "remark"], ["---"] * len(columns)
+    table = [*lines, *([row[name].replace("|", "\\|") for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+
+
+def _plain(provenance: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(dict(provenance)))

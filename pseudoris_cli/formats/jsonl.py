@@ -5,28 +5,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject, picture_folder, place_picture
+from pseudoris_cli.formats.base import (
+    BySplit,
+    ExportContext,
+    ExportImage,
+    ExportObject,
+    Write,
+    picture_folder,
+    place_picture,
+)
 from pseudoris_cli.formats.instances import dumps
 
 
-def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+@contextmanager
+def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
     """Write one file per split."""
-    files: dict[str, TextIO] = {}
     with ExitStack() as stack:
-        for image in images:
-            if not image.objects:
-                continue
-            if image.split not in files:
-                path = folder / f"{image.split}.jsonl"
-                files[image.split] = stack.enter_context(path.open("w", encoding="ascii", newline="\n"))
-            place_picture(image, context, folder / picture_folder(context))
+        files = BySplit(stack, lambda split: (folder / f"{split}.jsonl").open("w", encoding="ascii", newline="\n"))
+
+        def write(image: ExportImage) -> None:
+            if image.objects:
+                place_picture(image, context, folder / picture_folder(context))
             for thing in image.objects:
                 files[image.split].write(dumps(record(image, thing)) + "\n")
+
+        yield write
 
 
 def record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:

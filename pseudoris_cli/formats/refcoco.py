@@ -10,17 +10,19 @@ An annotation's `segmentation` is a list with one run-length code, the only run-
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject, picture_folder, place_picture
+from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject, Write, picture_folder, place_picture
 from pseudoris_cli.formats.instances import InstancesFile, JsonList, annotation, describe, image_record
 from pseudoris_cli.formats.plain_pickle import PickleList
 from pseudoris_cli.formats.words import clean
 
 
-def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+@contextmanager
+def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
     """Write REFER's three files; images without a referred object are left out."""
     root = folder / context.dataset
     refs_name = f"refs({context.split_by})"
@@ -30,9 +32,10 @@ def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) 
         JsonList(root / f"{refs_name}.json") as refs_json,
         InstancesFile(root / "instances.json", describe(context)) as instances,
     ):
-        for image in images:
+
+        def write(image: ExportImage) -> None:
             if not image.objects:
-                continue
+                return
             instances.add_image(image_record(image))
             place_picture(image, context, pictures)
             for thing in image.objects:
@@ -41,6 +44,8 @@ def render(images: Iterable[ExportImage], context: ExportContext, folder: Path) 
                 ref = ref_record(image, thing)
                 refs_pickle.append(ref)
                 refs_json.append(ref)
+
+        yield write
     if pictures.is_dir() and pictures.name == "train2014":
         _link_for_original_refer(folder)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
 from itertools import accumulate
 
 from pseudoris_cli.errors import UsageError
@@ -43,20 +42,24 @@ def assign(image_key: str, shares: dict[str, float]) -> str:
     return next(name for name in reversed(shares) if shares[name] > 0)
 
 
-def resolve_ids(images: Iterable[tuple[str, int]]) -> Iterable[int]:
-    """Unique positive ids for (image key, wanted id) in plan order: the first to want an id gets it.
+class ImageIds:
+    """Unique positive image ids, given in plan order: the first to want an id gets it.
 
     Who comes later takes the next 52-bit hash of its key that is free. New images are planned last, so the ids of an
     export never change under growth. Memory: one set of ints.
     """
-    taken: set[int] = set()
-    for key, wanted in images:
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def take(self, key: str, wanted: int) -> int:
+        """The id of the next image of the plan."""
         image_id, attempt = int(wanted), 0
-        while image_id in taken or image_id <= 0:
+        while image_id in self._taken or image_id <= 0:
             attempt += 1
             image_id = _hash(key, f"id {attempt}")
-        taken.add(image_id)
-        yield image_id
+        self._taken.add(image_id)
+        return image_id
 
 
 def _hash(key: str, purpose: str) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pseudoris_cli.records import Caption, MaskedImage, Rle
+from pseudoris_cli.records import Caption, Category, MaskedImage, Rle
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +34,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An object found by a detector: its mask in the image's frame and its score."""
+    """An object found by a detector: its mask in the image's frame and its score; `category` where somebody labelled it."""
 
     rle: Rle
     score: float
+    category: Category | None = None
 
 
 class Segmenter(Protocol):

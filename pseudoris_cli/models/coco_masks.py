@@ -1,13 +1,14 @@
 """Your own masks from a COCO instances JSON: polygons, compressed or uncompressed run-length codes.
 
-They are the pseudo-masks as they stand; no automatic masks are made (`MASKS_ARE_FINAL`).
+They are the pseudo-masks as they stand; no automatic masks are made (`MASKS_ARE_FINAL`). Where the file lists
+`categories`, every mask keeps its own; a file without them is class-agnostic.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from pseudoris_cli.config import BackendSettings, Numerics
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.models.base import Proposal
 from pseudoris_cli.models.weights import file_digest
+from pseudoris_cli.records import Category
 from pseudoris_cli.segmentations import is_number, read_mask
 
 
@@ -52,8 +54,9 @@ class AnnotatedImage:
 class AnnotatedMasks:
     """The masks of a file, by image."""
 
-    def __init__(self, path: Path, images: Sequence[AnnotatedImage]) -> None:
+    def __init__(self, path: Path, images: Sequence[AnnotatedImage], categories: Mapping[int, str]) -> None:
         self.path = path
+        self.categories = categories
         self.by_last_name: dict[str, list[AnnotatedImage]] = defaultdict(list)
         for image in images:
             self.by_last_name[image.file_name.rpartition("/")[2]].append(image)
@@ -88,10 +91,18 @@ class AnnotatedMasks:
         for annotation in entry.annotations:
             try:
                 mask = read_mask(annotation.get("segmentation"), height, width)
-                proposals.append(Proposal(mask, _score(annotation)))
+                proposals.append(Proposal(mask, _score(annotation), self._category(annotation)))
             except ValueError as error:
                 raise BadAnnotation(f"annotation {annotation.get('id')!r} of {self.path.name}: {error}") from error
         return sorted(proposals, key=lambda proposal: -proposal.score)
+
+    def _category(self, annotation: dict[str, Any]) -> Category | None:
+        if not self.categories:
+            return None
+        category_id = annotation.get("category_id")
+        if type(category_id) is not int or category_id not in self.categories:
+            raise ValueError(f"its category_id {category_id!r} is not among the file's categories")
+        return category_id, self.categories[category_id]
 
 
 def _score(annotation: dict[str, Any]) -> float:
@@ -125,7 +136,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> AnnotatedMasks:
         if not isinstance(image_id, (int, str)) or image_id not in images:
             raise UsageError(f"{path}: annotation number {number} belongs to no listed image (image_id {image_id!r})")
         images[image_id].annotations.append(annotation)
-    return AnnotatedMasks(path, list(images.values()))
+    return AnnotatedMasks(path, list(images.values()), _categories(path, data.get("categories") or []))
 
 
 def _images_by_id(path: Path, entries: Sequence[Any]) -> dict[int | str, AnnotatedImage]:
@@ -140,6 +151,19 @@ def _images_by_id(path: Path, entries: Sequence[Any]) -> dict[int | str, Annotat
         names.add(name)
         images[image_id] = AnnotatedImage(name, (entry.get("height"), entry.get("width")))
     return images
+
+
+def _categories(path: Path, entries: Any) -> dict[int, str]:
+    """id -> name. Ids have 31 bits, as readers of exports hold them in int32."""
+    names: dict[int, str] = {}
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        category_id, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if type(category_id) is not int or not 0 <= category_id < 1 << 31 or category_id in names:
+            raise UsageError(f"{path}: category number {number} has no `id` of its own (a whole number of 31 bits)")
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise UsageError(f"{path}: category {category_id} has no `name`")
+        names[category_id] = name
+    return names
 
 
 def _existing(settings: Settings) -> Path:

@@ -30,7 +30,8 @@ class Stamp:
 class Source(Protocol):
     """An ordered collection of images. Listing never reads pixels.
 
-    A kind of source is one file in this folder, named like the kind, with `open_source(root, options, image_root)`.
+    A kind of source is one file in this folder, named like the kind, with `open_source(root, options, image_root)`. One
+    with something to choose from has `options`: what was chosen, by the user or by default.
     """
 
     def images(self) -> Iterator[ImageRef]:

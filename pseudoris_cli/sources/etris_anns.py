@@ -9,18 +9,16 @@ from typing import Any
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import FileReader
-from pseudoris_cli.sources.metadata import existing, first_of_each, image_ref, read_json
+from pseudoris_cli.sources.metadata import chosen_file, existing, first_of_each, image_ref, read_json
 
 
 class EtrisAnns(FileReader):
     """The images of one annotation file, in the order in which it names them first."""
 
-    def __init__(self, json_file: Path, root: Path) -> None:
+    def __init__(self, json_file: Path, root: Path, options: dict[str, str]) -> None:
         super().__init__(root)
         self.json_file = json_file
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "etris_anns", "root": str(self.json_file), "options": {}, "image_root": str(self.root)}
+        self.options = options
 
     def images(self) -> Iterator[ImageRef]:
         return first_of_each(self._objects(), self.json_file)
@@ -38,8 +36,8 @@ class EtrisAnns(FileReader):
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> EtrisAnns:
     """Open an annotation file, or `<split>.json` of a folder of them (option `split`, default train)."""
-    json_file = root / f"{options.get('split') or 'train'}.json" if root.is_dir() else root
+    json_file, chosen = chosen_file(root, options, ".json") if root.is_dir() else (root, {})
     if image_root is None:
         usual = [folder / "images" / "train2014" for folder in json_file.parents[:3]]
         image_root = existing([*reversed(usual), json_file.parent / "images"], str(json_file))
-    return EtrisAnns(json_file, image_root)
+    return EtrisAnns(json_file, image_root, chosen)

@@ -20,7 +20,7 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.formats import arrow_legacy
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import Stamp
-from pseudoris_cli.sources.metadata import first_of_each, image_ref
+from pseudoris_cli.sources.metadata import chosen_file, first_of_each, image_ref
 
 _LOCK = RLock()
 _ENVIRONMENTS: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
@@ -29,14 +29,12 @@ _ENVIRONMENTS: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValu
 class EtrisLmdb:
     """The pictures of one LMDB, in the order of its records. Opened on first use, in each process for itself."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, options: dict[str, str]) -> None:
         self.file = file
+        self.options = options
 
-    def __reduce__(self) -> tuple[type[EtrisLmdb], tuple[Path]]:
-        return type(self), (self.file,)
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "etris_lmdb", "root": str(self.file), "options": {}, "image_root": None}
+    def __reduce__(self) -> tuple[type[EtrisLmdb], tuple[Path, dict[str, str]]]:
+        return type(self), (self.file, self.options)
 
     def images(self) -> Iterator[ImageRef]:
         return first_of_each((image for image, _ in self._records()), self.file)
@@ -116,8 +114,8 @@ def open_source(root: Path, options: dict[str, Any], image_root: Path | None) ->
         moved = image_root / root.name
         root = moved if moved.exists() else image_root
     if root.is_dir() and not (root / "data.mdb").is_file():
-        root = root / f"{options.get('split') or 'train'}.lmdb"
-    return EtrisLmdb(root)
+        return EtrisLmdb(*chosen_file(root, options, ".lmdb"))
+    return EtrisLmdb(root, {})
 
 
 def _data_file(path: Path) -> Path:

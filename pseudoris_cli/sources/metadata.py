@@ -9,7 +9,7 @@ from typing import Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import image_id_of, safe_key
+from pseudoris_cli.sources.base import image_id_of, is_text, safe_key
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -43,6 +43,16 @@ def first_of_each(images: Iterator[ImageRef], where: Path) -> Iterator[ImageRef]
             yield image
         elif ids[image.key] != image.image_id:
             raise UsageError(f"{where}: {image.key} has the ids {ids[image.key]} and {image.image_id}")
+
+
+def chosen_file(folder: Path, options: dict[str, str], suffix: str) -> tuple[Path, dict[str, str]]:
+    """The file of a split (option `split`, default train) in a folder of them, and the choice. UsageError names them."""
+    split = options.get("split", "train")
+    path = folder / f"{split}{suffix}"
+    if not is_text(split) or "/" in split or not path.exists():
+        there = ", ".join(sorted(file.stem for file in folder.glob(f"*{suffix}")))
+        raise UsageError(f"{folder} has no split {split!r}; it has {there or 'none'} (--source-split)")
+    return path, {"split": split}
 
 
 def existing(candidates: Sequence[Path], what: str) -> Path:

@@ -11,16 +11,24 @@ from pseudoris_cli.sources.base import Source
 from pseudoris_cli.sources.kinds import sniff
 
 
-def describe(path: Path, options: dict[str, Any], image_root: Path | None) -> dict[str, Any]:
-    """What `source.json` remembers of a source. UsageError if there is nothing at `path`."""
+def sniffed(path: Path) -> dict[str, Any]:
+    """Kind and place of a source. UsageError if there is nothing at `path`."""
     if not path.exists():
         raise UsageError(f"--images {path}: there is no such file or folder")
-    return {
-        "kind": sniff(path),
-        "root": str(path.resolve()),
-        "options": options,
-        "image_root": str(image_root.resolve()) if image_root else None,
-    }
+    return {"kind": sniff(path), "root": str(path.resolve())}
+
+
+def describe(path: Path, options: dict[str, str], image_root: Path | None) -> dict[str, Any]:
+    """What `source.json` remembers of a source: also what was chosen in it, by the user (`options`) or by default.
+
+    UsageError if it cannot be opened so, or has nothing to choose from.
+    """
+    found = {**sniffed(path), "options": options, "image_root": str(image_root.resolve()) if image_root else None}
+    chosen = getattr(open_source(found), "options", {})
+    for name in options.keys() - chosen.keys():
+        flag = f"--source-{name.replace('_', '-')} {options[name]}"
+        raise UsageError(f"{flag}: {path} is read as {found['kind']!r}, where there is nothing to choose by that")
+    return {**found, "options": chosen}
 
 
 def open_source(description: dict[str, Any]) -> Source:

@@ -27,14 +27,7 @@ class Refer(FileReader):
         self.dataset = dataset
         self.split_by = split_by
         self.split = split
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "kind": "refer",
-            "root": str(self.dataset),
-            "options": {"split_by": self.split_by, "split": self.split},
-            "image_root": str(self.root),
-        }
+        self.options = {"split": split, "split_by": split_by}
 
     def images(self) -> Iterator[ImageRef]:
         refs_file = self.dataset / f"refs({self.split_by}).p"
@@ -61,7 +54,9 @@ class Refer(FileReader):
                 raise UsageError(f"{where}: its image {ref['image_id']} is not in instances.json")
             yield image_ref(names[ref["image_id"]], ref["image_id"], where)
         if not any(_is_in(split, self.split) for split in splits):
-            raise UsageError(f"{refs_file} has no split {self.split!r}; it has {', '.join(sorted(splits))}")
+            raise UsageError(
+                f"{refs_file} has no split {self.split!r}; it has {', '.join(sorted(splits)) or 'none'} (--source-split)"
+            )
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Refer:
@@ -76,7 +71,10 @@ def open_source(root: Path, options: dict[str, Any], image_root: Path | None) ->
     if dataset.name == "refclef":
         usual.reverse()
     image_root = image_root or existing([*usual, parent / "images"], f"{dataset.name} ({dataset})")
-    split_by = _split_by(dataset, named[1] if named else options.get("split_by"))
+    wanted = options.get("split_by")
+    if named and wanted not in (None, named[1]):
+        raise UsageError(f"{root} is split by {named[1]}, not by {wanted!r}; give its folder with --source-split-by")
+    split_by = _split_by(dataset, named[1] if named else wanted)
     return Refer(dataset, image_root, split_by, options.get("split") or "train")
 
 
@@ -107,8 +105,7 @@ def _dataset(root: Path) -> Path:
 def _split_by(dataset: Path, wanted: str | None) -> str:
     known = _refs_files(dataset)
     if wanted is None and len(known) > 1:
-        example = dataset / f"refs({known[0]}).p"
-        raise UsageError(f"{dataset} is split by {', '.join(known)}; name one of the files, as in --images '{example}'")
+        raise UsageError(f"{dataset} is split by {', '.join(known)}; say which: --source-split-by {known[0]}")
     if wanted is not None and wanted not in known:
         raise UsageError(f"{dataset} is not split by {wanted!r}; it has {', '.join(known)}")
     return wanted or known[0]

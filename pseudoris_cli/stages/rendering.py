@@ -25,6 +25,7 @@ from pseudoris_cli.formats.base import (
 )
 from pseudoris_cli.records import ImageRef, Mask
 from pseudoris_cli.sources.base import FileReader, Source
+from pseudoris_cli.sources.portable import is_portable, portable
 from pseudoris_cli.stages.rows import masks_by_image
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import Manifest
@@ -33,6 +34,8 @@ from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.work import Columns
 
 MARKER = "pseudoris-export.json"
+REVISION = 2
+"""Raised where the same artifacts give other files than before, so that a folder made before is made anew."""
 _SCORES = ("correctness", "uniqueness", "doc")
 
 
@@ -62,6 +65,7 @@ class Rendering:
             "dataset": self.dataset,
             "split_by": self.split_by,
             "images": self.images,
+            "revision": REVISION,
             "artifacts": digest.hexdigest(),
         }
 
@@ -72,7 +76,7 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
     The folder is written beside `out` and renamed, so a crash leaves the old state. UsageError (exit 2) if `out` holds
     something that no export made, unless `overwrite`.
     """
-    renderers = [base.load_format(name) for name in job.formats]
+    formats = [base.load_format(name) for name in job.formats]
     _finish_publishing(out)
     made = _made_by_us(out)
     if made == job.identity:
@@ -89,12 +93,11 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
             dataset=job.dataset,
             split_by=job.split_by,
             images=job.images,
-            read_image=job.source.read,
-            locate_image=_locator(job.source),
+            read_image=lambda key: portable(job.source.read(key)),
+            locate_image=lambda key: _locate(job.source, key),
             provenance=job.provenance,
         )
-        for renderer in renderers:
-            renderer.render(stream(job, base.wants_candidates(renderer)), context, staging)
+        base.render(formats, stream(job, base.wants_candidates(formats)), context, staging)
         (staging / MARKER).write_text(
             json.dumps({"export": job.identity, **job.provenance}, indent=2), encoding="utf-8"
         )
@@ -108,15 +111,14 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
 def stream(job: Rendering, candidates: bool) -> Iterator[ExportImage]:
     """Every image with a referred mask (or, with `candidates`, any scored mask) in plan order, read part by part."""
     shares = splits.parse(job.split)
-    refs = (ref for part in job.plan.parts for ref in job.plan.images(part.part))
-    ids = iter(splits.resolve_ids((ref.key, ref.image_id) for ref in refs))
+    ids = splits.ImageIds()
     for part in job.plan.parts:
         columns = {stage: _read(job.manifests[stage], part.part) for stage in ("masks", "filter", "export")}
         masks = masks_by_image(columns["masks"]) if columns["masks"] else {}
         scored = _by_mask(columns["filter"])
         kept = _kept(columns["export"])
         for ref in job.plan.images(part.part):
-            image_id = next(ids)
+            image_id = ids.take(ref.key, ref.image_id)
             found = masks.get(ref.key, ())
             objects = tuple(o for mask in found if (o := _object(ref, mask, kept, scored)))
             all_scored = tuple(_scored(ref, mask, scored) for mask in found) if candidates else ()
@@ -168,7 +170,8 @@ def _object(ref: ImageRef, mask: Mask, kept: Kept, scored: Scored) -> ExportObje
         return None
     ref_id, ann_id, rows = kept[place]
     sentences = tuple(ExportSentence(sent_id=sent_id, **asdict(scored[place][number])) for sent_id, number in rows)
-    return ExportObject(ref_id=ref_id, ann_id=ann_id, mask=mask, sentences=sentences)
+    category = mask.category or base.OBJECT_CATEGORY
+    return ExportObject(ref_id=ref_id, ann_id=ann_id, mask=mask, sentences=sentences, category=category)
 
 
 def _scored(ref: ImageRef, mask: Mask, scored: Scored) -> ScoredMask:
@@ -181,10 +184,13 @@ def _read(manifest: Manifest, part: int) -> Columns:
     return read_part(manifest.path_of(entry)) if entry else {}
 
 
-def _locator(source: Source) -> Any:
-    if isinstance(source, FileReader):
-        return source.path
-    return getattr(source, "path", lambda key: None)
+def _locate(source: Source, key: str) -> Path | None:
+    """The file of a picture that can be handed on as it is."""
+    if not isinstance(source, FileReader):
+        raise UsageError("the pictures of this source lie inside another file; use --images copy or none, not link")
+    path = source.path(key)
+    with path.open("rb") as file:
+        return path if is_portable(file) else None
 
 
 def _made_by_us(out: Path) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ def mask_row(ref: ImageRef, mask: Mask) -> dict[str, Any]:
         "stability_score": mask.stability_score,
         "detector_score": mask.detector_score,
         "match_iou": mask.match_iou,
+        "category_id": mask.category and mask.category[0],
+        "category": mask.category and mask.category[1],
     }
 
 
@@ -48,9 +50,12 @@ def masks_by_image(columns: Columns) -> dict[str, tuple[Mask, ...]]:
     """The masks of each image of a part, in order of mask_id."""
     found: dict[str, list[Mask]] = defaultdict(list)
     names = ("image_key", "mask_id", "rle_size", "rle_counts", "bbox", "area", "predicted_iou", "stability_score")
-    optional = ("detector_score", "match_iou")
-    for row in zip(*(columns[name] for name in names + optional), strict=True):
-        key, mask_id, (height, width), counts, bbox, area, predicted_iou, stability, score, match_iou = row
+    optional = ("detector_score", "match_iou", "category_id", "category")  # the last two are new in schema version 2
+    nothing = [None] * len(columns["image_key"])
+    values = (*(columns[name] for name in names), *(columns.get(name, nothing) for name in optional))
+    for row in zip(*values, strict=True):
+        key, mask_id, (height, width), counts, bbox, area, predicted_iou, stability, *known = row
+        score, match_iou, category_id, category = known
         found[key].append(
             Mask(
                 int(mask_id),
@@ -61,6 +66,7 @@ def masks_by_image(columns: Columns) -> dict[str, tuple[Mask, ...]]:
                 float(stability),
                 _present(score),
                 _present(match_iou),
+                None if category is None else (int(category_id), category),
             )
         )
     return {key: tuple(sorted(masks, key=lambda mask: mask.mask_id)) for key, masks in found.items()}
@@ -76,5 +82,5 @@ def candidates_by_image(columns: Columns) -> dict[str, list[tuple[int, int, str]
     return dict(found)
 
 
-def _present(value: float) -> float | None:
-    return None if value != value else float(value)  # NaN stands for null
+def _present(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)  # NaN stands for null

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Version 1 had no category columns; what was made with it is read as class-agnostic."""
 
 _MASK = ("mask_id", pa.int32(), "0..n-1 within the image, best first")
 _KEY = ("image_key", pa.string(), "POSIX path within the source; the key of every join")
@@ -64,6 +65,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("stability_score", pa.float32(), "SAM's stability"),
         ("detector_score", pa.float32(), "score of the detection; null without detector", True),
         ("match_iou", pa.float32(), "IoU of the detection and its SAM mask; null without detector", True),
+        ("category_id", pa.int64(), "category of a mask of your own; null for class-agnostic masks", True),
+        ("category", pa.string(), "its name", True),
     ),
     "captions": _CAPTION,
     "scores": (*_columns(_KEY, _MASK, _CANDIDATE), *_SCORE),
@@ -105,10 +108,7 @@ def to_table(stage: str, columns: dict[str, Any]) -> pa.Table:
         raise ValueError(f"{stage}: columns {sorted(columns)} are not {sorted(expected)}")
     arrays = []
     for column in COLUMNS[stage]:
-        values = columns[column.name]
-        if column.nullable and not isinstance(values, np.ndarray):
-            values = np.array([np.nan if v is None else v for v in values], np.float32)
-        array = pa.array(values, column.type, from_pandas=column.nullable)
+        array = pa.array(columns[column.name], column.type, from_pandas=column.nullable)
         if array.null_count and not column.nullable:
             raise ValueError(f"{stage}: column {column.name} may not be null")
         arrays.append(array)

@@ -14,7 +14,7 @@ from pseudoris_cli.storage import files
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
-from pseudoris_cli.storage.schema import SCHEMA_VERSION
+from pseudoris_cli.storage.schema import READABLE
 
 STAGES = ("masks", "captions", "scores", "filter", "export")
 PATIENCE = 60
@@ -98,9 +98,10 @@ class Workspace:
             raise UsageError(
                 f"there is no version {version!r} of {stage} in {self.root} (there are: {known or 'none'})"
             )
-        if header.get("schema") != SCHEMA_VERSION:
+        if header.get("schema") not in READABLE:
             raise UsageError(
-                f"{folder} has schema version {header.get('schema')}; this pseudoris reads {SCHEMA_VERSION}. "
+                f"{folder} has schema version {header.get('schema')}; this pseudoris reads "
+                f"{', '.join(map(str, READABLE))}. "
                 "Use the pseudoris that wrote it, or another work directory (--work)"
             )
         return Artifact(stage, version, folder, header)

@@ -30,6 +30,14 @@ CAPTIONS = (
     "?!",
     "a bottle of 1.5 litres",
 )
+WEIGHTS = {
+    "setting": "masks.sam",
+    "network": "sam vit_h",
+    "digest": "a7bf",
+    "weights": "sam_vit_h",
+    "licence": "Apache-2.0",
+    "remark": "",
+}
 
 
 def make_images(count: int, objects: int = 3, side: int = 48) -> Iterator[ExportImage]:
@@ -111,7 +119,7 @@ def context() -> ExportContext:
         images="none",
         read_image=picture,
         locate_image=lambda key: None,
-        provenance={"models": {"sam": "sam_vit_h"}, "licences": ["Apache-2.0"]},
+        provenance={"versions": {"masks": "abc"}, "weights": [WEIGHTS]},
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pseudoris_cli import geometry
-from pseudoris_cli.formats import etris
+from pseudoris_cli.formats import base, etris
 from pseudoris_cli.formats.arrow_legacy import decode
 from pseudoris_cli.formats.words import clean
 from pseudoris_cli.sources import etris_anns, etris_lmdb
@@ -25,7 +25,7 @@ def _records(path):
 
 
 def test_records_annotations_and_masks_agree(images, context, tmp_path):
-    etris.render(iter(images), context, tmp_path)
+    base.render([etris], iter(images), context, tmp_path)
     for split in ("train", "val"):
         records = _records(tmp_path / "lmdb" / "refcoco" / f"{split}.lmdb")
         annotations = json.loads((tmp_path / "anns" / "refcoco" / f"{split}.json").read_text())
@@ -50,7 +50,7 @@ def test_records_annotations_and_masks_agree(images, context, tmp_path):
 
 
 def test_our_own_sources_read_it(images, context, tmp_path):
-    etris.render(iter(images), context, tmp_path)
+    base.render([etris], iter(images), context, tmp_path)
     wanted = [(i.file_name, i.image_id) for i in images if i.split == "train" and i.objects]
     source = etris_lmdb.open_source(tmp_path / "lmdb" / "refcoco", {}, None)
     assert [(image.key, image.image_id) for image in source.images()] == wanted
@@ -61,7 +61,7 @@ def test_our_own_sources_read_it(images, context, tmp_path):
 
 def test_same_input_same_bytes(images, context, tmp_path, folder_bytes):
     for name in ("a", "b"):
-        etris.render(iter(images), context, tmp_path / name)
+        base.render([etris], iter(images), context, tmp_path / name)
     assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
 
 
@@ -94,5 +94,5 @@ def test_categories_are_etris_own():
 @pytest.mark.parametrize("kind", ["empty", "val only"])
 def test_a_split_without_objects_has_no_files(kind, images, context, tmp_path):
     chosen = [] if kind == "empty" else [image for image in images if image.split == "val"]
-    etris.render(iter(chosen), context, tmp_path)
+    base.render([etris], iter(chosen), context, tmp_path)
     assert not list(tmp_path.rglob("train*"))

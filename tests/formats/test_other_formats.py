@@ -21,7 +21,7 @@ from pseudoris_cli.formats import base, coco, etris, hf, jsonl
 
 
 def test_coco_masks_come_back(images, context, tmp_path, capsys):
-    coco.render(iter(images), context, tmp_path)
+    base.render([coco], iter(images), context, tmp_path)
     seen = 0
     for split in ("train", "val"):
         loaded = COCO(str(tmp_path / "annotations" / f"instances_{split}.json"))
@@ -37,7 +37,7 @@ def test_coco_masks_come_back(images, context, tmp_path, capsys):
 
 
 def test_jsonl_lines_are_complete(images, context, tmp_path):
-    jsonl.render(iter(images), context, tmp_path)
+    base.render([jsonl], iter(images), context, tmp_path)
     lines = [json.loads(line) for split in ("train", "val") for line in (tmp_path / f"{split}.jsonl").open()]
     by_ref = {line["ref_id"]: line for line in lines}
     for image in images:
@@ -59,7 +59,7 @@ def test_jsonl_lines_are_complete(images, context, tmp_path):
 @pytest.mark.parametrize("mode", ["copy", "link", "none"])
 def test_hf_rows_pictures_and_card(mode, images, context, tmp_path):
     context = replace(context, images=mode, locate_image=lambda key: tmp_path / key)
-    hf.render(iter(images), context, tmp_path / "out")
+    base.render([hf], iter(images), context, tmp_path / "out")
     rows = [row for path in sorted((tmp_path / "out/data").iterdir()) for row in pq.read_table(path).to_pylist()]
     by_key = {row["image_key"]: row for row in rows}
     referred = [image for image in images if image.objects]
@@ -85,18 +85,16 @@ def test_hf_rows_pictures_and_card(mode, images, context, tmp_path):
         count = sum(image.split == split for image in referred)
         assert sum(len(pq.read_table(path)) for path in (tmp_path / "out").glob(pattern)) == count
         assert f"| {split} | {count} | " in card
-    assert "sam_vit_h" in card
-    assert "Apache-2.0" in card
+    assert "| masks.sam | sam vit_h | sam_vit_h | Apache-2.0 |  |\n" in card
+    assert "digest: a7bf" in card
 
 
 def test_hf_files_are_bounded(images, context, tmp_path, monkeypatch):
     monkeypatch.setattr(hf, "_GROUP_ROWS", 2)
     monkeypatch.setattr(hf, "_SHARD_BYTES", 1)
-    hf.render(iter(images), context, tmp_path)
+    base.render([hf], iter(images), context, tmp_path)
     files = sorted((tmp_path / "data").glob("train-*.parquet"))
     assert [len(pq.read_table(path)) for path in files] == [2, 2, 2]
-    with pytest.raises(UsageError, match="no file of its own"):
-        hf.render(iter(images), replace(context, images="link"), tmp_path / "linked")
 
 
 def test_every_file_of_the_folder_is_a_format_or_a_named_helper():
@@ -105,8 +103,8 @@ def test_every_file_of_the_folder_is_a_format_or_a_named_helper():
     files = {path.stem for path in Path(base.__file__).parent.glob("[a-z]*.py")}
     assert files == {name.replace("-", "_") for name in names} | base.HELPERS
     for helper in base.HELPERS:
-        assert not hasattr(importlib.import_module(f"pseudoris_cli.formats.{helper}"), "render")
-    assert [name for name in names if base.wants_candidates(base.load_format(name))] == ["reference-csv"]
+        assert not hasattr(importlib.import_module(f"pseudoris_cli.formats.{helper}"), "open_writer")
+    assert [name for name in names if base.wants_candidates([base.load_format(name)])] == ["reference-csv"]
     with pytest.raises(UsageError, match="choose from coco, etris"):
         base.load_format("../evil")
 
@@ -118,22 +116,22 @@ def test_no_format_depends_on_anything_but_its_input(name, images, context, tmp_
     renderer = base.load_format(name)
     for folder in ("a", "deeper/b"):
         (tmp_path / folder).mkdir(parents=True)
-        renderer.render(iter(images), context, tmp_path / folder)
+        base.render([renderer], iter(images), context, tmp_path / folder)
     first = folder_bytes(tmp_path / "a")
     assert first == folder_bytes(tmp_path / "deeper/b")
     assert first
 
 
-def test_all_formats_fit_in_one_folder(images, context, tmp_path, folder_bytes):
+def test_all_formats_share_a_folder_and_one_pass(images, context, tmp_path, folder_bytes):
     context = replace(context, images="copy")
     alone: dict[str, bytes] = {}
-    (tmp_path / "together").mkdir()
     for name in base.format_names():
         (tmp_path / name).mkdir()
-        base.load_format(name).render(iter(images), context, tmp_path / name)
-        base.load_format(name).render(iter(images), context, tmp_path / "together")
+        base.render([base.load_format(name)], iter(images), context, tmp_path / name)
         for path, data in folder_bytes(tmp_path / name).items():
             assert alone.setdefault(path, data) == data
+    (tmp_path / "together").mkdir()
+    base.render([base.load_format(name) for name in base.format_names()], iter(images), context, tmp_path / "together")
     assert folder_bytes(tmp_path / "together") == alone
 
 
@@ -149,7 +147,7 @@ def test_memory_is_flat(name, stream_images, context, tmp_path, monkeypatch):
         folder.mkdir()
         tracemalloc.start()
         try:
-            renderer.render(stream_images(count), context, folder)
+            base.render([renderer], stream_images(count), context, folder)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -8,13 +8,14 @@ import pickletools
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from pseudoris_cli import geometry
-from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats import refcoco
+from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.formats import base, hf, refcoco
 from pseudoris_cli.formats.base import export_name
 
 
@@ -24,7 +25,7 @@ def _load(folder):
 
 
 def test_masks_boxes_and_captions_come_back(images, context, tmp_path, capsys):
-    refcoco.render(iter(images), context, tmp_path)
+    base.render([refcoco], iter(images), context, tmp_path)
     coco = COCO(str(tmp_path / "refcoco" / "instances.json"))
     refs = {ref["ref_id"]: ref for ref in _load(tmp_path)}
     things = [(image, thing) for image in images for thing in image.objects]
@@ -49,7 +50,7 @@ def test_masks_boxes_and_captions_come_back(images, context, tmp_path, capsys):
 
 
 def test_refs_pickle_is_what_python_2_and_refer_take(images, context, tmp_path):
-    refcoco.render(iter(images), context, tmp_path)
+    base.render([refcoco], iter(images), context, tmp_path)
     data = (tmp_path / "refcoco" / "refs(pseudo).p").read_bytes()
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(data)}
     assert max(opcode.proto for opcode, _, _ in pickletools.genops(data)) == 2
@@ -62,7 +63,7 @@ def test_refs_pickle_is_what_python_2_and_refer_take(images, context, tmp_path):
 def test_same_input_same_bytes_and_pictures_in_place(images, context, tmp_path, folder_bytes):
     context = replace(context, images="copy")
     for name in ("a", "b"):
-        refcoco.render(iter(images), context, tmp_path / name)
+        base.render([refcoco], iter(images), context, tmp_path / name)
     first = folder_bytes(tmp_path / "a")
     assert first == folder_bytes(tmp_path / "b")
     for image in images[:8]:
@@ -73,14 +74,28 @@ def test_same_input_same_bytes_and_pictures_in_place(images, context, tmp_path, 
     assert not [name for name in first if name.endswith((".annotations", ".images"))]
 
 
-def test_links_need_files(images, context, tmp_path):
+def test_links_lead_to_files_and_what_must_be_turned_is_copied(images, context, tmp_path):
     source = tmp_path / "source.png"
     source.write_bytes(context.read_image(images[0].image_key))
-    linked = replace(context, images="link", locate_image=lambda key: source)
-    refcoco.render(iter(images), linked, tmp_path / "out")
-    assert (tmp_path / "out/images/train2014" / images[0].file_name).resolve() == source
-    with pytest.raises(UsageError, match="no file of its own"):
-        refcoco.render(iter(images), replace(context, images="link"), tmp_path / "none")
+
+    def locate(key):
+        if key == images[1].image_key:
+            return None
+        if key == images[2].image_key:
+            raise FileNotFoundError(key)
+        return source
+
+    linked = replace(context, images="link", locate_image=locate)
+    base.render([refcoco, hf], iter(images[:2]), linked, tmp_path / "out")
+    first, second = (tmp_path / "out/images/train2014" / image.file_name for image in images[:2])
+    assert first.resolve() == source
+    assert not second.is_symlink()
+    assert second.read_bytes() == context.read_image(images[1].image_key)
+    rows = pq.read_table(tmp_path / "out/data/train-00000.parquet")["image"].to_pylist()
+    assert rows[0] == {"bytes": None, "path": str(source)}
+    assert rows[1]["bytes"] == context.read_image(images[1].image_key)
+    with pytest.raises(EnvironmentStop, match="bring it back"):
+        base.render([refcoco], iter(images), linked, tmp_path / "gone")
 
 
 @pytest.mark.parametrize(
@@ -89,21 +104,24 @@ def test_links_need_files(images, context, tmp_path):
 def test_names_cannot_leave_the_export(name, images, context, tmp_path):
     hostile = [replace(images[0], file_name=name)]
     with pytest.raises(UsageError, match="leaves the export"):
-        refcoco.render(iter(hostile), replace(context, images="copy"), tmp_path / "out")
+        base.render([refcoco], iter(hostile), replace(context, images="copy"), tmp_path / "out")
     assert not list(tmp_path.rglob("evil.png"))
     safe = [replace(images[0], file_name=export_name(name))]
-    refcoco.render(iter(safe), replace(context, images="copy"), tmp_path / "safe")
+    base.render([refcoco], iter(safe), replace(context, images="copy"), tmp_path / "safe")
     assert len(list((tmp_path / "safe/images/train2014").rglob("*"))) >= 1
 
 
 def test_categories_are_listed_once_and_may_not_disagree(images, context, tmp_path):
     first, second = images[0].objects[0], images[1].objects[0]
     dog = replace(first, category=(18, "dog"))
-    refcoco.render(iter([replace(images[0], objects=(dog, images[0].objects[1]))]), context, tmp_path)
+    base.render([refcoco], iter([replace(images[0], objects=(dog, images[0].objects[1]))]), context, tmp_path)
     categories = json.loads((tmp_path / "refcoco/instances.json").read_text())["categories"]
     assert [(c["id"], c["name"]) for c in categories] == [(1, "object"), (18, "dog")]
     cat = replace(second, category=(18, "cat"))
     with pytest.raises(UsageError, match="called both"):
-        refcoco.render(
-            iter([replace(images[0], objects=(dog,)), replace(images[1], objects=(cat,))]), context, tmp_path / "b"
+        base.render(
+            [refcoco],
+            iter([replace(images[0], objects=(dog,)), replace(images[1], objects=(cat,))]),
+            context,
+            tmp_path / "b",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats.splits import assign, parse, resolve_ids
+from pseudoris_cli.formats.splits import ImageIds, assign, parse
 from pseudoris_cli.formats.words import clean
 
 
@@ -26,14 +26,19 @@ def test_wrong_splits_are_named(text):
         parse(text)
 
 
+def _resolved(plan):
+    ids = ImageIds()
+    return [ids.take(key, wanted) for key, wanted in plan]
+
+
 def test_colliding_ids_are_resolved_in_plan_order():
     plan = [("a", 5), ("b", 5), ("c", 0), ("d", -3), ("e", 5), ("f", 6)]
-    ids = list(resolve_ids(plan))
+    ids = _resolved(plan)
     assert ids[0] == 5
     assert ids[5] == 6
     assert len(set(ids)) == 6
     assert all(0 < i < 2**52 for i in ids)
-    assert list(resolve_ids([*plan, ("g", ids[1]), ("h", 6)]))[:6] == ids
+    assert _resolved([*plan, ("g", ids[1]), ("h", 6)])[:6] == ids
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from pseudoris_cli import geometry
 from pseudoris_cli.config import MaskSettings, Numerics
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.matching import choose
 from pseudoris_cli.models import backends, coco_masks
 from pseudoris_cli.models.coco_masks import AnnotatedMasks, BadAnnotation
 
@@ -127,6 +128,25 @@ def test_a_bad_score_fails_the_image(score: Any, tmp_path: Path) -> None:
         load(write(tmp_path, [annotation([SQUARE], score=score)])).propose([IMAGE], ["train/1.jpg"])
 
 
+def test_masks_keep_the_categories_that_the_file_lists(tmp_path: Path) -> None:
+    path = write(tmp_path, [annotation([SQUARE], category_id=18), annotation([SQUARE], category_id=1, score=0.5)])
+    bare = load(path).propose([IMAGE], ["train/1.jpg"])[0]
+    assert [proposal.category for proposal in bare] == [None, None]
+    named = json.loads(path.read_text()) | {"categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]}
+    path.write_text(json.dumps(named))
+    proposals = load(path).propose([IMAGE], ["train/1.jpg"])[0]
+    assert [proposal.category for proposal in proposals] == [(18, "dog"), (1, "person")]
+    assert [mask.category for mask in choose(None, proposals, MaskSettings())[0]] == [(18, "dog"), (1, "person")]
+
+
+@pytest.mark.parametrize("category_id", [None, 2, "1", 1.0, True, [1]])
+def test_a_category_that_is_not_listed_fails_the_image(category_id: Any, tmp_path: Path) -> None:
+    path = write(tmp_path, [annotation([SQUARE], category_id=category_id)])
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": [{"id": 1, "name": "person"}]}))
+    with pytest.raises(BadAnnotation, match=r"annotation 3 of instances.json: its category_id .* is not among"):
+        load(path).propose([IMAGE], ["train/1.jpg"])
+
+
 @pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (HEIGHT, None), ("6", "8"), ([], {})])
 def test_an_image_of_another_size_fails(size: tuple[Any, Any], tmp_path: Path) -> None:
     entry = {"id": 7, "file_name": "1.jpg", "height": size[0], "width": size[1]}
@@ -152,6 +172,15 @@ def test_an_image_of_another_size_fails(size: tuple[Any, Any], tmp_path: Path) -
         ('{"images": [], "annotations": [1]}', "number 0 belongs to no listed image"),
         ('{"images": [], "annotations": [{"image_id": 5}]}', "number 0 belongs to no listed image"),
         ('{"images": [], "annotations": [{"image_id": {}}]}', "number 0 belongs to no listed image"),
+        ('{"images": [], "annotations": [], "categories": {"id": 1}}', "category 1 has no `name`"),
+        ('{"images": [], "annotations": [], "categories": "x"}', "category number 0 has no `id`"),
+        ('{"images": [], "annotations": [], "categories": [{"id": true, "name": "a"}]}', "number 0 has no `id`"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 4294967296, "name": "a"}]}', "number 0 has no `id`"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}', "1 has no `name`"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            "number 1",
+        ),
     ],
 )
 def test_a_file_that_is_no_coco_file_is_refused(text: str, message: str, tmp_path: Path) -> None:

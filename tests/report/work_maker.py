@@ -141,6 +141,8 @@ class WorkMaker:
             "stability_score": 0.97,
             "detector_score": None if number else 0.99,
             "match_iou": None if number else 0.91,
+            "category_id": None,
+            "category": None,
         }
 
     def _caption_rows(self, ref: Any, number: int, things: tuple[grammar.Attributes, ...]) -> Rows:

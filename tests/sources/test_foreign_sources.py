@@ -78,11 +78,12 @@ def test_refer_splits_and_pictures(tmp_path):
     assert len(list(_open(tmp_path, PICTURES).images())) == count("train")
     refs = tmp_path / "refcoco+" / "refs(unc).p"
     shutil.copy(refs, refs.with_name("refs(umd).p"))
-    with pytest.raises(
-        UsageError, match=r"split by umd, unc; name one of the files, as in --images '.*refs\(umd\)\.p'"
-    ):
+    with pytest.raises(UsageError, match=r"split by umd, unc; say which: --source-split-by umd"):
         _open(tmp_path, PICTURES)
+    assert _open(tmp_path, PICTURES, split_by="umd").split_by == "umd"
     assert _open(refs, PICTURES).split_by == "unc"
+    with pytest.raises(UsageError, match="is split by unc, not by 'umd'"):
+        _open(refs, PICTURES, split_by="umd")
     shutil.copytree(FIXTURES / "refer" / "refcoco+", tmp_path / "refcocog")
     with pytest.raises(UsageError, match=r"several data sets \(refcoco\+, refcocog\)"):
         _open(tmp_path, PICTURES)
@@ -121,9 +122,37 @@ def test_a_moved_lmdb_is_found_by_image_root(tmp_path):
         assert list(etris_lmdb.open_source(Path("/nowhere/train.lmdb"), {}, moved).images()) == wanted
 
 
-def test_what_a_source_describes_opens_it_again():
-    for source in (_open(FIXTURES / "refer"), _open(_lmdb("etris")), _open(FIXTURES / "etris/anns/refcoco+", PICTURES)):
-        assert list(opening.open_source(source.describe()).images()) == list(source.images())
+def test_what_was_chosen_is_remembered_and_opens_it_again():
+    anns = FIXTURES / "etris/anns/refcoco+"
+    for path, options, chosen in [
+        (FIXTURES / "refer", {}, {"split": "train", "split_by": "unc"}),
+        (FIXTURES / "refer", {"split": "testA"}, {"split": "testA", "split_by": "unc"}),
+        (_lmdb("etris"), {}, {}),
+        (_lmdb("etris").parent, {}, {"split": "train"}),
+        (anns, {"split": "train"}, {"split": "train"}),
+        (anns / "train.json", {}, {}),
+    ]:
+        description = opening.describe(path, options, None if "lmdb" in str(path) else PICTURES)
+        assert description["options"] == chosen
+        again = opening.describe(path, description["options"], None if "lmdb" in str(path) else PICTURES)
+        assert again == description
+        assert next(opening.open_source(description).images())
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("etris/lmdb/refcoco+", {"split": "val"}, "no split 'val'; it has train"),
+        ("etris/anns/refcoco+", {"split": "../x"}, "no split '../x'; it has train"),
+        ("etris/anns/refcoco+/train.json", {"split": "val"}, "--source-split val: .* nothing to choose"),
+        ("etris/lmdb/refcoco+/train.lmdb", {"split": "train"}, "--source-split train: .* nothing to choose"),
+        ("etris/lmdb/refcoco+", {"split_by": "unc"}, "--source-split-by unc: .* nothing to choose"),
+        ("refer/images/train2014", {"split": "train"}, "--source-split train: .*'folder'.* nothing to choose"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said(path, options, message):
+    with pytest.raises(UsageError, match=message):
+        opening.describe(FIXTURES / path, options, PICTURES if "anns" in path else None)
 
 
 def test_modules_are_the_kinds():

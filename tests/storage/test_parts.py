@@ -51,6 +51,13 @@ def test_a_part_without_rows_keeps_its_schema(stage: str, tmp_path: Path) -> Non
     assert all(len(values) == 0 for values in read_part(tmp_path / made.name).values())
 
 
+def test_a_mask_may_have_no_category() -> None:
+    columns = columns_of("masks") | {"category_id": [None, 18], "category": [None, "dog"]}
+    back = from_table(to_table("masks", columns))
+    assert [str(value) for value in back["category_id"]] == ["nan", "18.0"]
+    assert back["category"] == [None, "dog"]
+
+
 def test_null_stands_only_where_the_schema_says_so() -> None:
     columns = columns_of("scores")
     columns["doc"] = [None, float("nan")]
