@@ -29,6 +29,7 @@ CAPTIONS = (
     "the dog",
     "?!",
     "a bottle of 1.5 litres",
+    "two\nlines, 'single' \"double\"",
 )
 WEIGHTS = {
     "setting": "masks.sam",
