@@ -10,6 +10,8 @@ Pictures go in as `sources.portable` hands them on: OpenCV, which ETRIS decodes 
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -77,6 +79,7 @@ class RecordFile:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._environment = lmdb.open(
             str(path), subdir=False, lock=False, sync=False, meminit=True, map_size=_FIRST_MAP_SIZE
         )
@@ -99,13 +102,14 @@ class RecordFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            keys = [str(number).encode() for number in range(self._count)]
-            self._batch.append((b"__keys__", arrow_legacy.encode(keys)))
-            self._batch.append((b"__len__", arrow_legacy.encode(self._count)))
-            self._flush()
-            self._environment.sync(True)
-        self._environment.close()
+        try:
+            if kind is None:
+                keys = [str(number).encode() for number in range(self._count)]
+                self._batch.append((b"__keys__", arrow_legacy.encode(keys)))
+                self._batch.append((b"__len__", arrow_legacy.encode(self._count)))
+                self._flush()
+        finally:
+            self._environment.close()
 
     def _flush(self) -> None:
         while True:
@@ -116,6 +120,9 @@ class RecordFile:
                 break
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+            except lmdb.Error as error:  # LMDB calls a full disk an input/output error
+                full = shutil.disk_usage(self._path.parent).free < self._bytes + (1 << 20)
+                raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(self._path)) from error
         self._batch, self._bytes = [], 0
 
 

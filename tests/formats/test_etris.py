@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -96,3 +99,24 @@ def test_a_split_without_objects_has_no_files(kind, images, context, tmp_path):
     chosen = [] if kind == "empty" else [image for image in images if image.split == "val"]
     base.render([etris], iter(chosen), context, tmp_path)
     assert not list(tmp_path.rglob("train*"))
+
+
+@pytest.mark.parametrize(("free", "number"), [(0, errno.ENOSPC), (1 << 40, errno.EIO)])
+def test_a_write_that_fails_is_the_operating_system_s_error(free, number, tmp_path, monkeypatch):
+    """LMDB raises an error of its own; nobody above knows it."""
+    monkeypatch.setattr(etris.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(etris, "_BATCH_BYTES", 1 << 14)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write():
+        with etris.RecordFile(tmp_path / "x.lmdb") as file:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+            for _ in range(100):
+                file.append({"img": bytes(9000), "sents": ["a"]})
+
+    try:
+        with pytest.raises(OSError, match=r"x\.lmdb") as raised:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert raised.value.errno == number
