@@ -202,9 +202,7 @@ def _made_by_us(out: Path) -> dict[str, Any] | None:
 
 def _publish(staging: Path, out: Path) -> None:
     """Replace `out` by the finished folder."""
-    for path in staging.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            files.sync_file(path)
+    files.sync_tree(staging)
     if out.exists() or out.is_symlink():
         files.publish(out, _replaced(out))
     files.publish(staging, out)

@@ -9,13 +9,18 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pseudoris_cli.errors import EnvironmentStop
+
+FEW = 200
+"""Files that are synced one by one."""
 
 
 def write_temporary(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -35,6 +40,21 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file below a folder to the disk; links are left alone.
+
+    Many files go at once where the system waits for that (Linux): one by one, 2.5 ms each, a large export would spend
+    longer here than on writing.
+    """
+    plain = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    first = list(islice(plain, FEW + 1))
+    if len(first) > FEW and sys.platform == "linux":
+        os.sync()
+        return
+    for path in chain(first, plain):
+        sync_file(path)
 
 
 def publish(temporary: Path, target: Path) -> None:

@@ -125,3 +125,20 @@ def test_replacing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch
 def test_what_the_system_refuses_is_explained(code: int, says: str) -> None:
     with pytest.raises(EnvironmentStop, match=says), files.explained(Path("there")):
         raise OSError(code, "reason")
+
+
+@pytest.mark.parametrize(("count", "alone"), [(3, 3), (files.FEW, files.FEW), (files.FEW + 1, 0)])
+def test_many_files_reach_the_disk_at_once(
+    count: int, alone: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(count):
+        (tmp_path / "deeper").mkdir(exist_ok=True)
+        (tmp_path / "deeper" / str(number)).write_bytes(b"x")
+    (tmp_path / "link").symlink_to("nowhere")
+    calls: list[str] = []
+    monkeypatch.setattr(files.sys, "platform", "linux")
+    monkeypatch.setattr(files, "sync_file", lambda path: calls.append(path.name))
+    monkeypatch.setattr(files.os, "sync", lambda: calls.append("everything"))
+    files.sync_tree(tmp_path)
+    assert len(set(calls) - {"everything"}) == alone
+    assert calls.count("everything") == (alone == 0)
