@@ -112,7 +112,10 @@ class CaptionSettings(BackendSettings):
     top_p: tuple[Share, ...] = Field((0.4, 0.5, 0.6, 0.7, 0.8), description="top-p samplers, one caption each per crop")
     beams: int = Field(2, ge=0, description="beam width of the one beam caption per crop; 0 for none")
     contrast: float = Field(1.0, ge=0, description="strength of the contrast; 0 is plain sampling")
-    contrast_form: Literal["literal", "scale_preserving"] = Field("literal", description="DESIGN.md §4")
+    contrast_form: Literal["literal", "scale_preserving"] = Field(
+        "literal",
+        description="literal: the formula of the paper; scale_preserving: the same contrast with the logits' own scale",
+    )
     contrast_max_masks: int | None = Field(None, ge=2, description="more masks than this: no contrast (release: 30)")
     similarity_clamp: float | None = Field(None, description="lower bound of the similarities in the contrast")
     pad_ends_row: bool = Field(False, description="a sampled token 0 ends the caption, as in the release")

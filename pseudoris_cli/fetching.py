@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from pseudoris_cli.download import Patience, Remote, Reporter, download
-from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
+from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError, nearest
 from pseudoris_cli.models import weights
 from pseudoris_cli.models.weights import Entry, HubFile
 from pseudoris_cli.storage import files
@@ -109,7 +109,8 @@ def known(name: str) -> Entry:
     entry = weights.registry().get(name)
     if entry is None:
         raise UsageError(
-            f"no checkpoint is registered as {name!r}; registered names:  {', '.join(sorted(weights.registry()))}"
+            f"no checkpoint is registered as {name!r}{nearest(name, weights.registry())}\n"
+            f"registered:  {', '.join(sorted(weights.registry()))}"
         )
     return entry
 

@@ -21,7 +21,7 @@ from pseudoris_cli.records import ImageRef
 from pseudoris_cli.runner import Job, Observer, Summary
 from pseudoris_cli.sources import opening
 from pseudoris_cli.sources.base import Source
-from pseudoris_cli.stages import captions, export, filter, masks, rendering, scores
+from pseudoris_cli.stages import captions, destination, export, filter, masks, rendering, scores
 from pseudoris_cli.stopping import Stopper
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import Manifest
@@ -111,6 +111,21 @@ def run_export_index(session: Session, version: str | None = None) -> Summary:
     upstream = session.workspace.latest("filter", version)
     artifact = _open(session, "export", export.version_content(session.settings.export), upstream)
     return _run(session, artifact, export.Spec(session.settings.export), ("filter",))
+
+
+def check_weights(settings: Settings) -> None:
+    """MissingDependency (exit 3) if a checkpoint of any stage is not here: asked before the first stage has run for hours."""
+    masks.version_content(settings.masks, settings.numerics)
+    captions.version_content(cast(CaptionSettings, settings.captions), settings.numerics)
+    scores.version_content(settings.filter, settings.numerics)
+
+
+def check_out(session: Session, folder: Path, overwrite: bool) -> None:
+    """UsageError (exit 2) if an export may not go to `folder`: asked before the work begins."""
+    source = session.workspace.source() or {}
+    images = [Path(source[name]) for name in ("root", "image_root") if source.get(name)]
+    kept = [("the work directory", session.workspace.root), *(("the images", path) for path in images)]
+    destination.check(folder, overwrite, [(what, path) for what, path in kept if path.is_dir()])
 
 
 def render_export(session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool) -> bool:

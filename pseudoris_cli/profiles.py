@@ -5,7 +5,6 @@ Later layers win: defaults, profile, file, --set, flags.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pseudoris_cli.config import Settings
-from pseudoris_cli.errors import UsageError
+from pseudoris_cli.errors import UsageError, nearest
 from pseudoris_cli.resources import resource
 
 PROFILES = ("paper", "reference", "fast", "demo")
@@ -47,7 +46,9 @@ def resolve(
     """Merge all layers and check them. UsageError names the setting that is unknown or has a bad value, and its origin."""
     profile = profile or "paper"
     if profile not in PROFILES:
-        raise UsageError(f"there is no profile {profile!r}; choose from {', '.join(PROFILES)}")
+        raise UsageError(
+            f"there is no profile {profile!r}; choose from {', '.join(PROFILES)}{nearest(profile, PROFILES)}"
+        )
     layers: list[tuple[str, dict[str, Any]]] = [(f"profile {profile}", _read(resource(f"configs/{profile}.yaml")))]
     if file is None and LOCAL_FILE.is_file():
         file = LOCAL_FILE
@@ -75,7 +76,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the settings file {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"cannot read the settings file {path}: {reason}; `pseudoris config show` writes one"
+        ) from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not plain YAML: {error}") from error
     if data is None:
@@ -144,7 +148,9 @@ def _backend_problems(merged: dict[str, Any], origins: dict[str, str]) -> Iterat
         try:
             model = import_module(f"pseudoris_cli.models.{backend}").Settings
         except (ImportError, AttributeError):
-            yield f"{'.'.join(path)}.backend: there is no backend {backend!r}; choose from {', '.join(_backends())}"
+            known = _backends()
+            wrong = f"{'.'.join(path)}.backend: there is no backend {backend!r}"
+            yield f"{wrong}; choose from {', '.join(known)}{nearest(str(backend), known)}"
             continue
         try:
             model.model_validate(section)
@@ -164,9 +170,11 @@ def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseMode
         location = ".".join(str(part) for part in (*path, *problem["loc"]))
         origin = f" (from {origins[location]})" if location in origins else ""
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(location, _names(), 1, 0.6)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            lines.append(f"{location}: there is no such setting{hint}{origin}")
+            lines.append(f"{location}: there is no such setting{nearest(location, _names())}{origin}")
+        elif "dict" in problem["type"] or problem["type"] == "model_type":
+            inside = [name for name in _names() if name.startswith(f"{location}.")]
+            example = f", e.g. {inside[-1]}" if inside else ""
+            lines.append(f"{location} is a section, not {problem['input']!r}: set what is in it{example}{origin}")
         else:
             lines.append(f"{location}: {problem['msg']}, not {problem['input']!r}{origin}")
     return "\n".join(lines)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -47,3 +49,26 @@ def test_links_between_pages_lead_somewhere(repository: Path) -> None:
     for page in (repository / "README.md", *(repository / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_setting_of_every_backend_says_what_it_means() -> None:
+    from importlib import import_module
+
+    from pseudoris_cli.profiles import PROFILES, resolve
+    from pseudoris_cli.resources import resource
+
+    found = [resolve(profile).settings for profile in PROFILES]
+    for file in sorted(resource("models").glob("[a-z]*.py")):
+        if settings := getattr(import_module(f"pseudoris_cli.models.{file.stem}"), "Settings", None):
+            found.append(settings.tiny())
+    assert len(found) == 12
+    assert [name for settings in found for name in _without_meaning(settings)] == []
+
+
+def _without_meaning(model: Any, prefix: str = "") -> Iterator[str]:
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if hasattr(type(value), "model_fields"):
+            yield from _without_meaning(value, f"{prefix}{name}.")
+        elif len(info.description or "") < 8:
+            yield f"{type(model).__module__}: {prefix}{name}"

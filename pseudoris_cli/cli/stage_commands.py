@@ -144,6 +144,9 @@ def run(
     with open_session(options, resolved) as session:
         from pseudoris_cli import pipeline
 
+        if out_folder:
+            _check_export(session, out_folder, formats, (overwrite, image_files))
+        pipeline.check_weights(session.settings)
         summaries = [
             pipeline.run_masks(session, limit, pilot),
             pipeline.run_captions(session),
@@ -163,12 +166,24 @@ def _export(
 ) -> tuple[Summary, dict[str, Any]]:
     from pseudoris_cli import pipeline
 
+    _check_export(session, folder, formats, how)
     overwrite, image_files = how
-    if image_files not in ("copy", "link", "none"):
-        raise UsageError(f"pictures in the export, {image_files!r}: choose copy, link or none")
     summary = pipeline.run_export_index(session, version)
     made = pipeline.render_export(session, folder, tuple(formats), image_files, overwrite)  # type: ignore[arg-type]
     return summary, {"out": str(folder), "formats": formats, "rendered": made}
+
+
+def _check_export(session: Session, folder: Path, formats: list[str], how: tuple[bool, str]) -> None:
+    """What can be wrong with an export is said before the work begins."""
+    from pseudoris_cli import pipeline
+    from pseudoris_cli.formats.base import load_format
+
+    overwrite, image_files = how
+    if image_files not in ("copy", "link", "none"):
+        raise UsageError(f"pictures in the export, {image_files!r}: choose copy, link or none")
+    for name in formats:
+        load_format(name)
+    pipeline.check_out(session, folder, overwrite)
 
 
 def _filter_figures(session: Session) -> dict[str, Any] | None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudoris_cli.cli.console import duration, err, out, print_json
+from pseudoris_cli.cli.console import duration, err, out, print_json, size
 from pseudoris_cli.cli.options import WorkOptions, with_options
 from pseudoris_cli.errors import EnvironmentStop, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from pseudoris_cli.storage.workspace import Workspace
+    from pseudoris_cli.survey import VersionState
+
+STATUSES = ("done", "empty", "failed", "gone")
 
 
 @with_options
@@ -23,15 +34,14 @@ def status(
 ) -> None:
     """Show what is done, pending and failed in every stage and version.
 
-    Example: pseudoris status --failed
+    Images are done, empty (no object found), failed, gone (vanished from the source) or pending. `img/s` is the rate of
+    the last parts, `left` the time that the pending images need at that rate.
+
+    Example: pseudoris status; why images failed: pseudoris status --failed; whole disk check: pseudoris status --verify
     """
     from pseudoris_cli import survey
 
-    workspace = options.workspace
-    if workspace.source() is None:
-        raise UsageError(
-            f"{workspace.root} is no work directory yet; begin with `pseudoris masks --images DIR`, or name --work"
-        )
+    workspace = _existing(options)
     if verify:
         bad = list(survey.verify(workspace))
         if as_json:
@@ -62,36 +72,67 @@ def status(
         _show(states, workspace.root, workspace.source() or {})
 
 
-def _show(states: list, root: object, source: dict) -> None:
-    from rich.table import Table
-
-    out.print(f"{root}: {source.get('kind')} {source.get('root')}", markup=False)
-    statuses = [
-        name for name in ("done", "empty", "failed", "gone") if name == "done" or any(s.counts[name] for s in states)
-    ]
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "version", *statuses, "pending", "parts", "rows", "size", "rate"):
-        table.add_column(heading, justify="left" if heading in ("stage", "version") else "right", no_wrap=True)
-    for state in states:
-        rate = f"{state.images_per_second:.3g} img/s" if state.images_per_second else ""
-        left = f", {duration(state.seconds_left)} left" if state.seconds_left else ""
-        table.add_row(
-            state.stage,
-            state.version + (" *" if state.current else ""),
-            *(f"{state.counts[name]:,}" for name in statuses),
-            f"{state.pending:,}",
-            f"{state.parts:,}/{state.parts_planned:,}",
-            f"{state.rows:,}",
-            f"{state.bytes / 1e6:.1f} MB",
-            rate + left,
+def _existing(options: WorkOptions) -> Workspace:
+    workspace = options.workspace
+    if workspace.source() is None:
+        raise UsageError(
+            f"{workspace.root} is no work directory yet; begin with `pseudoris masks --images DIR`, or name --work"
         )
-    out.print(table)
+    return workspace
+
+
+def _show(states: list[VersionState], root: Path, source: dict[str, Any]) -> None:
+    out.print(f"{root}: {source.get('kind')} {source.get('root')}", markup=False)
+    if not states:
+        out.print("nothing is made yet; next: pseudoris masks", markup=False)
+        return
+    out.print(_table(states))
     out.print("* the version last run; later stages use it unless --from names another", markup=False)
     for state in states:
         if state.current and state.last_error:
             out.print(
                 f"last error in {state.stage}: {state.last_error}   (all: pseudoris status --failed)", markup=False
             )
+
+
+def _table(states: list[VersionState]) -> Table:
+    """One row per version. A terminal too narrow for all columns goes without sizes and parts: no number is cut."""
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    wide = out.options.update(max_width=1000)
+    for without in ((), ("size",), ("size", "parts")):
+        rows = [{name: text for name, text in _cells(state).items() if name not in without} for state in states]
+        shown = [n for n in rows[0] if n not in STATUSES[1:] or any(state.counts[n] for state in states)]
+        table = Table(box=None, pad_edge=False)
+        for name in shown:
+            table.add_column(name, justify="left" if name in ("stage", "version") else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[name] for name in shown))
+        if Measurement.get(out, wide, table).maximum <= out.width:
+            break
+    return table
+
+
+def _cells(state: VersionState) -> dict[str, str]:
+    return {
+        "stage": state.stage,
+        "version": state.version + ("*" if state.current else ""),
+        **{name: f"{state.counts[name]:,}" for name in STATUSES},
+        "pending": f"{state.pending:,}",
+        "parts": f"{state.parts:,}/{state.parts_planned:,}",
+        "rows": f"{state.rows:,}",
+        "size": size(state.bytes),
+        "img/s": _rate(state.images_per_second),
+        "left": duration(state.seconds_left) if state.seconds_left else "",
+    }
+
+
+def _rate(value: float | None) -> str:
+    """Three digits, never an exponent."""
+    if not value:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @with_options
@@ -101,16 +142,21 @@ def prune(
 ) -> None:
     """List what nothing refers to any more (old versions, superseded parts) and delete it after asking.
 
-    Example: pseudoris prune --yes
+    Kept are the versions that `current` names (* in `pseudoris status`) and all that they were made from. What is
+    deleted can be made again, but not brought back; a version that a run is writing is never touched.
+
+    Example: pseudoris prune; without questions: pseudoris prune --yes
     """
     from pseudoris_cli import survey
 
-    found = list(survey.garbage(options.workspace))
+    found = list(survey.garbage(_existing(options)))
     if not found:
         out.print("nothing to prune")
         return
     for path, why in found:
-        out.print(f"{survey.size_of(path) / 1e6:10.1f} MB  {path}  ({why})", markup=False)
+        out.print(f"{size(survey.size_of(path)):>10}  {path}  ({why})", markup=False)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("nothing deleted: there is no terminal to ask on; --yes deletes without asking")
     if not yes and not typer.confirm(f"Delete these {len(found)}?", err=True):
         err.print("nothing deleted")
         return

@@ -80,7 +80,7 @@ def read_truth(path: Path) -> list[KnownImage]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
+        raise UsageError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
     try:
         if isinstance(data, dict) and data.get("kind") == KIND:
             return [_known_scene(image) for image in data["images"]]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
-from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.errors import EnvironmentStop, UsageError, nearest
 from pseudoris_cli.records import Category, Mask
 
 T = TypeVar("T")
@@ -145,7 +145,9 @@ def format_names() -> list[str]:
 def load_format(name: str) -> Format:
     """The module of a format; UsageError names the ones there are."""
     if name not in format_names():
-        raise UsageError(f"there is no format {name!r}; choose from {', '.join(format_names())}")
+        raise UsageError(
+            f"there is no format {name!r}; choose from {', '.join(format_names())}{nearest(name, format_names())}"
+        )
     return cast(Format, importlib.import_module(f"pseudoris_cli.formats.{name.replace('-', '_')}"))
 
 

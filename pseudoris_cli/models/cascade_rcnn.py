@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 class Settings(BackendSettings):
     """Detection settings; the defaults are the paper's."""
 
-    backend: Literal["cascade_rcnn"] = "cascade_rcnn"
-    model: Literal["r50_fpn", "demo", "tiny"] = "r50_fpn"
+    backend: Literal["cascade_rcnn"] = Field(
+        "cascade_rcnn", description="who says which masks are objects: a file of pseudoris_cli/models"
+    )
+    model: Literal["r50_fpn", "demo", "tiny"] = Field("r50_fpn", description="size of the network")
     checkpoint: str = Field("cutler_cascade", description="registry name, path, or random:SEED")
     channels: Channels = Field("rgb", description="colour order into the network (release: bgr)")
     score_thresh: Fraction = Field(0.5, description="detections must score higher")

@@ -36,7 +36,9 @@ _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 class Settings(BackendSettings):
     """The scorer; the defaults are the paper's."""
 
-    backend: Literal["clip"] = "clip"
+    backend: Literal["clip"] = Field(
+        "clip", description="who compares captions and crops: a file of pseudoris_cli/models"
+    )
     model: str = Field(default="RN50", description="open_clip model name, `demo` or `tiny`")
     checkpoint: str = Field(default="clip_rn50", description="registry name, path, open_clip tag, or random:SEED")
     pretrained: str | None = Field(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Settings(CaptionSettings):
     """The captions stage with CoCa; the defaults are the paper's."""
 
-    backend: Literal["coca"] = "coca"
+    backend: Literal["coca"] = Field("coca", description="who writes the captions: a file of pseudoris_cli/models")
     model: str = Field("coca_ViT-L-14", description="open_clip model name, `demo` or `tiny`")
     checkpoint: str = Field("coca_cc3m", description="registry name, path, open_clip tag, or random:SEED")
 

@@ -30,7 +30,9 @@ class Settings(BackendSettings):
     NO_RESULT = frozenset({"path"})  # what the file holds enters the version by its digest
     MASKS_ARE_FINAL = True
 
-    backend: Literal["coco_masks"] = "coco_masks"
+    backend: Literal["coco_masks"] = Field(
+        "coco_masks", description="who says which masks are objects: a file of pseudoris_cli/models"
+    )
     path: str = Field(min_length=1, description="COCO instances JSON; its file names are matched with the images'")
 
     @classmethod

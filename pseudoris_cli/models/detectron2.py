@@ -19,7 +19,9 @@ from pseudoris_cli.models.weights import resolve
 class Settings(BackendSettings):
     """Detection settings; the defaults are the paper's."""
 
-    backend: Literal["detectron2"] = "detectron2"
+    backend: Literal["detectron2"] = Field(
+        "detectron2", description="who says which masks are objects: a file of pseudoris_cli/models"
+    )
     checkpoint: str = Field("cutler_cascade", description="registry name, path, or random:SEED")
     channels: Channels = Field("rgb", description="colour order into the network (release: bgr)")
     score_thresh: Fraction = Field(0.5, description="detections must score higher")

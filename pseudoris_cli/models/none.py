@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from pseudoris_cli.config import BackendSettings, Numerics
 
 
 class Settings(BackendSettings):
     """There is nothing to set."""
 
-    backend: Literal["none"] = "none"
+    backend: Literal["none"] = Field(
+        "none", description="who says which masks are objects: a file of pseudoris_cli/models"
+    )
 
     @classmethod
     def tiny(cls) -> Settings:

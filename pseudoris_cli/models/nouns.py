@@ -31,7 +31,9 @@ class Settings(BackendSettings):
 
     NO_RESULT: ClassVar[frozenset[str]] = frozenset({"pipeline"})  # `version` identifies it, wherever it lies
 
-    backend: Literal["nouns"] = "nouns"
+    backend: Literal["nouns"] = Field(
+        "nouns", description="who finds the noun of a caption: a file of pseudoris_cli/models"
+    )
     pipeline: str = Field(
         "en_core_web_lg", description="spaCy package or folder; `demo` for the embedded one; `blank` without parser"
     )

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 class Settings(BackendSettings):
     """Automatic mask generation; the defaults are the paper's."""
 
-    backend: Literal["sam"] = "sam"
-    model: Literal["vit_h", "vit_l", "vit_b", "demo", "tiny"] = "vit_h"
+    backend: Literal["sam"] = Field("sam", description="who makes every mask: a file of pseudoris_cli/models")
+    model: Literal["vit_h", "vit_l", "vit_b", "demo", "tiny"] = Field("vit_h", description="size of the image encoder")
     checkpoint: str = Field("sam_vit_h", description="registry name, path, or random:SEED")
     channels: Channels = Field("rgb", description="colour order into the network (release: bgr)")
-    points_per_side: int = Field(32, ge=1)
+    points_per_side: int = Field(32, ge=1, description="points of the grid along each side; time grows with the square")
     pred_iou_thresh: float = Field(0.5, description="keep masks predicted above this; 0 or less keeps all")
-    stability_score_thresh: Fraction = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: Fraction = 0.7
-    crop_n_layers: int = Field(0, ge=0)
-    crop_nms_thresh: Fraction = 0.7
-    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1)
-    crop_n_points_downscale_factor: int = Field(1, ge=1)
+    stability_score_thresh: Fraction = Field(0.95, description="masks must be as stable against the threshold")
+    stability_score_offset: float = Field(1.0, description="shift of the threshold by which stability is measured")
+    box_nms_thresh: Fraction = Field(0.7, description="box IoU above which the worse of two masks goes")
+    crop_n_layers: int = Field(0, ge=0, description="layers of crops that are segmented too; 0 for none")
+    crop_nms_thresh: Fraction = Field(0.7, description="box IoU above which a mask of a larger crop goes")
+    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1, description="share by which crops overlap")
+    crop_n_points_downscale_factor: int = Field(1, ge=1, description="each layer of crops has points fewer by this")
     decoder: Literal["auto", "official", "absorb", "lowrank"] = Field(
         "auto", description="form of the mask decoder, same masks; auto: lowrank on a CPU, absorb on a GPU"
     )

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli.errors import UsageError
 from pseudoris_cli.formats import base, splits
 from pseudoris_cli.formats.base import (
     ExportCandidate,
@@ -26,6 +25,7 @@ from pseudoris_cli.formats.base import (
 from pseudoris_cli.records import ImageRef, Mask
 from pseudoris_cli.sources.base import FileReader, Source
 from pseudoris_cli.sources.portable import is_portable, portable
+from pseudoris_cli.stages import destination
 from pseudoris_cli.stages.rows import masks_by_image
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import Manifest
@@ -33,7 +33,6 @@ from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.work import Columns
 
-MARKER = "pseudoris-export.json"
 REVISION = 2
 """Raised where the same artifacts give other files than before, so that a folder made before is made anew."""
 _SCORES = ("correctness", "uniqueness", "doc")
@@ -78,13 +77,9 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
     """
     formats = [base.load_format(name) for name in job.formats]
     _finish_publishing(out)
-    made = _made_by_us(out)
-    if made == job.identity:
+    if destination.made_by_us(out) == job.identity:
         return False
-    if out.exists() and made is None and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out} exists and was not made by pseudoris; choose another --out, or replace it with --overwrite"
-        )
+    destination.check(out, overwrite, [])
     staging = out.with_name(f".{out.name}.staging")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -98,7 +93,7 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
             provenance=job.provenance,
         )
         base.render(formats, stream(job, base.wants_candidates(formats)), context, staging)
-        (staging / MARKER).write_text(
+        (staging / destination.MARKER).write_text(
             json.dumps({"export": job.identity, **job.provenance}, indent=2), encoding="utf-8"
         )
         _publish(staging, out)
@@ -191,13 +186,6 @@ def _locate(source: Source, key: str) -> Path | None:
     path = source.path(key)
     with path.open("rb") as file:
         return path if is_portable(file) else None
-
-
-def _made_by_us(out: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((out / MARKER).read_text(encoding="utf-8")).get("export")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _publish(staging: Path, out: Path) -> None:

@@ -95,8 +95,10 @@ class Workspace:
         header = _read_json(folder / "artifact.json")
         if header is None:
             known = ", ".join(path.parent.name for path in sorted((self.root / stage).glob("*/artifact.json")))
+            others = [other for other in STAGES if (self.root / other / version / "artifact.json").is_file()]
+            hint = f"; {version} is a version of {others[0]}" if others else ""
             raise UsageError(
-                f"there is no version {version!r} of {stage} in {self.root} (there are: {known or 'none'})"
+                f"there is no version {version!r} of {stage} in {self.root} (there are: {known or 'none'}){hint}"
             )
         if header.get("schema") not in READABLE:
             raise UsageError(

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from invoking import invoke
+
+from pseudoris_cli.cli import console
+from pseudoris_cli.profiles import PROFILES
 
 
 def pseudoris(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -37,15 +41,20 @@ def test_help_names_every_command_and_imports_no_network(tmp_path: Path) -> None
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"
 
 
-def test_config_show_is_a_settings_file_that_reads_back(tmp_path: Path) -> None:
-    shown = pseudoris("config", "show", "--profile", "fast", cwd=tmp_path)
-    (tmp_path / "pseudoris.yaml").write_text(shown.stdout)
-    again = pseudoris("config", "show", "--json", cwd=tmp_path)
-    fast = pseudoris("config", "show", "--json", "--profile", "fast", cwd=tmp_path)
-    values = [{k: v["value"] for k, v in json.loads(done.stdout).items()} for done in (again, fast)]
-    assert values[0] == values[1]
-    origins = {v["origin"] for v in json.loads(again.stdout).values()}
-    assert origins == {"pseudoris.yaml"}
+@pytest.mark.parametrize("profile", PROFILES)
+def test_config_show_is_a_settings_file_that_reads_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console.out, "file", None)
+    shown = invoke("config", "show", "--profile", profile).stdout
+    settings = [line for line in shown.splitlines() if line.lstrip()[:1] not in ("", "#") and not line.endswith(":")]
+    assert [line for line in settings if "  # " not in line] == [], "a setting without a meaning"
+    (tmp_path / "pseudoris.yaml").write_text(shown)
+    again, own = (json.loads(invoke("config", "show", "--json", *call).stdout) for call in ((), ("--profile", profile)))
+    assert {name: row["value"] for name, row in again.items()} == {name: row["value"] for name, row in own.items()}
+    assert len(settings) == len(own) > 50
+    assert {row["origin"] for row in again.values()} == {"pseudoris.yaml"}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,25 @@ def test_config_show_is_a_settings_file_that_reads_back(tmp_path: Path) -> None:
         (["status"], 2, "is no work directory yet"),
         (["report"], 2, "is no work directory yet"),
         (["run", "--images", "pictures", "--shard", "0/2"], 2, "--shard goes with masks"),
-        (["config", "show", "--profile", "papr"], 2, "choose from paper, reference, fast, demo"),
+        (["run", "--images", "pictures", "--out", "out"], 3, "pseudoris weights fetch sam_vit_h"),
+        (["run", "--images", "pictures", "--out", "pictures/out"], 2, "lies within the images"),
+        (["run", "--images", "pictures", "--out", "pseudoris-work/export"], 2, "lies within the work directory"),
+        (["run", "--images", "pictures", "--out", ".", "--overwrite"], 2, "would replace the work directory"),
+        (["run", "--images", "pictures", "--out", "taken", "--format", "jsonl"], 2, "replace it with --overwrite"),
+        (["run", "--images", "pictures", "--out", "out", "--format", "refcoc"], 2, "did you mean refcoco?"),
+        (["run", "--images", "pictures", "--out", "out", "--export-images", "all"], 2, "choose copy, link or none"),
+        (["prune"], 2, "is no work directory yet"),
+        (["evaluate", "--truth", "absent.json"], 2, "run `pseudoris masks` first"),
+        (["weights", "fetch", "sam_vit"], 2, "did you mean sam_vit_"),
+        (["config", "show", "--config", "absent.yaml"], 2, "absent.yaml: No such file or directory"),
+        (
+            ["config", "show", "--set", "captions=1"],
+            2,
+            "captions is a section, not 1: set what is in it, e.g. captions.",
+        ),
+        (["config", "show", "--set", "captions.contrst=1"], 2, "did you mean captions.contrast?"),
+        (["config", "show", "--set", "masks.sam.backend=samm"], 2, "did you mean sam?"),
+        (["config", "show", "--profile", "papr"], 2, "choose from paper, reference, fast, demo; did you mean paper?"),
     ],
 )
 def test_a_foreseeable_error_is_one_message_and_its_exit_code(
@@ -79,6 +106,7 @@ def test_a_foreseeable_error_is_one_message_and_its_exit_code(
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "pictures").mkdir()
+    (tmp_path / "taken" / "things").mkdir(parents=True)
     Image.new("RGB", (32, 24)).save(tmp_path / "pictures" / "a.png")
     filled = [a.replace("{random}", str(repository / "configs" / "random.yaml")) for a in arguments]
     done = pseudoris(*filled, cwd=tmp_path)
