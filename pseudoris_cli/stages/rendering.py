@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.errors import UsageError
 from pseudoris_cli.formats import base, splits
 from pseudoris_cli.formats.base import (
     ExportCandidate,
