@@ -8,6 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pseudoris_cli.errors import Interrupted, PseudorisError
+from pseudoris_cli.names import visible
 
 
 def main() -> NoReturn:
@@ -31,7 +32,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    first, _, rest = message.partition("\n")
+    first, _, rest = visible(message).partition("\n")
     sys.stdout.flush()
     print(f"error: {first}" + (f"\n{rest}" if rest else ""), file=sys.stderr)
     sys.exit(code)

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -55,12 +56,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """How a call ended: exit code (minus the signal that killed it), output, and the durable steps it came past."""
+    """How a call ended: exit code (minus the signal that killed it), output, the durable steps it came past, seconds."""
 
     code: int
     out: str
     err: str
     steps: list[str]
+    seconds: float
 
 
 class CommandServer:
@@ -146,6 +148,7 @@ def _run_call(place: Path, folder: Path, call: Call) -> dict[str, Any]:
     for name in names:
         name.write_text("")
         name.chmod(0o666)
+    started = time.monotonic()
     pid = os.fork()
     if not pid:
         _become(names, folder, call)
@@ -155,7 +158,8 @@ def _run_call(place: Path, folder: Path, call: Call) -> dict[str, Any]:
             os.kill(pid, call.sign)  # still ours to kill: it has not been waited for
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     out, err, steps = (name.read_text(errors="replace") for name in names)
-    return {"code": code, "out": out, "err": err, "steps": steps.splitlines()}
+    seconds = time.monotonic() - started
+    return {"code": code, "out": out, "err": err, "steps": steps.splitlines(), "seconds": seconds}
 
 
 def _become(names: list[Path], folder: Path, call: Call) -> None:
@@ -185,6 +189,8 @@ def _become(names: list[Path], folder: Path, call: Call) -> None:
         main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0
+    except BaseException:
+        traceback.print_exc()  # what a user would see of an error that nobody foresaw
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -215,6 +221,10 @@ def _warm_up(folder: Path) -> None:
     sys.argv += ["--images", str(folder / "images")]
     with suppress(SystemExit):
         main()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(
+            number, signal.SIG_DFL
+        )  # a child that is hit before its own main() runs must not go on half forked
 
 
 if __name__ == "__main__":

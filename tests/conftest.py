@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("COLUMNS", "120")
@@ -14,6 +15,9 @@ for name in ("PSEUDORIS_WORK", "FORCE_COLOR", "CUDA_VISIBLE_DEVICES"):
     os.environ.pop(name, None)
 
 import pytest  # noqa: E402  # after the environment is set
+
+if TYPE_CHECKING:
+    from command_server import CommandServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -43,3 +47,12 @@ def ram() -> Iterator[Path]:
 def ram_path(ram: Path) -> Path:
     """Like tmp_path, but in memory where there is such a place: thousands of fsyncs cost nothing there."""
     return Path(tempfile.mkdtemp(dir=ram))
+
+
+@pytest.fixture(scope="session")
+def command_server(ram: Path) -> Iterator[CommandServer]:
+    """The real command, forked from a process that has imported and built everything."""
+    from command_server import CommandServer
+
+    with CommandServer(ram / "server") as started:
+        yield started

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from pseudoris_cli.names import visible
+
 if TYPE_CHECKING:
     from pseudoris_cli.storage.manifest import PartEntry
+
+
+class Console(RichConsole):
+    """A console that no name of a file can take hold of."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **how)
+
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 LOG_EVERY_SECONDS = 10
+_NO_TEXT = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNITS = {"masks": "masks", "captions": "captions", "scores": "scores", "filter": "captions", "export": "sentences"}
 
 
@@ -34,8 +46,9 @@ def configure_logging(quiet: bool = False) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A result for machines."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """A result for machines. What a terminal would act on, or is no text, is written as JSON's escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    sys.stdout.write(_NO_TEXT.sub(lambda match: json.dumps(match[0])[1:-1], text) + "\n")
     sys.stdout.flush()
 
 

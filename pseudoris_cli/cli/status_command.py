@@ -10,6 +10,7 @@ import typer
 from pseudoris_cli.cli.console import duration, err, out, print_json, size
 from pseudoris_cli.cli.options import WorkOptions, with_options
 from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.names import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def status(
             print_json([{"stage": stage, "file": str(path), "verdict": verdict} for stage, path, verdict in bad])
         else:
             for stage, path, verdict in bad:
-                typer.echo(f"{stage}\t{path}\t{verdict}")
+                typer.echo("\t".join((stage, visible(str(path), ""), verdict)))
         if bad:
             raise EnvironmentStop(
                 f"{len(bad)} parts are damaged or missing; run their stages again, only these parts are redone"
@@ -61,7 +62,7 @@ def status(
         if as_json:
             print_json([dict(zip(("stage", "image_key", "status", "error"), row, strict=True)) for row in rows])
         for row in rows if not as_json else []:
-            typer.echo("\t".join(row))  # not through rich, which would expand the tabs
+            typer.echo("\t".join(visible(cell, "") for cell in row))  # not through rich, which would expand the tabs
         return
     states = list(survey.states(workspace))
     if as_json:

@@ -48,5 +48,5 @@ def write_report(
     html = page.render(report, shown, overlays)
     with files.explained(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
-        files.replace_file(out, html.encode("utf-8"))
+        files.replace_file(out, html.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
     return out

@@ -15,7 +15,8 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 29
+"""40 million pixels of four 16-bit channels have 320 MB uncompressed."""
 _COCO_STEM = re.compile(r"(?:COCO_.*_)?(\d{12})")
 
 

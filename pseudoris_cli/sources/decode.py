@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -23,9 +24,10 @@ class UndecodableImage(Exception):
 def decode_rgb(data: bytes, max_pixels: int) -> np.ndarray:
     """Decode to [H, W, 3] uint8 RGB, turned upright by the EXIF orientation.
 
-    Grey and palette images become RGB; transparency is laid on white; CMYK (also Adobe's inverted) is converted by Pillow;
-    16-bit and float greys are scaled to 8 bits; of an animation the first frame is taken. Raises UndecodableImage with a
-    reason for anything else, and for more than `max_pixels` pixels before decoding them.
+    Grey and palette images become RGB; transparency is laid on white; CMYK is converted by Pillow (inks of a JPEG are inverted,
+    marked by Adobe or not, as all common readers have it); 16-bit and float greys are scaled to 8 bits; of an animation the
+    first frame is taken. Raises UndecodableImage with a reason for anything else, and for more than `max_pixels` pixels before
+    decoding them.
     """
     if not data:
         raise UndecodableImage("empty file")
@@ -46,14 +48,17 @@ def decode_rgb(data: bytes, max_pixels: int) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds for hostile bytes
-        raise UndecodableImage(f"{type(error).__name__}: {error}"[:200]) from error
+        raise UndecodableImage(f"cannot be decoded ({error or type(error).__name__})"[:200]) from error
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return np.repeat(_to_8_bit(np.asarray(image))[:, :, None], 3, axis=2)
+        values = np.asarray(image)
+        grey = _to_8_bit(values)
+        grey[values == image.info.get("transparency")] = 255
+        return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -61,11 +66,20 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Grey of more than 8 bits: integers span 16 bits; floats span 0..1, 0..255 or 16 bits, whichever they fit."""
-    top = values.max(initial=0)
-    if np.issubdtype(values.dtype, np.integer) or top > 255:
-        scale = 1 / 257
-    else:
-        scale = 255.0 if top <= 1 else 1.0
-    return np.clip(np.nan_to_num(values.astype(np.float64)) * scale + 0.5, 0, 255).astype(np.uint8)
+def _to_8_bit(values: np.ndarray, rows: int = 256) -> np.ndarray:
+    """Grey of more than 8 bits: integers span 16 bits; floats span 0..1, 0..255 or 16 bits, whichever they fit (NaN is black).
+
+    `rows` at a time, for the arithmetic needs many times the memory of the picture.
+    """
+    scale = 1 / 257
+    if not np.issubdtype(values.dtype, np.integer):
+        top = max(np.max(part, initial=0, where=np.isfinite(part)) for part in _stripes(values, rows))
+        scale = 255.0 if top <= 1 else 1.0 if top <= 255 else scale
+    grey = np.empty(values.shape, np.uint8)
+    for part, target in zip(_stripes(values, rows), _stripes(grey, rows), strict=True):
+        target[:] = np.clip(np.nan_to_num(part.astype(np.float64)) * scale + 0.5, 0, 255)
+    return grey
+
+
+def _stripes(values: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    return (values[start : start + rows] for start in range(0, len(values), rows))

@@ -12,18 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any
-from weakref import WeakValueDictionary
-
-import lmdb
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.formats import arrow_legacy
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import Stamp
+from pseudoris_cli.sources.lmdb_file import DamagedLmdb, LmdbFile
 from pseudoris_cli.sources.metadata import chosen_file, first_of_each, image_ref
 
 _LOCK = RLock()
-_ENVIRONMENTS: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 
 
 class EtrisLmdb:
@@ -53,17 +50,24 @@ class EtrisLmdb:
         if place is None:
             raise FileNotFoundError(errno.ENOENT, "no such picture in the LMDB", f"{self.file}: {key}")
         try:
-            with self._environment.begin(buffers=True) as transaction:
-                image = arrow_legacy.decode(transaction.get(place, b""), {"img"})["img"]
-        except (lmdb.Error, ValueError, KeyError, TypeError) as error:
+            image = arrow_legacy.decode(self._values.get(place) or b"", {"img"})["img"]
+        except (ValueError, KeyError, TypeError) as error:
             raise OSError(errno.EIO, f"damaged LMDB record ({error})", f"{self.file}: {key}") from error
         if not isinstance(image, bytes):
             raise OSError(errno.EIO, "the LMDB record holds no picture", f"{self.file}: {key}")
         return image
 
     @cached_property
-    def _environment(self) -> lmdb.Environment:
-        return _open(self.file)
+    def _values(self) -> LmdbFile:
+        path = _data_file(self.file)
+        if not path.is_file():
+            raise UsageError(f"there is no LMDB at {self.file}")
+        try:
+            return LmdbFile(path)
+        except OSError as error:
+            raise UsageError(f"{self.file} cannot be read: {error.strerror}") from error
+        except DamagedLmdb as error:
+            raise UsageError(f"{self.file} is not a readable LMDB: {error}") from error
 
     @cached_property
     def _places(self) -> dict[str, bytes]:
@@ -78,25 +82,24 @@ class EtrisLmdb:
             return places
 
     def _records(self) -> Iterator[tuple[ImageRef, bytes]]:
-        with self._environment.begin(buffers=True) as transaction:
-            for place in self._keys(transaction):
-                where = f"{self.file}, record {place.decode('ascii', 'replace'):.40}"
-                value = transaction.get(place)
+        for place in self._keys():
+            where = f"{self.file}, record {place.decode('ascii', 'replace'):.40}"
+            try:
+                value = self._values.get(place)
                 if value is None:
                     raise UsageError(f"{where}: is listed in __keys__ but missing")
-                try:
-                    record = arrow_legacy.decode(value, {"img_name", "img_id"})
-                except ValueError as error:
-                    raise UsageError(f"{where}: {error}") from error
-                if not isinstance(record, dict) or "img_name" not in record:
-                    raise UsageError(f"{where}: has no img_name")
-                yield image_ref(record["img_name"], record.get("img_id"), where), place
+                record = arrow_legacy.decode(value, {"img_name", "img_id"})
+            except ValueError as error:
+                raise UsageError(f"{where}: {error}") from error
+            if not isinstance(record, dict) or "img_name" not in record:
+                raise UsageError(f"{where}: has no img_name")
+            yield image_ref(record["img_name"], record.get("img_id"), where), place
 
-    def _keys(self, transaction: lmdb.Transaction) -> list[bytes]:
-        value = transaction.get(b"__keys__")
-        if value is None:
-            raise UsageError(f"{self.file} has no __keys__: folder2lmdb.py was stopped, or its split was empty")
+    def _keys(self) -> list[bytes]:
         try:
+            value = self._values.get(b"__keys__")
+            if value is None:
+                raise UsageError(f"{self.file} has no __keys__: folder2lmdb.py was stopped, or its split was empty")
             keys = arrow_legacy.decode(value)
         except ValueError as error:
             raise UsageError(f"{self.file}, __keys__: {error}") from error
@@ -120,34 +123,3 @@ def open_source(root: Path, options: dict[str, Any], image_root: Path | None) ->
 
 def _data_file(path: Path) -> Path:
     return path / "data.mdb" if path.is_dir() else path
-
-
-def _open(path: Path) -> lmdb.Environment:
-    """Open for reading, or share what this process has open: LMDB must not map a file twice.
-
-    A file cut short is refused: LMDB would map what is not there and the process would die of it.
-    """
-    if not _data_file(path).is_file():
-        raise UsageError(f"there is no LMDB at {path}")
-    with _LOCK:
-        status = _data_file(path).stat()
-        identity = (status.st_dev, status.st_ino)
-        environment = _ENVIRONMENTS.get(identity)
-        if environment is None:
-            environment = _ENVIRONMENTS[identity] = _open_anew(path)
-        return environment
-
-
-def _open_anew(path: Path) -> lmdb.Environment:
-    try:
-        environment = lmdb.open(
-            str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, create=False
-        )
-        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    except lmdb.Error as error:
-        raise UsageError(f"{path} is not a readable LMDB: {error}") from error
-    size = _data_file(path).stat().st_size
-    if size < needed:
-        environment.close()
-        raise UsageError(f"{path} is cut short: {size} bytes of {needed}; copy it again")
-    return environment

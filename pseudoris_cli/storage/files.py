@@ -74,8 +74,7 @@ def sync_folder(folder: Path) -> None:
 def append_line(file: FileIO, record: dict[str, Any]) -> int:
     """Append one JSON line to a file opened without buffer; returns its offset. After an error nothing of it is left."""
     offset = file.seek(0, os.SEEK_END)
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-    line = memoryview(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes JSON's own escape
+    line = memoryview(_encode(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"))
     try:
         while line:
             line = line[file.write(line) :]
@@ -112,7 +111,12 @@ def _write(file: BinaryIO, data: bytes) -> None:
 
 def replace_json(path: Path, value: Any) -> None:
     """`replace_file` with indented JSON."""
-    replace_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+    replace_file(path, _encode(json.dumps(value, indent=2, ensure_ascii=False) + "\n"))
+
+
+def _encode(text: str) -> bytes:
+    """JSON as UTF-8; half a surrogate pair (a path that is no UTF-8 has them) becomes JSON's own escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def cut_torn_line(path: Path) -> bool:

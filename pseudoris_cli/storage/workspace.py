@@ -121,7 +121,7 @@ class Workspace:
         if version is None:
             command = "filter" if stage == "scores" else stage
             raise UsageError(
-                f"there are no {stage} in {self.root} yet; run `pseudoris {command}` first (or name --work)"
+                f"{self.root} holds no version of {stage} yet; run `pseudoris {command}` first (or name --work)"
             )
         return self.artifact(stage, version)
 
