@@ -20,6 +20,7 @@ from pseudoris_cli.resources import resource
 
 PROFILES = ("paper", "reference", "fast", "demo")
 LOCAL_FILE = Path("pseudoris.yaml")
+DEEPEST = 20
 _BACKENDS = (("masks", "sam"), ("masks", "proposals"), ("captions",), ("filter", "scorer"), ("filter", "nouns"))
 
 
@@ -74,13 +75,13 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _plain_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot read the settings file {path}: {reason}; `pseudoris config show` writes one"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not plain YAML: {error}") from error
     if data is None:
         return {}
@@ -94,9 +95,24 @@ def _assignment(text: str) -> dict[str, Any]:
     if not equals or not name.strip():
         raise UsageError(f"--set {text}: write --set section.name=value, e.g. --set captions.contrast=0.5")
     try:
-        return _nested(name.strip(), yaml.safe_load(value))
-    except yaml.YAMLError as error:
+        return _nested(name.strip(), _plain_yaml(value))
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {text}: {value!r} is not a plain YAML value") from error
+
+
+def _plain_yaml(text: str) -> Any:
+    """A YAML value without tags, aliases (nine lines of them make a thousand million values) and great depth.
+
+    YAMLError or ValueError for anything else.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it refers to another place of itself (*{event.anchor}); write the value out")
+        if depth > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
+    return yaml.safe_load(text)
 
 
 def _nested(name: str, value: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ EXPORT = ["--out", "out", "--format", "refcoco", "--format", "jsonl"]
 FLAGS = {"masks": ["--images", "../images"], "export": EXPORT, "run": ["--images", "../images", *EXPORT]}
 EXIT = {"masks": 4, "run": 4}
 """One picture is broken; the stages after masks have nothing to say about that."""
+ENDS = (0, 4)
+"""Exit codes of a command that came to its end; 4 also where an image was given up after kills in a row."""
 GIVEN_UP = "killed the process when it was tried alone"
 
 
@@ -122,7 +124,7 @@ class Series:
 
     def look(self, done: Done) -> bool:
         """Check what a call left; whether the signal came in time."""
-        assert done.code in (-self.kind.sign, 130, 0, EXIT.get(self.command, 0)), (self.command, done.code, done.err)
+        assert done.code in (-self.kind.sign, 130, *ENDS), (self.command, done.code, done.err)
         assert "Traceback" not in done.err, done.err
         now = committed(self.case / "work")
         kept = {place: now.get(place) for place in self.parts}
@@ -169,12 +171,12 @@ def _begin(unbroken: Unbroken, one: Series) -> None:
 def _finish(server: CommandServer, unbroken: Unbroken, one: Series) -> None:
     """The undisturbed run at the end, and what it must come to."""
     last = server.call(one.case, *words(one.command))
-    assert last.code in (0, 4), last.err
+    assert last.code in ENDS, last.err
     if given_up := _given_up(one.case / "work"):  # three kills in a row in the same part look like a deadly image
         one.found["images given up, done by --retry-failed"] += given_up
         for command in ("masks", "captions", "filter", "export") if one.command == "run" else (one.command,):
             last = server.call(one.case, *words(command), "--retry-failed")
-            assert last.code in (0, 4), last.err
+            assert last.code in ENDS, last.err
     unbroken.check(one.case, one.command)
     one.found["checked to the end"] += 1
 

@@ -101,3 +101,38 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_profile_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="paper, reference, fast, demo"):
         resolve("papr")
+
+
+ALIASES = "a: &a [x, x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "captions: !!python/object/apply:os.mkdir [executed]",
+        "captions: !!python/name:os.system",
+        "captions: &a {b: *a}",
+        ALIASES + "captions: {top_k: *i}",
+        "captions: " + "[" * 20_000,
+        "captions: " + "{a: " * 300 + "1" + "}" * 300,
+        "captions: {seed: " + "9" * 10_000 + "}",
+        "captions: {seed: 2020-99-99}",
+        "captions: {[1]: 2}",
+        "captions: \0",
+    ],
+)
+def test_hostile_yaml_is_refused_and_nothing_of_it_runs(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"x\.yaml"):
+        resolve(None, tmp_path / "x.yaml")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_deep_value_of_a_flag_is_refused() -> None:
+    with pytest.raises(UsageError, match="--set"):
+        resolve(None, None, ["captions.seed=" + "[" * 5000])

@@ -10,7 +10,7 @@ import struct
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from pseudoris_cli.errors import UsageError
 
@@ -18,7 +18,10 @@ _BATCH = 1000
 """Items between MARK and APPENDS, as Python's own pickler groups them."""
 
 
-class _PlainUnpickler(pickle._Unpickler):
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _PlainUnpickler(_PythonUnpickler):
     """Refuses every global and persistent id, so that no name of the file is ever imported or called.
 
     It is Python's unpickler, not C's, which fills memory up to any number that a file of ten bytes names as a memo key.
@@ -29,6 +32,40 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it holds a persistent id")
+
+    # Hashing tuples within tuples, each twice the one before, takes for ever: sixty levels fit into a hundred bytes.
+
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[0::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[0::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        _check_keys(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
+
+
+def _check_keys(keys: list[Any]) -> None:
+    if any(isinstance(key, (tuple, frozenset)) for key in keys):
+        raise pickle.UnpicklingError("it has a key or an item of a set that is itself a container")
 
 
 def load(path: Path) -> Any:

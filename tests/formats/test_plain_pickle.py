@@ -72,6 +72,15 @@ class _Call:
         b"(" * 1000 + b"t" * 1000,
         b"h\x07.",
         b"\x80\x02r\xff\xff\xff\xff.",
+        b"\x80\x02}N" + b"2\x86" * 60 + b"Ns.",  # tuples of tuples as a key: hashing them would take for ever
+        b"\x80\x02}(N" + b"2\x86" * 60 + b"Nu.",
+        b"(N" + b"2\x86" * 60 + b"Nd.",
+        b"\x80\x04\x8f(N" + b"2\x86" * 60 + b"\x90.",
+        b"\x80\x04(N" + b"2\x86" * 60 + b"\x91.",
+        b"\x80\x02\x82\x01.",  # an extension code
+        b"\x80\x02]}(X\x01\0\0\0aNub.",  # BUILD on a list
+        b"\x80\x02X\x01\0\0\0a)\x81.",  # NEWOBJ on text
+        b"(S'mkdir executed'\nios\nsystem\n.",
         b"",
         zlib.compress(b"not a pickle"),
     ],
