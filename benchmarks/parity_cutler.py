@@ -2,9 +2,13 @@
 
     python benchmarks/parity_cutler.py DIR [--backend detectron2]
 
-DIR holds config.json, model.pth and one NAME.npz per image, whose NAME.png lies in the folder above. Prints the largest
-errors of each image and exits 1 on a mismatch: boxes beyond 1e-2 pixel, scores beyond 1e-4, under 99.9 % of mask pixels
-equal, or another set of detections (those with a score within 1e-4 of the threshold may differ).
+DIR holds config.json, model.pth and one NAME.npz for each of the config's images, which lie in the folder above. Prints the
+largest errors of each image and exits 1 on a mismatch: boxes beyond 1e-2 pixel, scores beyond 1e-4, a mask with under
+99.9 % of its pixels equal, or another set of detections. A detection that one side lacks is borderline, and named as such,
+where its score is within 1e-4 of the threshold or its IoU with what suppresses it within 1e-4 of 0.5.
+
+The recordings are float32 sums in the order of oneDNN's AVX-512 kernels. With these kernels every value is equal to the last
+bit; others (AVX2, SSE) add in another order, which moves boxes by up to some hundredths of a pixel.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torchvision.ops import box_iou
 
 from pseudoris_cli.models.tensors import load_tensors
 from pseudoris_cli.networks.cascade_rcnn.checkpoint import load_strictly, state_dict_of
@@ -25,7 +30,8 @@ from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN, Sizes
 from pseudoris_cli.networks.cascade_rcnn.transforms import normalise, paste_masks, resize, to_frame
 
 BOX, SCORE, MASK = 1e-2, 1e-4, 1e-3
-"""Largest box error in pixels, largest score error, largest share of differing mask pixels."""
+"""Largest box error in pixels, largest score error, largest share of a mask's pixels that differ."""
+NMS_IOU, IOU_MARGIN = 0.5, 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +46,34 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Recorded against computed: row counts, borderline rows left out, and the largest errors."""
+    """Recorded against computed: row counts, largest errors of paired rows, and the rows that one side lacks."""
 
     recorded: int
     computed: int
-    borderline: int
     box: float
     score: float
     mask_share: float
+    borderline: tuple[str, ...]
+    unexplained: tuple[str, ...]
     trace: dict[str, float]
 
     @property
     def passed(self) -> bool:
-        return self.box <= BOX and self.score <= SCORE and self.mask_share <= MASK
+        return not self.unexplained and self.box <= BOX and self.score <= SCORE and self.mask_share <= MASK
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The detections of one side: boxes [N, 4], scores [N], masks bool [N, H, W]."""
+
+    name: str
+    boxes: np.ndarray
+    scores: np.ndarray
+    masks: np.ndarray
+
+    def told(self, row: int) -> str:
+        corners = ", ".join(f"{side:.1f}" for side in self.boxes[row])
+        return f"only {self.name}: score {self.scores[row]:.4f}, box {corners}"
 
 
 def sizes_of(config: dict[str, Any]) -> Sizes:
@@ -126,35 +147,62 @@ class Detectron2Detector:
 
 
 def compare(recorded: dict[str, np.ndarray], output: Output, threshold: float) -> Comparison:
-    """Pair detections by rank after dropping borderline ones; anything unpaired counts as an unbounded error."""
-    masks = np.unpackbits(recorded["pred_masks_packed"], count=int(recorded["pred_masks_shape"].prod()))
-    masks = masks.reshape(recorded["pred_masks_shape"]).astype(bool)
-    firm, ours = recorded["scores"] > threshold + SCORE, output.scores > threshold + SCORE
-    borderline = int((~firm).sum() + (~ours).sum())
-    trace = {name: _largest(recorded[name], value) for name, value in output.trace.items() if name in recorded}
-    counts = len(recorded["scores"]), len(output.scores)
-    if firm.sum() != ours.sum():
-        return Comparison(*counts, borderline, np.inf, np.inf, np.inf, trace)
-    partner = _partners(recorded["pred_boxes"][firm], recorded["scores"][firm], output.boxes[ours], output.scores[ours])
+    """Pair detections by overlap and measure; judge those that one side lacks."""
+    shape = tuple(recorded["pred_masks_shape"])
+    masks = np.unpackbits(recorded["pred_masks_packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+    theirs = Side("recorded", recorded["pred_boxes"], recorded["scores"], masks)
+    ours = Side("computed", output.boxes, output.scores, output.masks)
+    pairs = _pairs(theirs, ours)
+    a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    same_frame = theirs.masks.shape[1:] == ours.masks.shape[1:]
+    different = (theirs.masks[a] != ours.masks[b]).mean((1, 2)) if same_frame else np.full(1, np.inf)
+    alone = [(theirs, ours, row) for row in range(len(theirs.scores)) if row not in a]
+    alone += [(ours, theirs, row) for row in range(len(ours.scores)) if row not in b]
+    excused = _borderline(alone, threshold)
     return Comparison(
-        *counts,
-        borderline,
-        _largest(recorded["pred_boxes"][firm], output.boxes[ours][partner]),
-        _largest(recorded["scores"][firm], output.scores[ours][partner]),
-        float((masks[firm] != output.masks[ours][partner]).mean()) if firm.any() else 0.0,
-        trace,
+        len(theirs.scores),
+        len(ours.scores),
+        _largest(theirs.boxes[a], ours.boxes[b]),
+        _largest(theirs.scores[a], ours.scores[b]),
+        float(different.max(initial=0.0)),
+        tuple(alone[i][0].told(alone[i][2]) for i in sorted(excused)),
+        tuple(side.told(row) for i, (side, _, row) in enumerate(alone) if i not in excused),
+        {name: _largest(recorded[name], value) for name, value in output.trace.items() if name in recorded},
     )
 
 
-def _partners(boxes: np.ndarray, scores: np.ndarray, our_boxes: np.ndarray, our_scores: np.ndarray) -> np.ndarray:
-    """The computed row of each recorded row. Ranks decide, but equally good neighbours (within 1e-4) may trade places."""
-    free, partners = list(range(len(our_boxes))), []
-    for box, score in zip(boxes, scores, strict=True):
-        near = [k for k in free if abs(our_scores[k] - score) <= SCORE] or free
-        best = min(near, key=lambda k: float(np.abs(our_boxes[k] - box).max()))
-        free.remove(best)
-        partners.append(best)
-    return np.array(partners, int)
+def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return box_iou(torch.from_numpy(a).double().view(-1, 4), torch.from_numpy(b).double().view(-1, 4)).numpy()
+
+
+def _pairs(theirs: Side, ours: Side) -> list[tuple[int, int]]:
+    """Rows of either side that show the same object, best first: each recorded one takes what overlaps it most (above 0.5)."""
+    overlaps, pairs = _overlaps(theirs.boxes, ours.boxes), []
+    for row in range(len(theirs.scores) if len(ours.scores) else 0):
+        best = int(overlaps[row].argmax())
+        if overlaps[row, best] > NMS_IOU:
+            pairs.append((row, best))
+            overlaps[:, best] = -1.0
+    return pairs
+
+
+def _borderline(alone: list[tuple[Side, Side, int]], threshold: float) -> set[int]:
+    """Which unpaired detections (side, other side, row) rounding may add or remove.
+
+    By the threshold; by a suppression of IoU near 0.5 on the other side; or as the consequence of another such detection,
+    which suppresses this one where it is kept.
+    """
+    excused: set[int] = set()
+    for _ in alone:  # consequences of consequences
+        for i, (side, other, row) in enumerate(alone):
+            overlaps = _overlaps(side.boxes[row : row + 1], other.boxes)[0]
+            better = other.scores > side.scores[row] - SCORE
+            turned = (np.abs(overlaps - NMS_IOU) < IOU_MARGIN) & better
+            kept = [j for j in excused if alone[j][0] is other]
+            followed = any(overlaps[alone[j][2]] > NMS_IOU - IOU_MARGIN and better[alone[j][2]] for j in kept)
+            if side.scores[row] < threshold + SCORE or turned.any() or followed:
+                excused.add(i)
+    return excused
 
 
 def _largest(expected: np.ndarray, actual: np.ndarray) -> float:
@@ -180,12 +228,16 @@ def main() -> int:
             result = compare(dict(recorded), detector(image_bgr), config["score_thresh"])
         failed += not result.passed
         print(
-            f"{name}: {result.computed} detections (recorded {result.recorded}, borderline {result.borderline})  "
+            f"{name}: {result.computed} detections (recorded {result.recorded}, borderline {len(result.borderline)})  "
             f"box {result.box:.1e} px  score {result.score:.1e}  mask pixels {result.mask_share:.1e}  "
             f"{'equal' if result.passed else 'MISMATCH'}"
         )
+        for what, rows in (("borderline", result.borderline), ("MISMATCH", result.unexplained)):
+            for row in rows:
+                print(f"    {what}, {row}")
         for key, error in sorted(result.trace.items()):
             print(f"    {key:24s} {error:.1e}")
+    print(f"CPU kernels {torch.backends.cpu.get_cpu_capability()}; recorded with AVX512")
     print("all images agree" if not failed else f"{failed} of {len(config['images'])} images disagree")
     return 1 if failed else 0
 

@@ -88,16 +88,54 @@ def test_a_recording_that_differs_is_a_mismatch(
     assert parity.compare(arrays, output, 0.5).passed is (name == "nothing")
 
 
-@pytest.mark.parametrize(("score", "passed"), [(0.50005, True), (0.51, False)])
-def test_a_missing_detection_is_a_mismatch_unless_borderline(
-    score: float, passed: bool, parity: ModuleType, recorded: dict[str, np.ndarray], output: Any
-) -> None:
+def with_row(recorded: dict[str, np.ndarray], box: list[float], score: float) -> dict[str, np.ndarray]:
+    """The recording with one more detection, whose mask is empty."""
     count, height, width = recorded["pred_masks_shape"]
     masks = np.unpackbits(recorded["pred_masks_packed"], count=count * height * width)
-    more = {
-        "pred_boxes": np.concatenate([recorded["pred_boxes"], [[0, 0, 9, 9]]]),
+    return recorded | {
+        "pred_boxes": np.concatenate([recorded["pred_boxes"], np.array([box], np.float32)]),
         "pred_masks_shape": np.array([count + 1, height, width]),
         "pred_masks_packed": np.packbits(np.concatenate([masks, np.zeros(height * width, np.uint8)])),
-        "scores": np.append(recorded["scores"], score),
+        "scores": np.append(recorded["scores"], np.float32(score)),
     }
-    assert parity.compare(recorded | more, output, 0.5).passed is passed
+
+
+@pytest.mark.parametrize(("score", "passed"), [(0.50005, True), (0.51, False)])
+def test_a_missing_detection_is_a_mismatch_unless_near_the_threshold(
+    score: float, passed: bool, parity: ModuleType, recorded: dict[str, np.ndarray], output: Any
+) -> None:
+    result = parity.compare(with_row(recorded, [0, 0, 9, 9], score), output, 0.5)
+    assert result.passed is passed
+    assert result.box <= parity.BOX  # the others are still measured
+    assert len(result.borderline) == passed
+    assert all("only recorded" in row for row in result.borderline + result.unexplained)
+
+
+@pytest.mark.parametrize(("shift", "passed"), [(1e-5, True), (1e-2, False)])
+def test_a_detection_that_one_suppression_removed_is_borderline(
+    shift: float, passed: bool, parity: ModuleType, recorded: dict[str, np.ndarray], output: Any
+) -> None:
+    x0, y0, x1, y1 = (float(side) for side in recorded["pred_boxes"][0])
+    half = [x0, y0, x1, y0 + (0.5 - shift) * (y1 - y0)]  # its IoU with the best detection is 0.5 - shift
+    result = parity.compare(with_row(recorded, half, 0.6), output, 0.5)
+    assert result.passed is passed
+    assert result.recorded == result.computed + 1
+
+
+def test_what_a_borderline_detection_suppresses_is_borderline_too(
+    parity: ModuleType, recorded: dict[str, np.ndarray], output: Any
+) -> None:
+    near = with_row(recorded, [0, 0, 30, 30], 0.50005)
+    lost = [0.0, 0.0, 30.0, 14.0]  # an IoU of 0.47 with it: no consequence
+    follows = [0.0, 0.0, 30.0, 15.0]
+    more = parity.Output(
+        np.concatenate([output.boxes, np.array([follows], np.float32)]),
+        np.append(output.scores, np.float32(0.50002)),
+        np.concatenate([output.masks, output.masks[:1]]),
+        {},
+    )
+    assert parity.compare(near, more, 0.5).passed
+    apart = parity.Output(
+        np.concatenate([output.boxes, np.array([lost], np.float32)]), more.scores + 0.01, more.masks, {}
+    )
+    assert not parity.compare(near, apart, 0.5).passed
