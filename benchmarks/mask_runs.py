@@ -32,18 +32,19 @@ class Job:
     image: str
     settings: dict[str, Any]
     device: str
-    precision: str
+    numerics: dict[str, Any]
     threads: int
 
 
 @dataclass
 class Measured:
-    """What it found: seconds, peak bytes, floating-point operations (GPU), kept masks and all candidates."""
+    """What it found: seconds (`warm_up` those of a run before), peak bytes, floating-point operations (GPU), masks."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     encoder: float = 0.0
     cpu_encoder: float = 0.0
+    warm_up: float = 0.0
     peak: int = 0
     flops: int = 0
     kept: list[Candidate] = field(default_factory=list)
@@ -74,14 +75,30 @@ class Clock:
             torch.cuda.synchronize()
 
 
+def load(settings: backend.Settings, numerics: Numerics, device: str) -> backend.SamSegmenter:
+    """Our generator; with random weights every point gets masks of its own, as the points of a trained SAM do.
+
+    Random weights as they are give full-size networks masks over the whole picture, of which NMS leaves one. Here image tokens
+    project their keys as their queries, so that they attend most to a prompt that is near, and prompts change them more.
+    """
+    segmenter = backend.load(settings, numerics, device)
+    if settings.checkpoint.startswith("random:"):
+        for layer in segmenter.generator.sam.mask_decoder.transformer.layers:
+            answer = layer.cross_attn_image_to_token
+            answer.k_proj.weight.copy_(answer.q_proj.weight)
+            answer.out_proj.weight.mul_(3)
+    return segmenter
+
+
 def measure_ours(job: Job, image: np.ndarray) -> Measured:
     """Our generator through its backend."""
     settings = backend.Settings.model_validate(
         job.settings | ({"decoder": "official"} if job.generator == "plain" else {})
     )
-    segmenter = backend.load(settings, Numerics.model_validate({"precision": job.precision}), job.device)
+    numerics = Numerics.model_validate(job.numerics)
+    segmenter = load(settings, numerics, job.device)
     generator, result, whole, encoder = segmenter.generator, Measured(), Clock(job.device), Clock(job.device)
-    inner, encode, generate = generator.candidates, sam_automatic.encode, generator.generate
+    inner, generate = generator.candidates, generator.generate
 
     def candidates(*arguments: Any) -> list[Candidate]:
         result.candidates = inner(*arguments)
@@ -98,9 +115,12 @@ def measure_ours(job: Job, image: np.ndarray) -> Measured:
         with FlopCounterMode(display=False) as counter:  # also warms up
             segmenter.segment([image])
         result.flops = counter.get_total_flops()
+    elif numerics.compile:
+        warm_up = Clock(job.device)
+        warm_up.timed(segmenter.segment)([image])
+        result.warm_up = warm_up.seconds
     generator.candidates, generator.generate = candidates, keep  # type: ignore[method-assign]
-    sam_automatic.encode = encoder.timed(encode)
-    generator.sam.image_encoder.forward = encoder.timed(generator.sam.image_encoder.forward)
+    generator.encode = encoder.timed(generator.encode)
     before = reset_peak(job.device)
     segments = whole.timed(segmenter.segment)([image])[0]
     result.peak = peak(job.device) - before
@@ -114,7 +134,7 @@ def measure_official(job: Job, image: np.ndarray) -> Measured:
     from segment_anything import SamAutomaticMaskGenerator
 
     settings = backend.Settings.model_validate(job.settings)
-    sam = backend.load(settings, Numerics(), job.device).generator.sam
+    sam = load(settings, Numerics(), job.device).generator.sam
     rules = {name: getattr(settings, name) for name in sam_automatic.Rules.__dataclass_fields__}
     generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **rules)
     result, whole, encoder = Measured(), Clock(job.device), Clock(job.device)

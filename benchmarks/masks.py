@@ -1,16 +1,18 @@
 """Automatic masks: ours against segment_anything's SamAutomaticMaskGenerator, side by side.
 
-    python benchmarks/masks.py [--image PICTURE] [--model vit_b] [--points 32] [--device cpu|cuda] [--threads N] [--plain]
+    python benchmarks/masks.py [--image PICTURE] [--model vit_b] [--points 32] [--device cpu|cuda] [--threads N]
+                               [--also plain bf16 fp16 compile]
 
-Each generator runs in a process of its own, on the same random weights, picture and thresholds, to compressed COCO codes, and
-reports seconds (of the clock and of the processor: other work on the machine moves only the first), split at the image encoder,
-and peak memory above what is resident once the weights are. Then the masks are compared: equal codes, pixels that differ, and for
-every mask that one side alone kept, whether a threshold or NMS decision within 1e-4 explains it.
+Each generator runs in a process of its own, on the same weights (random by default), picture and thresholds, to compressed COCO
+codes, and reports seconds (of the clock and of the processor: other work on the machine moves only the first), split at the image
+encoder, and peak memory above what is resident once the weights are. Then the masks are compared: equal codes, pixels that
+differ, and for every mask that one side alone kept, whether a threshold or NMS decision within 1e-4 explains it.
 
 Random weights pass thresholds in unrealistic numbers, so the thresholds are placed first, on an 8 x 8 grid: a quarter of the masks
 falls to the predicted IoU, half of the rest to the stability score. Without --image a picture of overlapping shapes with texture
-is rendered. `--plain` adds our generator with the official decoder, whose codes must be equal. On a GPU the default is ViT-H, ours
-in fp32 and bf16, with the share of the measured matrix-product peak.
+is rendered. `--also` adds runs of ours: `plain` with the official decoder, whose codes must be equal; in reduced precision; and
+compiled (timed after a first run, whose time is told). On a GPU the default is ViT-H, ours in fp32 and bf16, with the share of the
+measured matrix-product peak.
 Exits 1 where masks differ without a close call, or on more than 1e-5 of pixels (fp32).
 """
 
@@ -35,7 +37,15 @@ from pseudoris_cli.records import Rle
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import mask_agreement
+import mask_runs
 from mask_runs import Clock, Job, Measured, in_process
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bf16": {"precision": "bf16"},
+    "fp16": {"precision": "fp16"},
+    "compile": {"compile": True},
+}
 
 
 def render(path: Path) -> None:
@@ -57,7 +67,7 @@ def render(path: Path) -> None:
 def place_thresholds(settings: backend.Settings, image: np.ndarray, device: str) -> backend.Settings:
     """Thresholds that a realistic number of masks passes, from an 8 x 8 grid without filters."""
     changes = {"points_per_side": 8, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
-    generator = backend.load(settings.model_copy(update=changes), Numerics(), device).generator
+    generator = mask_runs.load(settings.model_copy(update=changes), Numerics(), device).generator
     masks = generator.generate([image])[0]
     iou = float(np.quantile([mask.predicted_iou for mask in masks], 0.25))
     stability = [mask.stability_score for mask in masks if mask.predicted_iou > iou and len(mask.edges)]
@@ -118,8 +128,8 @@ def compare(official: Measured, ours: Measured, settings: dict[str, Any], image:
         f"all codes equal in order: {official.codes == ours.codes}; differences without a close call: {len(untraced)}"
     )
     overlap = geometry.ious(rles(official, image), rles(ours, image))
-    if overlap.size:
-        print(f"  mask-set IoU {(overlap.max(0).mean() + overlap.max(1).mean()) / 2:.5f}")
+    agreement = (overlap.max(0).mean() + overlap.max(1).mean()) / 2 if overlap.size else 0.0
+    print(f"  mask-set IoU {agreement:.5f}, count mismatch {abs(len(ours.codes) - len(official.codes))}")
     return not untraced and flipped <= 1e-5
 
 
@@ -141,6 +151,7 @@ def show(name: str, measured: Measured, base: Measured, on_gpu: bool) -> None:
     print(
         f"  {name:9} peak memory above the weights {measured.peak / 2**30:.2f} GB, {1 / measured.seconds:.3f} images/s, "
         f"{len(measured.codes) / measured.seconds:.1f} kept masks/s"
+        + (f", first run {measured.warm_up:.0f} s" if measured.warm_up else "")
     )
 
 
@@ -148,11 +159,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, help="a picture (default: rendered)")
     parser.add_argument("--model", choices=["vit_b", "vit_l", "vit_h", "demo", "tiny"])
+    parser.add_argument("--checkpoint", default="random:0", help="of that model: a name, a path or random:SEED")
     parser.add_argument("--points", type=int, default=32, help="points per side")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--decoder", default="auto", choices=["auto", "absorb", "lowrank"])
-    parser.add_argument("--plain", action="store_true", help="also ours with the official decoder")
+    parser.add_argument("--also", nargs="*", default=[], choices=VARIANTS, help="further runs of ours")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     on_gpu = options.device.startswith("cuda")
@@ -167,32 +179,33 @@ def run(options: argparse.Namespace, path: Path, on_gpu: bool) -> int:
     image = np.array(Image.open(path).convert("RGB"))
     settings = backend.Settings(
         model=options.model or ("vit_h" if on_gpu else "vit_b"),
-        checkpoint="random:0",
+        checkpoint=options.checkpoint,
         points_per_side=options.points,
         decoder=options.decoder,
     )
     settings = place_thresholds(settings, image, options.device)
     print(
-        f"{settings.model}, {options.points} x {options.points} points, {image.shape[1]} x {image.shape[0]} pixels, "
+        f"{settings.model} {settings.checkpoint}, {options.points} x {options.points} points, "
+        f"{image.shape[1]} x {image.shape[0]} pixels, "
         f"{torch.cuda.get_device_name() if on_gpu else f'CPU, {options.threads} threads'}, torch {torch.__version__}; "
         f"pred_iou_thresh {settings.pred_iou_thresh}, stability_score_thresh {settings.stability_score_thresh}"
     )
 
-    def job(generator: str, precision: str = "fp32") -> Measured:
-        return in_process(Job(generator, str(path), settings.model_dump(), options.device, precision, options.threads))
+    def job(generator: str, **numerics: Any) -> Measured:
+        return in_process(Job(generator, str(path), settings.model_dump(), options.device, numerics, options.threads))
 
     official = job("official")
     show("official", official, official, on_gpu)
-    runs = [("ours", "fp32")] + ([("ours", "bf16")] if on_gpu else []) + ([("plain", "fp32")] if options.plain else [])
     good = True
-    for generator, precision in runs:
-        measured = job(generator, precision)
-        show(generator if precision == "fp32" else precision, measured, official, on_gpu)
+    for name in dict.fromkeys(["ours", *(["bf16"] if on_gpu else []), *options.also]):
+        numerics = VARIANTS.get(name, {})
+        measured = job("plain" if name == "plain" else "ours", **numerics)
+        show(name, measured, official, on_gpu)
         if on_gpu:
-            share = measured.flops / measured.seconds / matmul_peak(precision)
+            share = measured.flops / measured.seconds / matmul_peak(numerics.get("precision", "fp32"))
             print(f"  {measured.flops / 1e12:.2f} TFLOP, {100 * share:.0f} % of the matrix-product peak")
         agrees = compare(official, measured, settings.model_dump(), image)
-        good &= precision != "fp32" or (agrees and (generator != "plain" or measured.codes == official.codes))
+        good &= "precision" in numerics or (agrees and (name != "plain" or measured.codes == official.codes))
     return 0 if good else 1
 
 

@@ -89,9 +89,9 @@ def load(settings: Settings, numerics: Numerics, device: str) -> CascadeProposer
 
     Raises MissingDependency where the checkpoint is absent, UsageError where it does not fit the network.
     """
-    from pseudoris_cli.networks.numerics import dtype_of, set_matmul
+    from pseudoris_cli.networks.numerics import dtype_of, set_up
 
-    set_matmul(numerics)
+    set_up(numerics)
     network = build(settings).prepare(device, dtype_of(numerics))
     if numerics.compile:
         network.backbone.compile(dynamic=True)

@@ -61,11 +61,11 @@ def load(settings: Settings, numerics: Numerics, device: str) -> ClipScorer:
     """
     import torch
 
-    from pseudoris_cli.networks.numerics import set_matmul
+    from pseudoris_cli.networks.numerics import set_up
 
     checkpoint = weights.resolve(settings.checkpoint, settings.model)
     state = None if checkpoint.path is None else _read_state(checkpoint.path, checkpoint.digest)
-    set_matmul(numerics)
+    set_up(numerics)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(checkpoint.seed or 0)
         towers = _build(settings, state)

@@ -40,10 +40,10 @@ def load(settings: Settings, numerics: Numerics, device: str) -> CocaCaptioner:
     import torch
 
     from pseudoris_cli.networks.coca import build_coca, load_weights
-    from pseudoris_cli.networks.numerics import set_matmul
+    from pseudoris_cli.networks.numerics import set_up
 
     checkpoint = weights.resolve(settings.checkpoint, settings.model)
-    set_matmul(numerics)
+    set_up(numerics)
     network = build_coca(settings.model, checkpoint.seed or 0)
     if checkpoint.path is not None:
         load_weights(network, tensors.load_tensors(checkpoint.path), settings.checkpoint, settings.model)

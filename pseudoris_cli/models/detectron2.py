@@ -87,9 +87,9 @@ def load(settings: Settings, numerics: Numerics, device: str) -> Detectron2Propo
     import torch
 
     from pseudoris_cli.networks.cascade_rcnn.checkpoint import load_strictly, state_dict_of
-    from pseudoris_cli.networks.numerics import set_matmul
+    from pseudoris_cli.networks.numerics import set_up
 
-    set_matmul(numerics)
+    set_up(numerics)
     checkpoint = resolve(settings.checkpoint)
     torch.manual_seed(checkpoint.seed or 0)  # detectron2 draws its initial weights from the global generator
     network = build_model(configure(settings, device))

@@ -90,15 +90,17 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
             f"{settings.crop_n_points_downscale_factor} per crop layer, leave none in layer {settings.crop_n_layers}; "
             "raise points_per_side or lower crop_n_points_downscale_factor"
         )
-    arithmetic.set_matmul(numerics)
+    arithmetic.set_up(numerics)
     sam = _weights(settings).to(torch.device(device))
     for part in (sam.image_encoder, sam.mask_decoder):  # prompts are sines of large angles and stay in float32
         part.to(arithmetic.dtype_of(numerics))
     names = Rules.__dataclass_fields__
     rules = Rules(**{name: getattr(settings, name) for name in names})
     on_gpu = torch.device(device).type != "cpu"
-    decoder = _decoder(settings, sam, on_gpu)
-    return SamSegmenter(AutomaticMasks(sam, decoder, rules, gather=on_gpu), settings.channels)
+    generator = AutomaticMasks(sam, _decoder(settings, sam, on_gpu), rules, gather=on_gpu)
+    if numerics.compile:
+        generator.compile()
+    return SamSegmenter(generator, settings.channels)
 
 
 def _weights(settings: Settings) -> Sam:

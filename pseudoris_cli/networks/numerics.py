@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import torch
 
 from pseudoris_cli.config import Numerics
+from pseudoris_cli.errors import MissingDependency
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -14,7 +18,17 @@ def dtype_of(numerics: Numerics) -> torch.dtype:
     return _DTYPES[numerics.precision]
 
 
-def set_matmul(numerics: Numerics) -> None:
-    """Allow or forbid TF32 for fp32 products on CUDA; forbidden by default, as the recordings are true fp32."""
+def set_up(numerics: Numerics) -> None:
+    """Allow or forbid TF32 for fp32 products on CUDA; forbidden by default, as the recordings are true fp32.
+
+    Raises MissingDependency where `compile` is asked of a machine without a C++ compiler: torch.compile would fail at its
+    first call, in the middle of a part. (On a GPU too: Triton builds its launchers with it.)
+    """
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
+    if numerics.compile and not any(map(shutil.which, compilers)):
+        raise MissingDependency(
+            f"numerics.compile needs a C++ compiler, and there is none on this machine (looked for {', '.join(compilers)})\n"
+            "install one (e.g. apt install g++), name it in $CXX, or leave compile off: --set numerics.compile=false"
+        )
     torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
     torch.backends.cudnn.allow_tf32 = numerics.tf32

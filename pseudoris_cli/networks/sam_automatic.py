@@ -9,9 +9,9 @@ With `plain` every step that rounds is the official one (encoder, decoder, resiz
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -86,6 +86,9 @@ class AutomaticMasks:
     def __init__(self, sam: Sam, decoder: PromptDecoder, rules: Rules, gather: bool = False) -> None:
         self.sam, self.decoder, self.rules, self.gather = sam, decoder, rules, gather
         self.plain = isinstance(decoder, OfficialDecoder)
+        self.encode: Callable[[Tensor], Tensor] = (
+            sam.image_encoder if self.plain else partial(encode, sam.image_encoder)
+        )
         self.square = sam.image_encoder.img_size
         self.transform = ResizeLongestSide(self.square)
         self.grids = build_all_layer_point_grids(
@@ -93,6 +96,12 @@ class AutomaticMasks:
         )
         self.device = sam.pixel_mean.device
         self.pixels = CPU_PIXELS if self.device.type == "cpu" else CUDA_PIXELS
+
+    def compile(self) -> None:
+        """Compile the hot functions: the encoder's MLPs (its attention is one fused call already) and the decoder's chunk."""
+        for block in self.sam.image_encoder.blocks:
+            block.mlp.compile()
+        self.decoder.compile()
 
     @torch.inference_mode()
     def generate(self, images: Sequence[np.ndarray]) -> list[list[Candidate]]:
@@ -147,10 +156,8 @@ class AutomaticMasks:
         batch = len(images) if self.gather and not self.plain else 1
         while chunk := [crop for _, crop in zip(range(batch), crops, strict=False)]:
             pixels = torch.stack([self.sam.preprocess(crop.pixels.to(self.device)) for crop in chunk])
-            encoder = self.sam.image_encoder
-            pixels = pixels.to(encoder.patch_embed.proj.weight.dtype)
-            embeddings = encoder(pixels) if self.plain else encode(encoder, pixels)
-            for crop, embedding in zip(chunk, embeddings, strict=True):
+            pixels = pixels.to(self.sam.image_encoder.patch_embed.proj.weight.dtype)
+            for crop, embedding in zip(chunk, self.encode(pixels), strict=True):
                 yield crop, embedding[None]
 
     def _crops(self, images: Sequence[np.ndarray]) -> Iterator[_Crop]:

@@ -62,6 +62,10 @@ class PromptDecoder(Protocol):
         """Take the embedding [1, C, h, w] of an image that covers the top left visible = (vh, vw) tokens."""
         ...
 
+    def compile(self) -> None:
+        """Let torch.compile have what runs for every chunk."""
+        ...
+
     def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
         """Masks of at most `chunk` prompts from their embeddings [P, 2, C]; with `min_iou`, those predicted above it."""
         ...
@@ -76,6 +80,10 @@ class OfficialDecoder:
     def set_image(self, embedding: Tensor, visible: tuple[int, int]) -> None:
         """See PromptDecoder. The padding is decoded too: `Sam.postprocess_masks` expects it."""
         self.embedding = embedding
+
+    def compile(self) -> None:
+        """See PromptDecoder."""
+        self.sam.mask_decoder.compile()
 
     def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
         """See PromptDecoder; the logits are those of the whole padded square."""
@@ -117,6 +125,11 @@ class GridDecoder:
         self.scale = 1 / math.sqrt(self.final.internal_dim // self.heads)
         self.work = Workspace()
         self.upscaler = Upscaler(self.decoder.output_upscaling, self.work)
+
+    def compile(self) -> None:
+        """See PromptDecoder."""
+        self.attend = torch.compile(self.attend)  # type: ignore[method-assign]
+        self.upscaler.compile()
 
     def set_image(self, embedding: Tensor, visible: tuple[int, int]) -> None:
         """See PromptDecoder."""

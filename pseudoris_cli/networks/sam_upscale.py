@@ -39,6 +39,10 @@ class Upscaler:
         self.first_weight, self.first_bias = _as_product(first)
         self.second_weight, self.second_bias = _as_product(second)
 
+    def compile(self) -> None:
+        """Let torch.compile have what runs for every block of tokens."""
+        self._features = torch.compile(self._features)  # type: ignore[method-assign]
+
     def __call__(self, first: FirstConvolution, hyper: Tensor, visible: tuple[int, int]) -> Tensor:
         """Mask logits [n, K, 4·vh, 4·vw] float32 from hypernetwork rows [n, K, c/2]; the tokens are vh × vw, row-major."""
         height, width = visible

@@ -49,6 +49,15 @@ def test_a_placed_mask_is_the_padded_mask(masks: torch.Tensor, left: int, top: i
         np.testing.assert_array_equal(run_lengths.place(edges, crop, full_height), expected)
 
 
+@settings(deadline=None)
+@given(some_masks())
+def test_the_search_of_a_gpu_finds_what_that_of_a_cpu_finds(masks: torch.Tensor) -> None:
+    changed = masks.flatten(1)[:, 1:] != masks.flatten(1)[:, :-1]
+    by_row, at_once = run_lengths._changes_by_row(changed), run_lengths._changes_at_once(changed)
+    for one, other in zip(by_row, at_once, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_no_masks() -> None:
     assert run_lengths.find_edges(torch.zeros(0, 12, dtype=torch.bool)) == []
     assert run_lengths.count_true(torch.zeros(0, 12, dtype=torch.bool)).tolist() == []
