@@ -65,6 +65,8 @@ class CaptionNetwork:
         for module in coca.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.MultiheadAttention)):
                 module.to(dtype)
+            if isinstance(module, nn.MultiheadAttention):
+                module.train()  # has no dropout; eval mode takes torch's fused path, whose sums the release never ran
         self._attend_self: Callable[..., torch.Tensor] = attend_self
         self._attend_crop: Callable[..., torch.Tensor] = attend_crop
         if compiled:

@@ -17,7 +17,7 @@ from pseudoris_cli.storage.schema import COLUMNS
 from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
 
 NAME = "captions"
-REVISION = 1
+REVISION = 2
 
 
 def version_content(settings: CaptionSettings, numerics: Numerics) -> dict[str, Any]:
