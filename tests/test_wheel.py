@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pseudoris_cli.resources import PACKAGE
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,6 +38,8 @@ def test_the_wheel_carries_its_data_and_no_tests(installed: Path) -> None:
     package = installed / "pseudoris_cli"
     for name in ("configs/fast.yaml", "configs/random.yaml", "third_party/weights.yaml", "py.typed"):
         assert (package / name).is_file(), name
+    embedded = {path.name: path.read_bytes() for path in (PACKAGE / "demo" / "weights").iterdir()}
+    assert {path.name: path.read_bytes() for path in (package / "demo" / "weights").iterdir()} == embedded
     assert [path.name for path in installed.iterdir() if path.is_dir() and not path.name.endswith(".dist-info")] == [
         "pseudoris_cli"
     ]

@@ -24,6 +24,7 @@ def test_the_demo_measures_every_method_and_writes_what_it_says(tmp_path: Path) 
     assert methods[chosen, True]["referring"]["value"] > methods[chosen, False]["referring"]["value"]
     for name in ("scenes/truth.json", "export/refcoco/instances.json", "report.html"):
         assert (tmp_path / name).stat().st_size > 0
+    assert "SAM demo, chosen by Cascade R-CNN demo" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     table = invoke("evaluate", "--work", tmp_path / "work", "--truth", tmp_path / "scenes" / "truth.json")
     assert table.code == 0

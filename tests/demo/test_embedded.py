@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 
+import numpy as np
 import open_clip
 import pytest
 import spacy
@@ -13,18 +14,24 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from pseudoris_cli import geometry, profiles
 from pseudoris_cli.demo.grammar import COLOURS, SHAPES, WORDS, Wording, compose
+from pseudoris_cli.demo.world import render, scene_seed
+from pseudoris_cli.models import backends
 from pseudoris_cli.models.nouns import head_noun
 from pseudoris_cli.networks import clip_configs, coca_configs, sam_sizes
+from pseudoris_cli.networks.cascade_rcnn import detector
 from pseudoris_cli.resources import PACKAGE
 
 WEIGHTS = PACKAGE / "demo" / "weights"
-NETWORKS = ("sam", "coca", "clip")
+NETWORKS = ("sam", "cascade", "coca", "clip")
 
 
 def empty_network(name):
     if name == "sam":
         return sam_sizes.empty(sam_sizes.SIZES["demo"])
+    if name == "cascade":
+        return detector.CascadeRCNN(detector.SIZES["demo"])
     config = copy.deepcopy({"coca": coca_configs.DEMO, "clip": clip_configs.DEMO}[name])
     config.pop("custom_text", None)
     with torch.device("meta"):
@@ -47,6 +54,26 @@ def test_weights_say_how_they_were_made(name):
     assert provenance["steps"] == provenance["of_steps"]
     assert provenance["data"]["split"] == "train"  # no other split's seeds: see test_world
     assert {"seed", "cpu_minutes", "figures"} <= provenance.keys()
+
+
+def test_the_detector_finds_the_objects_of_scenes_it_has_not_seen_and_always_the_same_ones():
+    """Twenty `tune` scenes: its own masks, before SAM's take their place, with the settings of the demo."""
+    torch.set_num_threads(1)
+    settings = profiles.resolve("demo").settings
+    assert settings.masks.proposals.checkpoint == "demo_cascade"
+    scenes = [render(scene_seed("tune", number)) for number in range(20)]
+    images, keys = [scene.image_rgb for scene in scenes], [str(number) for number in range(20)]
+    found = backends.load(settings.masks.proposals, settings.numerics, "cpu").propose(images, keys)
+    best, hits = [], 0
+    for scene, proposals in zip(scenes, found, strict=True):
+        ious = geometry.ious([geometry.encode(mask) for mask in scene.masks], [p.rle for p in proposals])
+        best.extend(ious.max(axis=1))
+        hits += int((ious.max(axis=0) >= 0.5).sum())
+    assert np.mean(np.array(best) >= 0.5) > 0.97
+    assert np.mean(np.array(best) >= 0.75) > 0.9
+    assert hits > 0.97 * sum(map(len, found))
+    again = backends.load(settings.masks.proposals, settings.numerics, "cpu")
+    assert again.propose(images[7:8], ["7"]) == found[7:8]
 
 
 def test_everything_embedded_stays_small():
