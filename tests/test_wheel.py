@@ -50,7 +50,7 @@ def test_it_runs_from_another_directory(installed: Path, tmp_path: Path) -> None
     assert where.stdout.startswith(str(installed))
     assert "Usage: pseudoris" in run(installed, tmp_path, "-m", "pseudoris_cli", "--help").stdout
     assert (
-        "vit_b  # profile fast"
+        "vit_b  # size of the image encoder, profile fast"
         in run(installed, tmp_path, "-m", "pseudoris_cli", "config", "show", "--profile", "fast").stdout
     )
     listed = run(installed, tmp_path, "-m", "pseudoris_cli", "weights", "list")
