@@ -56,3 +56,14 @@ def command_server(ram: Path) -> Iterator[CommandServer]:
 
     with CommandServer(ram / "server") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What `pseudoris demo` on three scenes leaves (copy it before you change it), and the figures it prints, as JSON."""
+    from invoking import invoke
+
+    folder = tmp_path_factory.mktemp("demo")
+    done = invoke("demo", "--scenes", "3", "--out", folder, "--json", "--quiet")
+    assert done.code == 0, done.stderr
+    return folder, done.stdout

@@ -10,10 +10,9 @@ from invoking import invoke
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_measures_every_method_and_writes_what_it_says(tmp_path: Path) -> None:
-    done = invoke("demo", "--scenes", "3", "--out", tmp_path, "--json", "--quiet")
-    assert done.code == 0, done.stderr
-    figures = json.loads(done.stdout)
+def test_the_demo_measures_every_method_and_writes_what_it_says(demo_run: tuple[Path, str]) -> None:
+    folder, printed = demo_run
+    figures = json.loads(printed)
     assert figures["images"] == 3
     assert figures["mask_figures"]["recall@.5"]["value"] > 0.7
     methods = {(one["method"], one["filtered"]): one["figures"] for one in figures["captions"]}
@@ -23,9 +22,9 @@ def test_the_demo_measures_every_method_and_writes_what_it_says(tmp_path: Path) 
     assert methods[chosen, False]["well_formed"]["value"] > 0.9
     assert methods[chosen, True]["referring"]["value"] > methods[chosen, False]["referring"]["value"]
     for name in ("scenes/truth.json", "export/refcoco/instances.json", "report.html"):
-        assert (tmp_path / name).stat().st_size > 0
-    assert "SAM demo, chosen by Cascade R-CNN demo" in (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert (folder / name).stat().st_size > 0
+    assert "SAM demo, chosen by Cascade R-CNN demo" in (folder / "report.html").read_text(encoding="utf-8")
 
-    table = invoke("evaluate", "--work", tmp_path / "work", "--truth", tmp_path / "scenes" / "truth.json")
+    table = invoke("evaluate", "--work", folder / "work", "--truth", folder / "scenes" / "truth.json")
     assert table.code == 0
     assert "distinctive, scale-preserving + DoC filter" in table.stdout
