@@ -35,6 +35,13 @@ def test_every_command_is_documented(generate: ModuleType) -> None:
     assert names == {command[0] for command in generate.COMMANDS if command}
 
 
+def test_every_command_shows_an_example(generate: ModuleType, repository: Path) -> None:
+    page = (repository / "docs" / "commands.md").read_text()
+    for command in filter(None, generate.COMMANDS):
+        title = " ".join(("## pseudoris", *command))
+        assert "Example: pseudoris " + command[0] in page.split(f"{title}\n")[1].split("\n## ")[0], title
+
+
 def test_the_settings_page_has_every_setting(generate: ModuleType, repository: Path) -> None:
     assert (repository / "docs" / "settings.md").read_text() == generate.settings_page(), "run: make docs"
 

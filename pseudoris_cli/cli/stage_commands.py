@@ -50,7 +50,7 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None, pil
 
     Resumes by itself: what is done is kept, only new or changed images are worked on.
 
-    Example: pseudoris masks --images photos --gpu 0
+    Example: pseudoris masks --images photos --gpu 0; a look first: --pilot 8. Next: pseudoris captions
     """
     resolved = options.resolve()
     remember_source(options.workspace, source)
@@ -65,7 +65,7 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None, pil
 def captions(options: StageOptions, from_version: From = None) -> None:
     """Stage 2: candidate expressions for every mask by distinctive caption sampling.
 
-    Example: pseudoris captions --gpu 0
+    Example: pseudoris captions --gpu 0. Next: pseudoris filter
     """
     with open_session(options, options.resolve()) as session:
         from pseudoris_cli.pipeline import run_captions
@@ -86,7 +86,7 @@ def filter(
 
     Scores are computed once; other thresholds select anew in seconds.
 
-    Example: pseudoris filter --min-doc 1.1
+    Example: pseudoris filter --min-doc 1.1. Next: pseudoris report, then pseudoris export --out OUT
     """
     flags = _filter_flags(min_doc, top_k_per_mask, min_words, max_words)
     with open_session(options, options.resolve(flags)) as session:

@@ -20,7 +20,10 @@ app = typer.Typer(help="Checkpoints: what is known, what is here, and getting th
 
 @app.command("list")
 def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False) -> None:
-    """List the registered checkpoints, and which of them are on this machine."""
+    """List the registered checkpoints, and which of them are on this machine.
+
+    Example: pseudoris weights list. Next: pseudoris weights fetch NAME
+    """
     from pseudoris_cli.fetching import rows
 
     found = rows()
@@ -47,7 +50,10 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Machine-r
 
 @app.command("fetch")
 def fetch_weights(names: Annotated[list[str], typer.Argument(help="Registered names; see `weights list`.")]) -> None:
-    """Fetch checkpoints, resuming what an earlier run began; what is there and intact is left alone."""
+    """Fetch checkpoints, resuming what an earlier run began; what is there and intact is left alone.
+
+    Example: pseudoris weights fetch sam_vit_h cutler_cascade coca_cc3m clip_rn50 en_core_web_lg. Next: pseudoris doctor
+    """
     from pseudoris_cli import fetching
 
     for name in names:
@@ -62,7 +68,10 @@ def fetch_weights(names: Annotated[list[str], typer.Argument(help="Registered na
 def verify_weights(
     names: Annotated[list[str] | None, typer.Argument(help="Registered names; default: all that are here.")] = None,
 ) -> None:
-    """Read checkpoints from the disk again and compare their digests. Exit code 3 if one is wrong or missing."""
+    """Read checkpoints from the disk again and compare their digests. Exit code 3 if one is wrong or missing.
+
+    Example: pseudoris weights verify sam_vit_h
+    """
     from pseudoris_cli import fetching
 
     chosen = names or [row.name for row in fetching.rows() if row.present]
