@@ -70,7 +70,6 @@ def test_every_command_block_is_run_or_says_why_not() -> None:
     assert {block.page for block in RUN} >= {"README.md", "report.md", "training.md", "faq.md"}
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.page}:{block.line}")
 def test_a_block_runs_on_the_demo(reader: Path, tmp_path: Path, block: Block) -> None:
     folder = shutil.copytree(reader, tmp_path / "reader")
