@@ -68,7 +68,8 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
     content = masks.version_content(settings.masks, settings.numerics)
     plan = session.workspace.plan(plan_name)
     if not pilot:
-        plan.extend(source.images(), settings.source.part_size, limit)
+        shard = session.selection.shard
+        plan.extend(source.images(), settings.source.part_size, limit, leader=not shard or shard[0] == 0)
     elif plan.image_count < pilot:
         plan.extend(spread(list(source.images()), pilot), settings.source.part_size, pilot)
     if not len(plan):

@@ -159,8 +159,6 @@ def _work(job: Job, queue: _Queue, breadcrumb: Breadcrumb, watch: tuple[Observer
                 hopeless = hopeless + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
                 if hopeless == HOPELESS_PARTS and summary.parts < len(queue.pending):
                     raise EnvironmentStop(_hopeless(entry))
-                if stopper.requested:
-                    break
     finally:
         breadcrumb.close()
 

@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.storage import files, parts
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import ImageOutcome, Manifest
+from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.workspace import STAGES, Artifact, Workspace
 
 RECENT_PARTS = 20
@@ -45,14 +47,15 @@ class VersionState:
 
 def states(workspace: Workspace) -> Iterator[VersionState]:
     """Every version, stage by stage."""
+    plan = cache(workspace.plan)  # reading that of millions of images takes a while
     for stage in STAGES:
         current = workspace.current(stage)
         for artifact in workspace.versions(stage):
-            yield _state(workspace, artifact, artifact.version == current)
+            yield _state(plan(artifact.plan_name), artifact, artifact.version == current)
 
 
-def _state(workspace: Workspace, artifact: Artifact, current: bool) -> VersionState:
-    plan, manifest = workspace.plan(artifact.plan_name), artifact.manifest()
+def _state(plan: Plan, artifact: Artifact, current: bool) -> VersionState:
+    manifest = artifact.manifest()
     entries = sorted(manifest.entries.values(), key=lambda entry: entry.committed)
     counts = manifest.counts()
     answered = sum(counts.values())

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pseudoris_cli import geometry
+from pseudoris_cli.engines.base import Engine
 from pseudoris_cli.engines.inprocess import InProcess
 from pseudoris_cli.errors import Interrupted, PseudorisError
 from pseudoris_cli.pending import Backlog
@@ -154,6 +155,8 @@ class Bench:
     decode_ahead: int = 4
     flavour: int = 0
     """Part of the version: another flavour is another version."""
+    engine: Engine | None = None
+    """Where the worker runs; None: in this process."""
 
     @property
     def workspace(self) -> Workspace:
@@ -183,7 +186,7 @@ class Bench:
         chain = self.workspace.chain(artifact)
         before = {stage: made.manifest() for stage, made in chain.items() if stage != artifact.stage}
         backlog = Backlog(artifact.stage, self.workspace.plan(), before, reads, spec.source)
-        job = Job(artifact, spec, backlog, self.selection, InProcess(self.part_timeout), artifact.header)
+        job = Job(artifact, spec, backlog, self.selection, self.engine or InProcess(self.part_timeout), artifact.header)
         return run(job, Silent(), stopper)
 
 

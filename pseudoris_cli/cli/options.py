@@ -86,10 +86,10 @@ class StageOptions(SettingOptions, WorkOptions):
     @property
     def gpus(self) -> list[int]:
         """The CUDA devices that were named."""
-        try:
-            return [int(number) for number in self.gpu.split(",")] if self.gpu else []
-        except ValueError:
-            raise UsageError(f"--gpu {self.gpu}: write a number, or several as 0,1,2") from None
+        names = self.gpu.split(",") if self.gpu else []
+        if not all(name.isdecimal() for name in names) or len(set(map(int, names))) < len(names):
+            raise UsageError(f"--gpu {self.gpu}: write a number, or several different ones as 0,1,2")
+        return [int(name) for name in names]
 
     @property
     def device_request(self) -> DeviceRequest:

@@ -30,30 +30,39 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
     from pseudoris_cli.pipeline import Session
 
     configure_logging(options.quiet)
+    engine = _engine(options, resolved)
     with graceful_stop() as stopper:
-        yield Session(
-            workspace=options.workspace,
-            settings=resolved.settings,
-            device=options.device_request,
-            selection=options.selection,
-            engine=_engine(options, resolved),
-            observer=ProgressObserver(options.quiet),
-            stopper=stopper,
-        )
+        try:
+            yield Session(
+                workspace=options.workspace,
+                settings=resolved.settings,
+                device=options.device_request,
+                selection=options.selection,
+                engine=engine,
+                observer=ProgressObserver(options.quiet),
+                stopper=stopper,
+            )
+        finally:
+            with stopper.shielded():
+                engine.close()
 
 
 def _engine(options: StageOptions, resolved: Resolved) -> Engine:
     limit = resolved.settings.source.part_timeout
     gpus = options.gpus
     if len(gpus) > 1 or options.workers or options.ray_address:
-        from pseudoris_cli.engines.ray import RayCluster, RayEngine
+        from pseudoris_cli.engines.ray import RayEngine
+        from pseudoris_cli.engines.ray_cluster import RayCluster
 
-        workers = options.workers or max(1, len(gpus))
-        if len(gpus) > 1 and workers != len(gpus):
+        if gpus and options.workers not in (None, len(gpus)):
             raise UsageError(
-                f"--workers {workers} does not fit --gpu {options.gpu}: one worker per GPU; leave --workers out"
+                f"--workers {options.workers} does not fit --gpu {options.gpu}: one worker per GPU; leave --workers out"
             )
-        return RayEngine(RayCluster(workers, tuple(gpus), options.ray_address), limit)
+        if (options.ray_address and gpus) or ":" in (options.device or ""):
+            raise UsageError(
+                "Ray deals out the GPUs: give --workers N, or on this machine --gpu 0,1, and no single device"
+            )
+        return RayEngine(RayCluster(options.workers, tuple(gpus), options.ray_address), limit)
     from pseudoris_cli.engines.inprocess import InProcess
 
     return InProcess(limit)

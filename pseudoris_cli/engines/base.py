@@ -28,3 +28,7 @@ class Engine(Protocol):
     ) -> Generator[Finished, None, None]:
         """Finished parts, in any order. When a stop is requested no further part is begun."""
         ...
+
+    def close(self) -> None:
+        """Give back what it holds; called once, after the last stage."""
+        ...

@@ -51,6 +51,9 @@ class InProcess:
             if stopper.requested:
                 return
 
+    def close(self) -> None:
+        """It holds nothing."""
+
     def _suspects(
         self, tasks: list[PartTask], worker: Worker, load: Loader, breadcrumb: Breadcrumb
     ) -> Iterator[PartInput]:

@@ -72,8 +72,18 @@ class Plan:
         for place in self.parts:
             yield from self.images(place.part)
 
-    def extend(self, images: Iterable[ImageRef], part_size: int, limit: int | None = None) -> int:
-        """Append parts for the images that are not planned yet, so that the plan holds at most `limit`; returns how many."""
+    def extend(self, images: Iterable[ImageRef], part_size: int, limit: int | None = None, leader: bool = True) -> int:
+        """Append parts for the images that are not planned yet, so that the plan holds at most `limit`; returns how many.
+
+        Of many processes that begin together only one, the leader, need list the images: the others wait until nobody is
+        planning and take what is there, if anything is.
+        """
+        if not leader:
+            with files.explained(self.path.parent), exclusive(self.path.with_suffix(".lock"), "waiting", PATIENCE):
+                pass  # reading takes long for millions of images, and needs no lock
+            self.reload()
+            if self.parts:
+                return 0
         with files.explained(self.path.parent), exclusive(self.path.with_suffix(".lock"), "planning", PATIENCE):
             files.cut_torn_line(self.path)
             self.reload()  # another writer may have planned meanwhile

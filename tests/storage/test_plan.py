@@ -36,6 +36,16 @@ def test_growth_adds_parts_and_recuts_none(tmp_path: Path) -> None:
     assert plan.image_count == 6
 
 
+def test_who_does_not_lead_plans_only_where_there_is_no_plan(tmp_path: Path) -> None:
+    plan, other = Plan(tmp_path / "plan.jsonl"), Plan(tmp_path / "plan.jsonl")
+    assert plan.extend(refs("a", "b"), 2, leader=False) == 2
+    unasked = iter(refs("a", "b", "c"))
+    assert other.extend(unasked, 2, leader=False) == 0
+    assert len(list(unasked)) == 3, "the source is not listed again"
+    assert keys(other) == [["a", "b"]]
+    assert other.extend(refs("a", "b", "c"), 2) == 1
+
+
 def test_a_key_listed_twice_is_planned_once_with_its_first_id(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "plan.jsonl")
     plan.extend([ImageRef("a", 1, "a"), ImageRef("a", 2, "other"), ImageRef("b", 3, "B.jpg")], 8)
