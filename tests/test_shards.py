@@ -63,3 +63,8 @@ def test_a_killed_shard_is_taken_over_by_another_division(bench: Bench) -> None:
     assert {
         name.rpartition("/")[2] for name in file_set(bench.work) if name.startswith("masks") and "part-" in name
     } == listed
+
+
+def test_the_script_that_benchmarks_run_is_the_documented_one(repository: Path) -> None:
+    script = (repository / "docs" / "array.sbatch").read_text()
+    assert f"```bash\n{script}```" in (repository / "docs" / "scaling.md").read_text()

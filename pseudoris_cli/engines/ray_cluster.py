@@ -31,7 +31,7 @@ QUIET = {
 """Ray's own switches, each left alone where the user has set it."""
 STORE_BYTES = 256 << 20
 """Size of the object store: answers pass through it one part a worker, and /dev/shm may be small."""
-LOCAL_ATTEMPTS = 2
+LOCAL_ATTEMPTS = 4
 """Ray gives its processes 30 seconds to start, which a machine under load may need and more."""
 LONGEST_FOLDER = 40
 """Ray puts sockets below its folder, and the path of a socket may not be longer than 107 bytes."""
