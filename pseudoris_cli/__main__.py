@@ -21,6 +21,10 @@ def main() -> NoReturn:
         app(prog_name="pseudoris")
     except (PseudorisError, Interrupted) as error:
         _fail(str(error), error.exit_code)
+    except PermissionError as error:
+        _fail(f"{error.filename}: permission denied; committed work is kept. Check who may read and write there", 1)
+    except MemoryError as error:
+        _fail(f"there is not enough memory ({error}); committed work is kept. Smaller settings or batches need less", 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

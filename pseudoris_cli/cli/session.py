@@ -124,6 +124,11 @@ def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str,
     if failed:
         counts = ", ".join(f"{count} in {stage}" for stage, count in failed.items())
         raise SomeImagesFailed(f"finished, but some images failed ({counts}); `pseudoris status --failed` says why")
+    first = summaries[0].total_counts
+    if first.get("gone") and first["gone"] == sum(first.values()):
+        raise SomeImagesFailed(
+            f"finished, but none of the {first['gone']:,} images was there; did they move? (--image-root)"
+        )
 
 
 def describe(summary: Summary) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.sources.base import is_text
 
 MARKER = "pseudoris-export.json"
 
@@ -17,6 +18,10 @@ def check(out: Path, overwrite: bool, kept: Sequence[tuple[str, Path]]) -> None:
 
     `kept` are folders, with what they are, that no export replaces or writes into, not even with `overwrite`.
     """
+    if out.name in ("", ".."):
+        raise UsageError(f"--out {out} has no name of its own; name a new folder, e.g. --out {out / 'pseudo'}")
+    if not is_text(str(out)):
+        raise UsageError(f"--out {out} is no UTF-8, which some formats cannot be written below; choose another folder")
     place = out.resolve()
     for what, folder in kept:
         if folder.resolve().is_relative_to(place):

@@ -1,0 +1,73 @@
+"""What an impatient user does wrong: a message and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from invoking import invoke
+from trivial_stages import paint
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.names import visible
+from pseudoris_cli.stages import destination
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "a/..", os.fsdecode(b"caf\xe9/out")])
+def test_an_export_needs_a_name_that_can_be_written(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="--out"):
+        destination.check(Path(out), True, [])
+
+
+def test_a_list_of_images_none_of_which_is_there_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\nb.png\n")
+    done = invoke(
+        "masks", "--images", tmp_path / "list.txt", "--work", tmp_path / "work", "--config", "configs/random.yaml",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert (done.code, "none of the 2 images was there" in done.stderr) == (4, True)
+
+
+def test_settings_too_large_for_memory_are_explained(tmp_path: Path) -> None:
+    paint(tmp_path / "images" / "1.png", 1, (48, 36))
+    done = invoke(
+        "masks", "--images", tmp_path / "images", "--work", tmp_path / "work", "--config", "configs/random.yaml",
+        "--device", "cpu", "--set", "masks.sam.points_per_side=3000000",
+    )  # fmt: skip
+    assert (done.code, "not enough memory" in done.stderr) == (1, True), done.stderr
+
+
+def test_a_folder_that_is_no_utf_8(tmp_path: Path) -> None:
+    """A name on disk may be any bytes: it is remembered, and shown with escapes."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    paint(folder / "images" / "1.png", 1, (48, 36))
+    (folder / "images" / "\x1b[2J.png").write_bytes(b"nothing")
+    work = folder / "work"
+    for _ in range(2):
+        done = invoke(
+            "masks", "--images", folder / "images", "--work", work, "--config", "configs/random.yaml", "--device", "cpu"
+        )
+        assert done.code == 4, done.stderr
+    for command in (["status"], ["status", "--json"], ["status", "--failed"], ["report"]):
+        done = invoke(*command, "--work", work)
+        assert done.code == 0, done.stderr
+        assert done.stdout.replace("\n", "").replace("\t", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain é 🦔", "plain é 🦔"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\tb", "a\\tb"),
+        ("\x9b\x7f", "\\x9b\\x7f"),
+        ("\u202e", "\\u202e"),
+        ("\udcff", "\\udcff"),
+        ("two\nlines", "two\nlines"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_written_out(name: str, shown: str) -> None:
+    assert visible(name) == shown
+    assert "\n" not in visible(name, "")
