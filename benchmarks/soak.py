@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from command_server import CommandServer
 from kill_series import BEFORE, KINDS, Unbroken, run_series
 
-PER_SERIES = 6
-COLUMNS = ("kills", "broken off", "finished all the same", "parts kept", "checked to the end")
+PER_SERIES = 4
+COLUMNS = ("kills", "broken off", "finished all the same", "signal swallowed", "parts kept", "checked to the end")
 GIVEN_UP = "images given up, done by --retry-failed"
 
 

@@ -10,10 +10,12 @@ from typing import NoReturn
 from pseudoris_cli.errors import Interrupted, PseudorisError
 from pseudoris_cli.names import visible
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 def main() -> NoReturn:
     """Entry point. Exit codes are those of DESIGN.md §1."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in _SIGNALS:
         signal.signal(number, _interrupt)
     try:
         from pseudoris_cli.cli.app import app
@@ -28,6 +30,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    finally:  # nobody is left to catch an Interrupted while Python shuts down
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
     sys.exit(0)
 
 

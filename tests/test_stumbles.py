@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_a_folder_that_is_no_utf_8(tmp_path: Path) -> None:
         done = invoke(*command, "--work", work)
         assert done.code == 0, done.stderr
         assert done.stdout.replace("\n", "").replace("\t", "").isprintable()
+
+
+def test_a_signal_after_the_end_meets_no_handler_of_ours(tmp_path: Path) -> None:
+    """While Python shuts down nobody would catch what the handler raises: a traceback after a good run."""
+    invoke("status", "--work", tmp_path)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == [signal.SIG_DFL] * 3
 
 
 @pytest.mark.parametrize(
