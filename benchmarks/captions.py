@@ -2,6 +2,7 @@
 
     python benchmarks/captions.py [--masks 2 4 6] [--tokens 8 12 20] [--model coca_ViT-B-32] [--threads 1]
     python benchmarks/captions.py --count          # floating-point operations only
+    python benchmarks/captions.py --ours --model coca_ViT-L-14 --masks 60 --tokens 5      # peak memory of ours
 
 Both caption the same crops of one image and kind (one beam caption and ten sampled ones a mask) with the same random weights and
 the same random numbers, and must agree token by token; exits 1 where they do not. The plain side (tests/decoding/plain_captions.py)
@@ -16,6 +17,7 @@ on a short run of both. `caption_numerics.py` measures precisions, chunks, memor
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -141,6 +143,20 @@ def compare_speed(coca: Any, masks: int, lengths: list[int]) -> bool:
     return equal
 
 
+def show_memory(coca: Any, masks: int, lengths: list[int]) -> None:
+    """Ours alone, the contrast in force for any number of masks: seconds and the peak memory of this process."""
+    network, crops = CaptionNetwork(coca), make_crops(masks, coca.visual.image_size[0])
+    for tokens in lengths:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        done = run_ours(network, crops, replace(RULES, max_length=tokens, contrast_max_masks=None))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(
+            f"| {masks} | {tokens} | {done.seconds[0]:.1f} | {done.seconds[1]:.1f} | {before / 2**20:.2f} | {peak / 2**20:.2f} | "
+            f"{sum(len(of_crop) for of_crop in done.captions)} |",
+            flush=True,
+        )
+
+
 def check_formula(coca: Any, sizes: Sizes, masks: int, tokens: int) -> None:
     """Print counted and calculated operations of a short run of both sides."""
     network, rules = CaptionNetwork(coca), replace(RULES, max_length=tokens)
@@ -163,6 +179,7 @@ def main() -> int:
     parser.add_argument("--model", default="coca_ViT-B-32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--count", action="store_true", help="operations only")
+    parser.add_argument("--ours", action="store_true", help="ours alone, with its peak memory")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
@@ -175,6 +192,11 @@ def main() -> int:
         for masks in (6, 12, 30):
             plain, ours = plain_operations(sizes, masks, 30), ours_operations(sizes, masks, 30, ROW_CHUNK)
             print(f"| {masks} | 30 | {plain / 1e12:.1f} | {ours / 1e12:.2f} | {plain / ours:.1f} |")
+        return 0
+    if options.ours:
+        print("| masks | tokens | s | CPU-s | GiB before | GiB at most | captions |\n|---|---|---|---|---|---|---|")
+        for masks in options.masks:
+            show_memory(coca, masks, options.tokens)
         return 0
     print(
         "| masks | tokens | plain, s | ours, s | times | of CPU-s | captions/s | equal |\n|---|---|---|---|---|---|---|---|"
