@@ -81,7 +81,11 @@ def test_config_show_is_a_settings_file_that_reads_back(
         (["run", "--images", "pictures", "--out", "out"], 3, "pseudoris weights fetch sam_vit_h"),
         (["run", "--images", "pictures", "--out", "pictures/out"], 2, "lies within the images"),
         (["run", "--images", "pictures", "--out", "pseudoris-work/export"], 2, "lies within the work directory"),
-        (["run", "--images", "pictures", "--out", ".", "--overwrite"], 2, "would replace the work directory"),
+        (
+            ["run", "--images", "pictures", "--work", "box/work", "--out", "box", "--overwrite"],
+            2,
+            "would replace the work directory",
+        ),
         (["run", "--images", "pictures", "--out", "taken", "--format", "jsonl"], 2, "replace it with --overwrite"),
         (["run", "--images", "pictures", "--out", "out", "--format", "refcoc"], 2, "did you mean refcoco?"),
         (["run", "--images", "pictures", "--out", "out", "--export-images", "all"], 2, "choose copy, link or none"),
