@@ -142,7 +142,7 @@ def test_the_weights_folder_cannot_be_made(home: Path, monkeypatch: pytest.Monke
 
 def test_names_and_addresses_that_are_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, w=Entry(file="w.pth", note="Ask its authors."))
-    with pytest.raises(UsageError, match="registered names:  w"):
+    with pytest.raises(UsageError, match="registered:  w"):
         fetching.fetch("v")
     with pytest.raises(UsageError, match="Ask its authors"):
         fetching.fetch("w")

@@ -111,7 +111,8 @@ def test_masks_below_the_predicted_iou_are_left_out(form: Callable[[Sam, int], G
     assert torch.equal(some.mask, every.mask[keep])
     assert torch.equal(some.iou, every.iou[keep])
     assert error(some.logits, every.logits[keep]) < 1e-6
-    nothing = decode(form(sam, 4), embedding, sparse, (8, 5), float(every.iou.max()))
+    above = float(every.iou.max()) + 1e-4  # fewer visible tokens may round the last digits otherwise
+    nothing = decode(form(sam, 4), embedding, sparse, (8, 5), above)
     assert nothing.logits.shape == (0, 32, 20)
     assert len(nothing.prompt) == len(nothing.iou) == 0
 

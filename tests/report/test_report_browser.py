@@ -129,6 +129,7 @@ class Page:
 def test_it_opens_without_error_and_without_network(page: Page) -> None:
     events = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    asked = [url for url in asked if not url.startswith("chrome://")]  # Chromium's own first page, where it is slow
     assert asked[0].startswith("file://")
     assert not [url for url in asked if not url.startswith(("file://", "data:"))]
     assert sum(url.startswith("file://") for url in asked) == 1
