@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from invoking import invoke
 
-from pseudoris_cli.cli import console
 from pseudoris_cli.profiles import PROFILES
 
 
@@ -46,7 +45,6 @@ def test_config_show_is_a_settings_file_that_reads_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console.out, "file", None)
     shown = invoke("config", "show", "--profile", profile).stdout
     settings = [line for line in shown.splitlines() if line.lstrip()[:1] not in ("", "#") and not line.endswith(":")]
     assert [line for line in settings if "  # " not in line] == [], "a setting without a meaning"
