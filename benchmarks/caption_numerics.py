@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mask_runs import matmul_peak
 from torch.utils.flop_counter import FlopCounterMode
 
 from pseudoris_cli.config import Numerics
@@ -39,19 +40,6 @@ def render(number: int, masks: int) -> MaskedImage:
         rle = encode(shape)
         found.append(Mask(mask_id, rle, bbox_xywh(rle), area(rle), 0.9, 0.95))
     return MaskedImage(f"{number}.png", (127 + 80 * smooth).clip(0, 255).astype(np.uint8), tuple(found))
-
-
-def matmul_peak(precision: str) -> float:
-    """Operations a second of a large matrix product on the GPU."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
-    a @ a
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(10):
-        a @ a
-    torch.cuda.synchronize()
-    return 10 * 2 * 8192**3 / (time.perf_counter() - start)
 
 
 def run(variant: str, images: list[MaskedImage], options: argparse.Namespace) -> list[Caption]:

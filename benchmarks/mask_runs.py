@@ -90,6 +90,16 @@ def load(settings: backend.Settings, numerics: Numerics, device: str) -> backend
     return segmenter
 
 
+def matmul_peak(precision: str) -> float:
+    """Operations a second of a large matrix product."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
+    clock = Clock("cuda")
+    a @ a
+    clock.timed(lambda: [a @ a for _ in range(10)])()
+    return 10 * 2 * 8192**3 / clock.seconds
+
+
 def measure_ours(job: Job, image: np.ndarray) -> Measured:
     """Our generator through its backend."""
     settings = backend.Settings.model_validate(

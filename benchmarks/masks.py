@@ -38,7 +38,7 @@ from pseudoris_cli.records import Rle
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import mask_agreement
 import mask_runs
-from mask_runs import Clock, Job, Measured, in_process
+from mask_runs import Job, Measured, in_process, matmul_peak
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -74,16 +74,6 @@ def place_thresholds(settings: backend.Settings, image: np.ndarray, device: str)
     return settings.model_copy(
         update={"pred_iou_thresh": round(iou, 5), "stability_score_thresh": round(float(np.median(stability)), 5)}
     )
-
-
-def matmul_peak(precision: str) -> float:
-    """Operations a second of a large matrix product."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
-    clock = Clock("cuda")
-    a @ a
-    clock.timed(lambda: [a @ a for _ in range(10)])()
-    return 10 * 2 * 8192**3 / clock.seconds
 
 
 def aligned(official: Measured, ours: Measured) -> mask_agreement.Run:
