@@ -11,6 +11,7 @@ import torch
 from invoking import Outcome, draw_pictures, invoke, rows_of
 
 from pseudoris_cli import scoring
+from pseudoris_cli.decoding.engine import Decoder
 from pseudoris_cli.models.sam import SamSegmenter
 from pseudoris_cli.storage.workspace import Workspace
 
@@ -36,9 +37,9 @@ def only_singly(work: Callable[..., Any], place: int) -> Callable[..., Any]:
     return limited
 
 
-def notes(folder: Path, work: str, stage: str) -> list[int]:
+def notes(folder: Path, work: str, stage: str, name: str = "out_of_memory") -> list[int]:
     entries = Workspace(folder / work).latest(stage).manifest().entries.values()
-    return [entry.notes.get("out_of_memory", 0) for entry in entries]
+    return [entry.notes.get(name, 0) for entry in entries]
 
 
 def test_masks_and_scores_are_the_same_after_halving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +68,33 @@ def test_masks_and_scores_are_the_same_after_halving(tmp_path: Path, monkeypatch
         )
         numbers = [float(row["correctness"]) for row in (found, wanted)]
         assert numbers[0] == pytest.approx(numbers[1], abs=SAME_NUMBERS, nan_ok=True)
+
+
+def test_captions_are_the_same_after_the_chunk_of_rows_was_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_pictures(tmp_path / "pictures", 3)
+    decode, largest = Decoder._decode_batch, 8
+
+    def in_small_chunks(self: Decoder, groups: list[Any], chunk: int) -> Any:
+        if chunk > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return decode(self, groups, chunk)
+
+    assert run(tmp_path, "plenty").code == 0
+    monkeypatch.setattr(Decoder, "_decode_batch", in_small_chunks)
+    short = run(tmp_path, "short")
+    assert short.code == 0, short.stderr
+    assert notes(tmp_path, "plenty", "captions", "row_chunk_halved") == [0]
+    [halved] = notes(tmp_path, "short", "captions", "row_chunk_halved")
+    assert halved >= 5, "256, 128, 64, 32 and 16 are too many"
+    versions = [Workspace(tmp_path / work).latest("captions").version for work in ("plenty", "short")]
+    assert versions[0] == versions[1]
+    wanted, found = (rows_of(tmp_path / work, "captions") for work in ("plenty", "short"))
+    assert len(wanted) > 20
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.pop("logprob") == pytest.approx(theirs.pop("logprob"), abs=SAME_NUMBERS)
+        assert ours == theirs
 
 
 def test_an_image_too_large_for_the_device_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

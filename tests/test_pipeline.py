@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from invoking import Outcome, draw_pictures, invoke, rows_of
+
+from pseudoris_cli.cli import console
 
 pytestmark = pytest.mark.timeout(300)
 PARTS = ("--set", "source.part_size=2")
@@ -19,8 +22,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `run` has done four pictures with small random networks."""
     folder = tmp_path_factory.mktemp("pipeline")
     draw_pictures(folder / "pictures", 4)
-    done = run(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "LOG_EVERY_SECONDS", 0)
+        done = run(folder)
     assert done.code == 0, done.stderr
+    (folder / "progress.txt").write_text(done.stderr)
     return folder
 
 
@@ -51,6 +57,13 @@ def test_every_mask_has_its_44_candidates_and_each_has_a_verdict(place: Path) ->
     verdicts = rows_of(place / "work", "filter")
     assert len(verdicts) == sum(candidates.values())
     assert all(row["kept"] == (row["reason"] == "") for row in verdicts)
+
+
+def test_progress_counts_what_a_stage_makes(place: Path) -> None:
+    told = (place / "progress.txt").read_text()
+    for stage, unit in (("masks", "masks"), ("captions", "captions"), ("scores", "scores")):
+        [rate] = re.findall(rf"^{stage}: 2/4 images [\d.]+/s, ([\d.,]+) {unit}/s, about \d", told, re.MULTILINE)
+        assert float(rate.replace(",", "")) > 0
 
 
 def test_the_export_loads_with_pycocotools(place: Path) -> None:

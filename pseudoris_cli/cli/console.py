@@ -109,7 +109,8 @@ class ProgressObserver:
         left = (self.total - self.done) / max(self.worked / elapsed, 1e-9)
         failed = f", {self.failed} failed" if self.failed else ""
         eta = "" if self.progress else f", about {duration(left)} left"
-        return f"{self.worked / elapsed:.1f}/s, {self.rows / elapsed:.0f} {_UNITS[self.stage]}/s{failed}{eta}"
+        images, rows = rate(self.worked / elapsed), rate(self.rows / elapsed)
+        return f"{images}/s, {rows} {_UNITS[self.stage]}/s{failed}{eta}"
 
     def _say(self, text: str) -> None:
         if not self.quiet:
@@ -124,6 +125,11 @@ def busy(text: str, quiet: bool = False) -> Iterator[None]:
         return
     with err.status(text):
         yield
+
+
+def rate(per_second: float) -> str:
+    """A rate to three digits: a large network on a CPU does a few images an hour."""
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudoris_cli.cli.console import duration, err, out, print_json, size
+from pseudoris_cli.cli.console import duration, err, out, print_json, rate, size
 from pseudoris_cli.cli.options import WorkOptions, with_options
 from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.names import visible
@@ -124,16 +124,9 @@ def _cells(state: VersionState) -> dict[str, str]:
         "parts": f"{state.parts:,}/{state.parts_planned:,}",
         "rows": f"{state.rows:,}",
         "size": size(state.bytes),
-        "img/s": _rate(state.images_per_second),
+        "img/s": rate(state.images_per_second) if state.images_per_second else "",
         "left": duration(state.seconds_left) if state.seconds_left else "",
     }
-
-
-def _rate(value: float | None) -> str:
-    """Three digits, never an exponent."""
-    if not value:
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @with_options

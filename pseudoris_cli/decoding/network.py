@@ -133,9 +133,9 @@ def attend_self(block: Any, x: torch.Tensor, cache: torch.Tensor, position: int)
     _, count, heads, _, head_width = cache.shape
     projected = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     query, key, value = projected.view(count, 3, heads, 1, head_width).unbind(1)
-    cache[0, :, :, position] = key[:, :, 0]
-    cache[1, :, :, position] = value[:, :, 0]
-    keys, values = cache[0, :, :, : position + 1], cache[1, :, :, : position + 1]
+    cache[0].narrow(2, position, 1).copy_(key)  # an index would make torch.compile compile every position anew
+    cache[1].narrow(2, position, 1).copy_(value)
+    keys, values = cache[0].narrow(2, 0, position + 1), cache[1].narrow(2, 0, position + 1)
     weights = torch.matmul(query * head_width**-0.5, keys.transpose(2, 3)).softmax(-1)
     return _finish(block, x, torch.matmul(weights, values).reshape(count, -1))
 

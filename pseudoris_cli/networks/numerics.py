@@ -12,6 +12,10 @@ from pseudoris_cli.errors import MissingDependency
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+RECOMPILE_LIMIT = 64
+"""Compiled forms of a function, after which torch runs it uncompiled. Decoding needs some eight (first, middle and last position,
+whole or partial caches, coincidences of sizes), which is where torch's own limit lies."""
+
 
 def dtype_of(numerics: Numerics) -> torch.dtype:
     """The floating-point type that weights and activations are kept in."""
@@ -30,5 +34,9 @@ def set_up(numerics: Numerics) -> None:
             f"numerics.compile needs a C++ compiler, and there is none on this machine (looked for {', '.join(compilers)})\n"
             "install one (e.g. apt install g++), name it in $CXX, or leave compile off: --set numerics.compile=false"
         )
+    if numerics.compile:
+        from torch._dynamo import config
+
+        config.recompile_limit = max(RECOMPILE_LIMIT, config.recompile_limit)
     torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
     torch.backends.cudnn.allow_tf32 = numerics.tf32

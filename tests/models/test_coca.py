@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,34 @@ def test_lower_precision_gives_nearly_the_same_captions(captioner: coca.CocaCapt
     assert np.mean([ours.caption == theirs.caption for ours, theirs in zip(found, exact, strict=True)]) > 0.3
 
 
+def test_compiled_captions_are_the_same_and_no_position_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through torch's tracing and guards; without its code generator, which takes a minute."""
+    from torch._dynamo import config
+    from torch._dynamo.testing import CompileCounter
+
+    traced = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced))
+    monkeypatch.setattr(config, "fail_on_recompile_limit_hit", True)
+    monkeypatch.setattr(config, "recompile_limit", config.recompile_limit)  # restored afterwards
+    given = settings(model="tiny", max_length=14, top_k=(5,), top_p=())
+    images = [image("a", 2), image("bb", 3)]
+    compiled = coca.load(given, Numerics(compile=True), "cpu").caption(images)
+    assert 2 <= traced.frame_count <= 10
+    assert compiled == coca.load(given, Numerics(), "cpu").caption(images)
+
+
 def save(tmp_path: Path, how: str) -> Path:
     state = build_coca("demo", 5).state_dict()
     if how == "safetensors":
         save_file(state, tmp_path / "weights.safetensors")
         return tmp_path / "weights.safetensors"
+    if how == "unprefixed":  # as open_clip named the text tower before it was a module of its own
+        parts = ("text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final")
+        state = {
+            key.removeprefix("text.") if key.startswith(tuple(f"text.{part}" for part in parts)) else key: value
+            for key, value in state.items()
+        }
+        assert "token_embedding.weight" in state
     if how == "training":
         old = {f"module.{name}": tensor.half() for name, tensor in state.items()}
         old["module.text_decoder.attn_mask"] = torch.zeros(24, 24)
@@ -102,7 +126,7 @@ def save(tmp_path: Path, how: str) -> Path:
     return tmp_path / "weights.pt"
 
 
-@pytest.mark.parametrize("how", ["plain", "training", "safetensors"])
+@pytest.mark.parametrize("how", ["plain", "training", "unprefixed", "safetensors"])
 def test_checkpoints_of_every_form(tmp_path: Path, how: str) -> None:
     given = settings(checkpoint=str(save(tmp_path, how)), beams=0, top_k=(2,), top_p=())
     found = coca.load(given, Numerics(), "cpu").caption([image("a", 1)])
