@@ -53,11 +53,17 @@ class Session:
             raise UsageError(f"{self.workspace.root} has no source yet; begin with `pseudoris masks --images DIR`")
         return opening.open_source(description)
 
-    @property
-    def reading(self) -> dict[str, int]:
-        """How a stage reads images."""
-        source = self.settings.source
-        return {"decode_threads": source.decode_threads, "decode_ahead": source.decode_ahead}
+    def on_images(self, max_pixels: int) -> dict[str, Any]:
+        """What every stage that runs networks on images is given."""
+        reading = self.settings.source
+        return {
+            "numerics": self.settings.numerics,
+            "device": self.device,
+            "source": self.source,
+            "max_pixels": max_pixels,
+            "decode_threads": reading.decode_threads,
+            "decode_ahead": reading.decode_ahead,
+        }
 
 
 def run_masks(session: Session, limit: int | None = None, pilot: int | None = None) -> Summary:
@@ -75,7 +81,7 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
     if not len(plan):
         raise UsageError("the source has no images any more; did they move? (--image-root)")
     artifact = _open(session, "masks", content, None, plan_name)
-    spec = masks.Spec(settings.masks, settings.numerics, session.device, source, **session.reading)
+    spec = masks.Spec(settings=settings.masks, **session.on_images(settings.masks.max_pixels))
     return _run(session, artifact, spec, ())
 
 
@@ -86,7 +92,7 @@ def run_captions(session: Session, version: str | None = None) -> Summary:
     upstream = session.workspace.latest("masks", version)
     artifact = _open(session, "captions", captions.version_content(settings, numerics), upstream)
     limit = _max_pixels(upstream)
-    spec = captions.Spec(settings, numerics, session.device, session.source, limit, **session.reading)
+    spec = captions.Spec(settings=settings, **session.on_images(limit))
     return _run(session, artifact, spec, ("masks",))
 
 
@@ -96,7 +102,7 @@ def run_scores(session: Session, version: str | None = None) -> Summary:
     upstream = session.workspace.latest("captions", version)
     artifact = _open(session, "scores", scores.version_content(settings.filter, settings.numerics), upstream)
     limit = _max_pixels(session.workspace.chain(upstream)["masks"])
-    spec = scores.Spec(settings.filter, settings.numerics, session.device, session.source, limit, **session.reading)
+    spec = scores.Spec(settings=settings.filter, **session.on_images(limit))
     return _run(session, artifact, spec, ("masks", "captions"))
 
 

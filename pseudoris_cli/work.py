@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pseudoris_cli.config import Numerics
+from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.records import Failure, ImageRef
 from pseudoris_cli.sources.base import Source, Stamp
 
@@ -154,3 +156,15 @@ class StageSpec(Protocol):
     def make_worker(self) -> Worker:
         """Load the networks; called once per process."""
         ...
+
+
+@dataclass(frozen=True)
+class ImageStage:
+    """What every stage that runs networks on images is given, beside its settings; the fields are those of StageSpec."""
+
+    numerics: Numerics
+    device: DeviceRequest
+    source: Source
+    max_pixels: int
+    decode_threads: int
+    decode_ahead: int

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pseudoris_cli.config import CaptionSettings, Numerics
-from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.models import backends
 from pseudoris_cli.models.base import Captioner
 from pseudoris_cli.records import MaskedImage
-from pseudoris_cli.sources.base import Source
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.stages.rows import caption_row, masks_by_image
 from pseudoris_cli.storage.schema import COLUMNS
-from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
+from pseudoris_cli.work import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 
 NAME = "captions"
 REVISION = 2
@@ -31,16 +29,10 @@ def version_content(settings: CaptionSettings, numerics: Numerics) -> dict[str, 
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(ImageStage):
     """The captions stage."""
 
     settings: CaptionSettings
-    numerics: Numerics
-    device: DeviceRequest
-    source: Source
-    max_pixels: int
-    decode_threads: int
-    decode_ahead: int
     name: ClassVar[str] = NAME
 
     def make_worker(self) -> CaptionWorker:

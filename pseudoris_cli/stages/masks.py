@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pseudoris_cli.config import MaskSettings, Numerics
-from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.matching import choose
 from pseudoris_cli.models import backends
 from pseudoris_cli.models.base import Proposer, Segmenter
-from pseudoris_cli.sources.base import Source
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.stages.rows import mask_row
 from pseudoris_cli.storage.schema import COLUMNS
-from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
+from pseudoris_cli.work import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 
 NAME = "masks"
 REVISION = 1
@@ -34,20 +32,11 @@ def version_content(settings: MaskSettings, numerics: Numerics) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(ImageStage):
     """The masks stage."""
 
     settings: MaskSettings
-    numerics: Numerics
-    device: DeviceRequest
-    source: Source
-    decode_threads: int
-    decode_ahead: int
     name: ClassVar[str] = NAME
-
-    @property
-    def max_pixels(self) -> int:
-        return self.settings.max_pixels
 
     def make_worker(self) -> MaskWorker:
         """Load SAM and the detector."""

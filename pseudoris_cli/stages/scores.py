@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pseudoris_cli.config import FilterSettings, Numerics
-from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.models import backends
 from pseudoris_cli.models.base import NounFinder, Scorer
 from pseudoris_cli.records import MaskedImage
-from pseudoris_cli.sources.base import Source
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.stages.rows import candidates_by_image, masks_by_image
 from pseudoris_cli.storage.schema import COLUMNS
-from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
+from pseudoris_cli.work import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 
 NAME = "scores"
 REVISION = 1
@@ -32,16 +30,10 @@ def version_content(settings: FilterSettings, numerics: Numerics) -> dict[str, A
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(ImageStage):
     """The scores stage."""
 
     settings: FilterSettings
-    numerics: Numerics
-    device: DeviceRequest
-    source: Source
-    max_pixels: int
-    decode_threads: int
-    decode_ahead: int
     name: ClassVar[str] = NAME
 
     def make_worker(self) -> ScoreWorker:
