@@ -20,14 +20,20 @@ _SCORES = ("correctness", "uniqueness", "doc")
 
 def count(columns: dict[str, Any]) -> Counts:
     """Counts and sums over the columns of the filter artifact (DESIGN.md §2); whole images."""
+    return count_and_mark(columns)[0]
+
+
+def count_and_mark(columns: dict[str, Any]) -> tuple[Counts, np.ndarray]:
+    """What `count` gives, and where the text of a candidate is one that its mask keeps, here or in another row: bool [N]."""
     kept = np.asarray(columns["kept"], bool)
     group = mask_groups(columns)
     per_mask = np.bincount(group, weights=kept).astype(int)
     scores = {name: as_floats(columns[name]).astype(np.float64) for name in _SCORES}
-    said = _texts(columns, group)
+    text, texts = factorize([caption.strip() for caption in columns["caption"]])
+    said = group * max(len(texts), 1) + text  # the same text of another mask is another
     surviving = np.isin(said, said[kept])
     alone = flagged(columns["flags"], "one_mask")
-    return {
+    counts = {
         "images": len(set(columns["image_key"])),
         "one_mask_images": len(set(np.asarray(columns["image_key"], object)[alone])),
         "candidates": len(kept),
@@ -40,6 +46,7 @@ def count(columns: dict[str, Any]) -> Counts:
         "by_sampler": _survival(columns["sampler"], said, surviving),
         "by_crop": _survival(columns["crop"], said, surviving),
     }
+    return counts, surviving
 
 
 def add(left: Counts, right: Counts) -> Counts:
@@ -74,18 +81,6 @@ def figures(counts: Counts) -> dict[str, Any]:
         "by_sampler": _with_shares(counts["by_sampler"]),
         "by_crop": _with_shares(counts["by_crop"]),
     }
-
-
-def survives(columns: dict[str, Any]) -> np.ndarray:
-    """Where the text of a candidate is one that its mask keeps, here or in another row: bool [N]."""
-    said = _texts(columns, mask_groups(columns))
-    return np.isin(said, said[np.asarray(columns["kept"], bool)])
-
-
-def _texts(columns: dict[str, Any], group: np.ndarray) -> np.ndarray:
-    """A number for the text of each row, the same text of another mask being another: int64 [N]."""
-    text, texts = factorize([caption.strip() for caption in columns["caption"]])
-    return group * max(len(texts), 1) + text
 
 
 def _survival(by: Any, said: np.ndarray, surviving: np.ndarray) -> dict[str, dict[str, int]]:

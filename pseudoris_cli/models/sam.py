@@ -36,6 +36,9 @@ class Settings(BackendSettings):
     crop_nms_thresh: Fraction = Field(0.7, description="box IoU above which a mask of a larger crop goes")
     crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1, description="share by which crops overlap")
     crop_n_points_downscale_factor: int = Field(1, ge=1, description="each layer of crops has points fewer by this")
+    min_mask_region_area: int = Field(
+        0, ge=0, description="holes of fewer pixels are filled, islands removed; 0 keeps masks as they are"
+    )
     decoder: Literal["auto", "official", "absorb", "lowrank"] = Field(
         "auto", description="form of the mask decoder, same masks; auto: lowrank on a CPU, absorb on a GPU"
     )

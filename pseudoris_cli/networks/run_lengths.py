@@ -60,23 +60,26 @@ def box_xyxy(edges: np.ndarray, height: int) -> tuple[int, int, int, int]:
     return int(first_column[0]), top, int(last_column[-1]), bottom
 
 
+def by_column(edges: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The runs of a mask cut where columns of this height end: starts, ends and columns, each int64 [R]."""
+    starts, ends = edges[::2], edges[1::2]
+    first = starts // height
+    pieces = (ends - 1) // height - first + 1  # a run has one piece in every column that it enters
+    run = np.repeat(np.arange(len(starts)), pieces)
+    column = first[run] + np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    base = column * height
+    return np.maximum(starts[run], base), np.minimum(ends[run], base + height), column
+
+
 def place(edges: np.ndarray, crop_xyxy: tuple[int, int, int, int], height: int) -> np.ndarray:
     """The edges of a mask of a crop (x1 and y1 exclusive) in the frame of the whole image of this height."""
     x0, y0, _, y1 = crop_xyxy
     crop_height = y1 - y0
     if crop_height == height:
         return edges + x0 * height
-    starts, ends = edges[::2], edges[1::2]
-    first = starts // crop_height
-    pieces = (ends - 1) // crop_height - first + 1  # a run has one piece in every column that it enters
-    run = np.repeat(np.arange(len(starts)), pieces)
-    column = first[run] + np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    base = column * crop_height
-    shift = (x0 + column) * height + y0 - base
-    out = np.empty(2 * len(run), np.int64)
-    out[::2] = np.maximum(starts[run], base) + shift
-    out[1::2] = np.minimum(ends[run], base + crop_height) + shift
-    return out
+    starts, ends, column = by_column(edges, crop_height)
+    shift = (x0 + column) * height + y0 - column * crop_height
+    return np.column_stack([starts + shift, ends + shift]).ravel()
 
 
 def counts(edges: np.ndarray, pixels: int) -> list[int]:

@@ -1,9 +1,10 @@
 """Every mask of an image: a grid of points through SAM's decoder, filtered and made unique.
 
 Reproduces segment_anything's `SamAutomaticMaskGenerator` (Kirillov et al., 2023, appendix B) on the same weights and settings:
-point grid, crops, predicted-IoU and stability filters, thresholding, crop-edge filter and box NMS, in the same order and with the
-same result order. What differs is when work is done: masks that the predicted IoU rejects are never upscaled, both resizes are
-one, run lengths come from the device in one transfer per chunk, and codes are made for the survivors of NMS only.
+point grid, crops, predicted-IoU and stability filters, thresholding, crop-edge filter, box NMS and removal of small regions, in the
+same order and with the same result order. What differs is when work is done: masks that the predicted IoU rejects are never
+upscaled, both resizes are one, run lengths come from the device in one transfer per chunk, and codes are made for the survivors of
+NMS only.
 With `plain` every step that rounds is the official one (encoder, decoder, resizes), and masks are equal bit for bit.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from pseudoris_cli.networks import run_lengths
+from pseudoris_cli.networks.run_regions import remove_small_regions
 from pseudoris_cli.networks.sam_decoder import OfficialDecoder, PromptDecoder
 from pseudoris_cli.networks.sam_encoder import encode
 from pseudoris_cli.networks.sam_resize import AxisResize, compose, resize_columns_first
@@ -45,6 +47,7 @@ class Rules:
     crop_nms_thresh: float
     crop_overlap_ratio: float
     crop_n_points_downscale_factor: int
+    min_mask_region_area: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,10 @@ class AutomaticMasks:
             found[crop.image] += [candidate.placed(images[crop.image].shape[0]) for candidate in kept]
         if self.rules.crop_n_layers:
             found = [self._unique_between_crops(masks) for masks in found]
+        if self.rules.min_mask_region_area:
+            found = [
+                self._without_small_regions(masks, *image.shape[:2]) for masks, image in zip(found, images, strict=True)
+            ]
         return found
 
     @torch.inference_mode()
@@ -221,6 +228,15 @@ class AutomaticMasks:
         boxes = [candidate.crop_xyxy for candidate in found]
         scores = [1 / ((x1 - x0) * (y1 - y0)) for x0, y0, x1, y1 in boxes]
         return _nms(found, scores, self.rules.crop_nms_thresh)
+
+    def _without_small_regions(self, found: list[Candidate], height: int, width: int) -> list[Candidate]:
+        """The masks without small holes and islands, then box NMS in which those that had none win."""
+        cleaned, untouched = [], []
+        for mask in found:
+            edges, small = remove_small_regions(mask.edges, height, height * width, self.rules.min_mask_region_area)
+            cleaned.append(replace(mask, edges=edges, box_xyxy=run_lengths.box_xyxy(edges, height)))
+            untouched.append(float(not small))
+        return _nms(cleaned, untouched, max(self.rules.box_nms_thresh, self.rules.crop_nms_thresh))
 
 
 @lru_cache(maxsize=64)

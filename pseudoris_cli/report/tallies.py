@@ -178,14 +178,15 @@ def _add_scores(parts: Parts, part: int, tallies: dict[str, Tally]) -> filter_su
     columns = parts.columns("filter", part, _FILTER) or parts.columns("scores", part, _SCORES)
     if not columns:
         return {}
-    fates = _fates(columns) if "kept" in columns else None
+    counts, fates = _fates(columns) if "kept" in columns else ({}, None)
     for name in _SCORES:
         tallies[name].add(as_floats(columns[name]), fates)
-    return {} if fates is None else filter_summary.count(columns)
+    return counts
 
 
-def _fates(columns: dict[str, Any]) -> np.ndarray:
-    """Index into FATES of each row; here `again` is what the mask has had before, from whatever sampler and crop."""
+def _fates(columns: dict[str, Any]) -> tuple[filter_summary.Counts, np.ndarray]:
+    """The counts, and the index into FATES of each row; here `again` is what the mask has had before, from whatever sampler and
+    crop."""
     again = np.array([reason == "duplicate" for reason in columns["reason"]], bool)
-    survives = filter_summary.survives(columns)
-    return np.where(survives, np.where(again, 1, 0), np.where(again, 2, 3))
+    counts, survives = filter_summary.count_and_mark(columns)
+    return counts, np.where(survives, np.where(again, 1, 0), np.where(again, 2, 3))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from scipy import ndimage
 
 from pseudoris_cli import geometry
 from pseudoris_cli.config import Numerics
@@ -122,9 +123,20 @@ def test_a_grid_without_points_is_refused() -> None:
 
 def test_what_changes_masks_is_in_the_version() -> None:
     plain = backends.results_of(tiny())
-    assert {"decoder", "prompt_chunk", "channels", "points_per_side"} <= plain.keys()
+    assert {"decoder", "prompt_chunk", "channels", "points_per_side", "min_mask_region_area"} <= plain.keys()
     assert backends.results_of(tiny(decoder="absorb")) != plain
     assert backends.results_of(tiny(prompt_chunk=2)) != plain
+    assert backends.results_of(tiny(min_mask_region_area=60)) != plain
+
+
+def test_small_regions_of_masks_go_where_asked_for(photograph: np.ndarray) -> None:
+    raw, cleaned = segment(tiny(), photograph), segment(tiny(min_mask_region_area=2000), photograph)
+    assert [item.rle for item in cleaned] != [item.rle for item in raw]
+    for item in cleaned:
+        assert (item.area, item.bbox) == (geometry.area(item.rle), geometry.bbox_xywh(item.rle))
+        regions, _ = ndimage.label(geometry.decode(item.rle), np.ones((3, 3)))
+        areas = np.bincount(regions.ravel())[1:]
+        assert len(areas) == 1 or areas.min() >= 2000
 
 
 def test_images_may_have_any_size(photograph: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from pseudoris_cli.networks import run_lengths, sam_automatic
+from pseudoris_cli.networks.run_regions import remove_small_regions
 from pseudoris_cli.networks.sam_absorb import AbsorbedDecoder
 from pseudoris_cli.networks.sam_automatic import AutomaticMasks, Candidate, Rules
 from pseudoris_cli.networks.sam_decoder import OfficialDecoder
@@ -30,6 +31,7 @@ DEFAULTS = Rules(
     crop_nms_thresh=0.7,
     crop_overlap_ratio=512 / 1500,
     crop_n_points_downscale_factor=1,
+    min_mask_region_area=0,
 )
 # image size (height, width), rules
 CASES = {
@@ -40,6 +42,16 @@ CASES = {
     "small, other offset": ((40, 61), replace(DEFAULTS, stability_score_offset=4.0, stability_score_thresh=0.5)),
     "long": ((15, 160), replace(DEFAULTS, box_nms_thresh=0.97)),
 }
+REGIONS = {
+    "small regions": ((213, 320), replace(DEFAULTS, min_mask_region_area=1200)),
+    "small regions, crops": (
+        (107, 160),
+        replace(
+            DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=2, crop_nms_thresh=0.8, min_mask_region_area=400
+        ),
+    ),
+}
+"""Cases in which small regions go; `mask_agreement` knows no reason for what the removal changes."""
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +69,9 @@ def counts(masks: list[Candidate], image: np.ndarray) -> list[list[int]]:
     return [run_lengths.counts(mask.edges, image.shape[0] * image.shape[1]) for mask in masks]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", (CASES | REGIONS).values(), ids=CASES | REGIONS)
 def test_with_the_official_decoder_masks_are_equal(
-    sam: Sam, photograph: np.ndarray, case: tuple[tuple[int, int], Rules]
+    opencv: None, sam: Sam, photograph: np.ndarray, case: tuple[tuple[int, int], Rules]
 ) -> None:
     (height, width), rules = case
     image = photograph[:height, :width]
@@ -75,6 +87,21 @@ def test_with_the_official_decoder_masks_are_equal(
         np.testing.assert_equal(mask.stability_score, record["stability_score"])  # nan where both levels are empty
         x0, y0, x1, y1 = mask.crop_xyxy
         assert [x0, y0, x1 - x0, y1 - y0] == record["crop_box"]
+
+
+@pytest.mark.parametrize("case", REGIONS.values(), ids=REGIONS)
+def test_small_regions_go(sam: Sam, photograph: np.ndarray, case: tuple[tuple[int, int], Rules]) -> None:
+    (height, width), rules = case
+    image = photograph[:height, :width]
+    raw = AutomaticMasks(sam, LowRankDecoder(sam, 4), replace(rules, min_mask_region_area=0)).generate([image])[0]
+    cleaned = AutomaticMasks(sam, LowRankDecoder(sam, 4), rules).generate([image])[0]
+    before = {(mask.crop_xyxy, mask.prompt, mask.mask): mask for mask in raw}
+    assert counts(cleaned, image) != counts(raw, image)
+    for mask in cleaned:
+        old = before[mask.crop_xyxy, mask.prompt, mask.mask]
+        assert (mask.predicted_iou, mask.stability_score) == (old.predicted_iou, old.stability_score)
+        expected, _ = remove_small_regions(old.edges, height, height * width, rules.min_mask_region_area)
+        np.testing.assert_array_equal(mask.edges, expected)
 
 
 @pytest.mark.parametrize("form", [AbsorbedDecoder, LowRankDecoder])
