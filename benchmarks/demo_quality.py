@@ -97,20 +97,20 @@ def make(split: Split, numbers: Sequence[int], assignments: Sequence[str], metho
     scenes, seconds, clock = Scenes(split, numbers), {}, time.process_time()
     reading: dict[str, Any] = {"device": DeviceRequest(device="cpu"), "source": None}
     reading |= {"decode_threads": 1, "decode_ahead": 1}
+    base = profiles.resolve("demo", assignments=assignments).settings
+    reading |= {"numerics": base.numerics, "max_pixels": base.masks.max_pixels}
 
     def lap(stage: str) -> None:
         nonlocal clock
         seconds[stage], clock = time.process_time() - clock, time.process_time()
 
-    base = profiles.resolve("demo", assignments=assignments).settings
-    found = scenes.run(masks.Spec(base.masks, base.numerics, **reading).make_worker())
+    found = scenes.run(masks.Spec(settings=base.masks, **reading).make_worker())
     lap("masks")
-    reading["max_pixels"] = base.masks.max_pixels
-    judge = scores.Spec(base.filter, base.numerics, **reading).make_worker()
+    judge = scores.Spec(settings=base.filter, **reading).make_worker()
     scored: dict[str, Columns] = {}
     for method in methods:
         own = profiles.resolve("demo", assignments=(*assignments, *METHODS[method])).settings
-        said = scenes.run(captions.Spec(own.captions, own.numerics, **reading).make_worker(), masks=found)
+        said = scenes.run(captions.Spec(settings=own.captions, **reading).make_worker(), masks=found)
         lap(f"captions, {method}")
         scored[method] = join(said, scenes.run(judge, masks=found, captions=said))
         lap(f"scores, {method}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -89,6 +89,14 @@ class UnreadImage:
     sha256: str | None = None
 
 
+Heard = Callable[[int, int], None]
+"""Is told how many images more of a part are done, and the rows that they gave."""
+
+
+def unheard(images: int, rows: int) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartInput:
     """A part on its way to the worker: pixels come lazily, so that memory does not grow with the part."""
@@ -96,6 +104,7 @@ class PartInput:
     task: PartTask
     images: Iterator[LoadedImage | UnreadImage]
     columns: dict[str, Columns]
+    heard: Heard = unheard
 
 
 @dataclass(frozen=True, slots=True)

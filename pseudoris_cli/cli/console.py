@@ -69,6 +69,7 @@ class ProgressObserver:
         self.stage, self.total, self.done = stage, images, done
         self.started, self.logged = time.monotonic(), time.monotonic()
         self.worked = self.rows = self.failed = 0
+        self.images_within = self.rows_within = 0
         for line in mended:
             self._say(f"{stage}: {line}")
         if done and done < images:
@@ -93,11 +94,22 @@ class ProgressObserver:
         self.worked += count
         self.rows += entry.file.rows
         self.failed += entry.counts.get("failed", 0)
+        self.images_within = self.rows_within = 0
+        self._show()
+
+    def within(self, images: int, rows: int) -> None:
+        """So many more images of the part at work are done, and gave so many rows; `part` says so again for all of it."""
+        self.images_within += images
+        self.rows_within += rows
+        self._show()
+
+    def _show(self) -> None:
+        done = min(self.done + self.images_within, self.total)
         if self.progress:
-            self.progress.update(self.task, completed=self.done, rate=self._rate())
+            self.progress.update(self.task, completed=done, rate=self._rate())
         elif time.monotonic() - self.logged >= LOG_EVERY_SECONDS:
             self.logged = time.monotonic()
-            self._say(f"{self.stage}: {self.done:,}/{self.total:,} images {self._rate()}")
+            self._say(f"{self.stage}: {done:,}/{self.total:,} images {self._rate()}")
 
     def end(self) -> None:
         if self.progress:
@@ -106,10 +118,11 @@ class ProgressObserver:
 
     def _rate(self) -> str:
         elapsed = max(time.monotonic() - self.started, 1e-9)
-        left = (self.total - self.done) / max(self.worked / elapsed, 1e-9)
+        worked, all_rows = self.worked + self.images_within, self.rows + self.rows_within
+        left = max(self.total - self.done - self.images_within, 0) / max(worked / elapsed, 1e-9)
         failed = f", {self.failed} failed" if self.failed else ""
         eta = "" if self.progress else f", about {duration(left)} left"
-        images, rows = rate(self.worked / elapsed), rate(self.rows / elapsed)
+        images, rows = rate(worked / elapsed), rate(all_rows / elapsed)
         return f"{images}/s, {rows} {_UNITS[self.stage]}/s{failed}{eta}"
 
     def _say(self, text: str) -> None:

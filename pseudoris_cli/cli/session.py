@@ -30,7 +30,8 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
     from pseudoris_cli.pipeline import Session
 
     configure_logging(options.quiet)
-    engine = _engine(options, resolved)
+    observer = ProgressObserver(options.quiet)
+    engine = _engine(options, resolved, observer)
     with graceful_stop() as stopper:
         try:
             yield Session(
@@ -39,7 +40,7 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
                 device=options.device_request,
                 selection=options.selection,
                 engine=engine,
-                observer=ProgressObserver(options.quiet),
+                observer=observer,
                 stopper=stopper,
             )
         finally:
@@ -47,7 +48,7 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
                 engine.close()
 
 
-def _engine(options: StageOptions, resolved: Resolved) -> Engine:
+def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserver) -> Engine:
     limit = resolved.settings.source.part_timeout
     gpus = options.gpus
     if len(gpus) > 1 or options.workers or options.ray_address:
@@ -65,7 +66,7 @@ def _engine(options: StageOptions, resolved: Resolved) -> Engine:
         return RayEngine(RayCluster(options.workers, tuple(gpus), options.ray_address), limit)
     from pseudoris_cli.engines.inprocess import InProcess
 
-    return InProcess(limit)
+    return InProcess(limit, observer.within)
 
 
 def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:

@@ -18,6 +18,7 @@ from pseudoris_cli.stopping import Stopper
 from pseudoris_cli.storage.breadcrumb import Breadcrumb
 from pseudoris_cli.work import (
     Columns,
+    Heard,
     LoadedImage,
     Origin,
     PartInput,
@@ -26,14 +27,16 @@ from pseudoris_cli.work import (
     StageSpec,
     UnreadImage,
     Worker,
+    unheard,
 )
 
 
 class InProcess:
     """The engine of one device."""
 
-    def __init__(self, part_timeout: float | None = None) -> None:
-        self.part_timeout = part_timeout
+    def __init__(self, part_timeout: float | None = None, heard: Heard = unheard) -> None:
+        """`heard` is told of images as they are done, long before their part is."""
+        self.part_timeout, self.heard = part_timeout, heard
 
     def run(
         self, spec: StageSpec, tasks: Iterable[PartTask], breadcrumb: Breadcrumb, stopper: Stopper
@@ -45,7 +48,7 @@ class InProcess:
         for part in chain(prefetcher.parts(safe), self._suspects(suspects, worker, load, breadcrumb)):
             started = time.perf_counter()
             with _time_limit(part.task, self.part_timeout):
-                result = run_part(worker, part, singly=breadcrumb.is_deadly(part.task.part))
+                result = run_part(worker, part, breadcrumb.is_deadly(part.task.part), self.heard)
             breadcrumb.finish(part.task.part)
             yield Finished(part.task, result, time.perf_counter() - started)
             if stopper.requested:
@@ -85,7 +88,7 @@ def _sort_out(tasks: Iterable[PartTask], breadcrumb: Breadcrumb) -> tuple[Iterat
     return safe(), suspects
 
 
-def run_part(worker: Worker, part: PartInput, singly: bool = False) -> PartResult:
+def run_part(worker: Worker, part: PartInput, singly: bool = False, heard: Heard = unheard) -> PartResult:
     """Run a part, noting what every image was read from; `singly`: image by image, the rows joined.
 
     An image that is not the one its masks were made from is a failure.
@@ -102,10 +105,10 @@ def run_part(worker: Worker, part: PartInput, singly: bool = False) -> PartResul
                 yield image
 
     if singly and part.task.to_load:
-        results = [worker.run(PartInput(part.task.only(i.ref), iter([i]), part.columns)) for i in noted()]
+        results = [worker.run(PartInput(part.task.only(i.ref), iter([i]), part.columns, heard)) for i in noted()]
         result = _join(results)
     else:
-        result = worker.run(PartInput(part.task, noted(), part.columns))
+        result = worker.run(PartInput(part.task, noted(), part.columns, heard))
     result.origins = origins
     return result
 

@@ -24,12 +24,13 @@ def run_batches(part: PartInput, size: int, work: Work, columns: Sequence[str]) 
     rows: list[dict[str, Any]] = []
     result = PartResult({}, {})
     for batch in batched(part.images, size):
-        loaded = [image for image in batch if isinstance(image, LoadedImage)]
+        loaded, before = [image for image in batch if isinstance(image, LoadedImage)], len(rows)
         answers = dict(zip((i.ref.key for i in loaded), _attempt(loaded, work, result.notes), strict=True))
         for image in batch:
             answer = ImageResult(failure=image.failure) if isinstance(image, UnreadImage) else answers[image.ref.key]
             rows.extend(answer.rows)
             result.answers[image.ref.key] = (len(answer.rows), answer.failure)
+        part.heard(len(batch), len(rows) - before)
     result.columns = {name: [row[name] for row in rows] for name in columns}
     return result
 
