@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,8 @@ from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.workspace import STAGES, Artifact, Workspace
 
 RECENT_PARTS = 20
+RECENT_ROUNDS = 3
+"""Times the longest recent part: with many workers, twenty parts may have come at one moment."""
 DAMAGED = ".damaged"
 
 
@@ -59,7 +60,7 @@ def _state(plan: Plan, artifact: Artifact, current: bool) -> VersionState:
     entries = sorted(manifest.entries.values(), key=lambda entry: entry.committed)
     counts = manifest.counts()
     answered = sum(counts.values())
-    rate = _rate(manifest)
+    rate = images_per_second([(e.committed, e.seconds, sum(e.counts.values())) for e in entries])
     pending = max(0, plan.image_count - answered)
     failed = [entry for entry in entries if entry.counts.get("failed")]
     error = next((image.error for image in failed[-1].images if image.status == "failed"), None) if failed else None
@@ -93,12 +94,21 @@ def filter_figures(manifest: Manifest) -> dict[str, Any] | None:
     return filter_summary.figures(counts) if counts else None
 
 
-def _rate(manifest: Manifest) -> float | None:
-    """Images per second of work over the most recent parts."""
-    recent = deque(sorted(manifest.entries.values(), key=lambda entry: entry.committed), maxlen=RECENT_PARTS)
-    seconds = sum(entry.seconds for entry in recent)
-    images = sum(sum(entry.counts.values()) for entry in recent)
-    return images / seconds if seconds > 0 else None
+def images_per_second(parts: Sequence[tuple[float, float, int]]) -> float | None:
+    """Images a second over the most recent parts, given as (time committed, seconds of work, images) by time.
+
+    Counts the time in which any worker or shard was busy, so that those side by side add up and pauses do not count.
+    """
+    first, longest = len(parts), 0.0
+    while first and (len(parts) - first < RECENT_PARTS or parts[-1][0] - parts[first][0] < RECENT_ROUNDS * longest):
+        first -= 1
+        longest = max(longest, parts[first][1])
+    reached = parts[first - 1][0] if first else float("-inf")
+    busy = 0.0
+    for start, end in sorted((committed - seconds, committed) for committed, seconds, _ in parts[first:]):
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return sum(images for *_, images in parts[first:]) / busy if busy else None
 
 
 def failures(workspace: Workspace) -> Iterator[tuple[str, ImageOutcome]]:

@@ -88,6 +88,32 @@ def test_states_count_images_parts_and_what_is_left(bench: Bench) -> None:
     assert survey.as_json(new)["version"] == new.version
 
 
+def shift(start: float, parts: int, seconds: float) -> list[tuple[float, float, int]]:
+    """One worker's parts of 32 images, back to back."""
+    return [(start + (number + 1) * seconds, seconds, 32) for number in range(parts)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "rate"),
+    [
+        (shift(0, 50, 10), 3.2),
+        (shift(0, 1, 10), 3.2),
+        (shift(0, 12, 10) + shift(9000, 12, 10), 3.2),  # a night between two runs
+        (shift(9000, 12, 10) + shift(0, 12, 10), 3.2),  # a clock that was put back
+        (shift(0, 30, 40) + shift(1200, 30, 10), 3.2),  # faster of late
+        ([part for _ in range(64) for part in shift(0, 5, 60)], 64 * 32 / 60),  # in step
+        ([part for worker in range(64) for part in shift(worker, 5, 60)], 64 * 32 / 60),  # one after the other
+        (shift(0, 40, 10) + shift(3, 40, 10) + shift(7, 10, 40), 32 / 10 + 32 / 10 + 32 / 40),  # three shards, one slow
+        ([], None),
+        ([(5.0, 0.0, 32)], None),
+    ],
+)
+def test_the_rate_counts_the_time_in_which_anybody_worked(
+    parts: list[tuple[float, float, int]], rate: float | None
+) -> None:
+    assert survey.images_per_second(sorted(parts)) == (rate and pytest.approx(rate, rel=0.02))
+
+
 def test_garbage_is_what_nothing_refers_to(bench: Bench) -> None:
     assert list(survey.garbage(bench.workspace)) == []
     old = bench.workspace.latest("masks").folder
