@@ -52,7 +52,7 @@ RULES = Rules(
     min_length=5,
     max_length=30,
 )
-ROW_CHUNK = 256
+ROW_CHUNK = 1024
 """The default of `captions.row_chunk`."""
 
 

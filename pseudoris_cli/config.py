@@ -123,7 +123,7 @@ class CaptionSettings(BackendSettings):
     max_length: int = Field(30, ge=3, description="tokens of a caption, start and end included")
     seed: int = Field(0, ge=0, description="seed of the sampling")
     image_batch: int = Field(4, ge=1, description="images that are decoded together")
-    row_chunk: int = Field(256, ge=1, description="(row, crop) pairs in one decoder call; bounds memory")
+    row_chunk: int = Field(1024, ge=1, description="(row, crop) pairs in one decoder call; bounds memory")
 
 
 class FilterSettings(Section):

@@ -101,7 +101,7 @@ def _assignment(text: str) -> dict[str, Any]:
 
 
 def _plain_yaml(text: str) -> Any:
-    """A YAML value without tags, aliases (nine lines of them make a thousand million values) and great depth.
+    """A YAML value without tags, repeated keys, aliases (nine lines of them make a thousand million values) and great depth.
 
     YAMLError or ValueError for anything else.
     """
@@ -112,7 +112,18 @@ def _plain_yaml(text: str) -> Any:
             raise ValueError(f"it refers to another place of itself (*{event.anchor}); write the value out")
         if depth > DEEPEST:
             raise ValueError(f"it has more than {DEEPEST} levels")
-    return yaml.safe_load(text)
+    return yaml.load(text, _EachKeyOnce)  # a SafeLoader
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML forbids a key that comes twice; the library would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise ValueError(f"it has {key!r} twice (line {node.value[number][0].start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
 
 
 def _nested(name: str, value: Any) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import FileReader, safe_key
+from pseudoris_cli.sources.base import FileReader
+from pseudoris_cli.sources.metadata import first_of_each, image_ref, read_json
 
 
 class CocoInstances(FileReader):
@@ -20,22 +20,22 @@ class CocoInstances(FileReader):
         self.json_file = json_file
 
     def images(self) -> Iterator[ImageRef]:
+        return first_of_each(self._listed(), self.json_file)
+
+    def _listed(self) -> Iterator[ImageRef]:
+        names: dict[int, str] = {}
         for number, image in enumerate(_read_images(self.json_file)):
             where = f"{self.json_file}, image {number}"
-            if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
-                raise UsageError(f"{where}: has no file_name")
-            image_id = image.get("id")
-            if isinstance(image_id, bool) or not isinstance(image_id, int) or not 0 <= image_id < 1 << 63:
-                raise UsageError(f"{where}: its id {image_id!r} is not a whole number that fits 63 bits")
-            key = safe_key(image["file_name"], where)
-            yield ImageRef(key, image_id, key)
+            if not isinstance(image, dict) or image.get("id") is None:
+                raise UsageError(f"{where}: has no id")
+            found = image_ref(image.get("file_name"), image["id"], where)
+            if names.setdefault(found.image_id, found.key) != found.key:
+                raise UsageError(f"{where}: the id {found.image_id} stands for two files, {found.key} is the second")
+            yield found
 
 
 def _read_images(path: Path) -> list[Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as COCO JSON: {error}") from error
+    data = read_json(path, "COCO JSON")
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         raise UsageError(f"{path} has no `images` list; --images takes a COCO instances file")
     return data["images"]
