@@ -86,7 +86,10 @@ class Backlog:
         entries = self.before["masks"].entries
         changed = sum(_has_changed(image, self.source) for part in parts for image in entries[part].images)
         if changed:
-            raise UsageError(f"{changed} images changed since their masks were made; run `pseudoris masks` first")
+            images = "1 image" if changed == 1 else f"{changed:,} images"
+            raise UsageError(
+                f"{images} changed since the masks were made; run `pseudoris masks` first, or `pseudoris run` again"
+            )
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 

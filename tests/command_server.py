@@ -36,7 +36,8 @@ SMALL = ["--config", str(CONFIG), "--device", "cpu", *(word for text in SETTINGS
 @dataclass(frozen=True)
 class Call:
     """One call of the command. `kill_at`: send `sign` to itself at that moment, two moments for each durable step;
-    `kill_after`: send it from outside after so many seconds (again after `again` seconds, if given)."""
+    `kill_after`: send it from outside after so many seconds (again after `again` seconds, if given). `mischief`: the name of
+    a function in mischief.py, a colon and its argument."""
 
     argv: list[str]
     kill_at: int | None = None
@@ -44,6 +45,7 @@ class Call:
     again: float | None = None
     sign: int = signal.SIGKILL
     uid: int | None = None
+    mischief: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def _run_call(place: Path, folder: Path, call: Call) -> dict[str, Any]:
 
 def _become(names: list[Path], folder: Path, call: Call) -> None:
     """Turn this process into the command; does not return."""
+    import mischief
     from trivial_stages import kill_at, watch_steps
 
     from pseudoris_cli.__main__ import main
@@ -180,8 +183,13 @@ def _become(names: list[Path], folder: Path, call: Call) -> None:
             os.setuid(call.uid)
         die = kill_at(-1 if call.kill_at is None else call.kill_at, call.sign)
 
+        name, _, argument = (call.mischief or "").partition(":")
+        told = getattr(mischief, name)(argument) if name else None
+
         def seen(step: str, after: bool) -> None:
             os.write(steps, f"{'after' if after else 'before'} {step}\n".encode())
+            if told:
+                told(step, after)
             die(step, after)
 
         watch_steps(seen)

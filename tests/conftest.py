@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,24 @@ def ram() -> Iterator[Path]:
 def ram_path(ram: Path) -> Path:
     """Like tmp_path, but in memory where there is such a place: thousands of fsyncs cost nothing there."""
     return Path(tempfile.mkdtemp(dir=ram))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount a tmpfs with these options, here and for as long as the test lasts."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        kind = ["-o", f"remount,{options}"] if os.path.ismount(place) else ["-t", "tmpfs", "-o", options, "tmpfs"]
+        done = subprocess.run(["mount", *kind, str(place)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"mounting is not permitted here ({done.stderr.strip()}); run as root to test full disks")
+        return place
+
+    yield mount
+    if os.path.ismount(place):
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

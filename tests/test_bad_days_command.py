@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_server import Call, CommandServer, Job
-from kill_series import Unbroken, exported, words
+from command_server import Call, CommandServer, Done, Job
+from kill_series import GIVEN_UP, Unbroken, committed, exported, words
 from trivial_stages import check_whole, outcomes, paint, rows
 
 from pseudoris_cli.storage.workspace import STAGES, Workspace
@@ -119,6 +120,100 @@ def test_an_image_that_changes_or_vanishes_between_two_runs(
     assert found["1.png"].status == "done"
     for stage in STAGES:
         check_whole(case / "work", stage)
+
+
+def freshly(unbroken: Unbroken, folder: Path) -> Path:
+    """A folder for a run beside images of its own, equal to the unbroken run's; the place to call commands in."""
+    shutil.copytree(unbroken.base / "images", folder / "images")
+    (folder / "run").mkdir()
+    return folder / "run"
+
+
+def until_done(server: CommandServer, case: Path, *more: str) -> Done:
+    """Run undisturbed until there is nothing left to do."""
+    for _ in range(3):
+        done = server.call(case, *words("run"), *more)
+        assert done.code in (0, 4), done.err
+        if done.out.count("nothing to do") == len(STAGES):
+            return done
+    raise AssertionError(done)
+
+
+@pytest.mark.parametrize("stage", ["masks", "captions", "scores"])
+def test_images_that_change_or_vanish_during_the_run(
+    command_server: CommandServer, unbroken: Unbroken, tmp_path: Path, stage: str
+) -> None:
+    case = freshly(unbroken, tmp_path)
+    done = command_server.call(case, *words("run"), mischief=f"change_images:{stage}")
+    if done.code == 2:  # noticed where the next stage begins
+        assert done.err.startswith("error: 1 image changed since the masks were made; run"), done.err
+    else:
+        assert done.code == 4, done
+    assert outcomes(case / "work", stage)["0.png"].status == "done"
+    until_done(command_server, case)
+    other = tmp_path / "other"
+    other.mkdir()
+    until_done(command_server, other)
+    for name in STAGES:
+        check_whole(case / "work", name)
+        found, wanted = (rows(folder / "work", name) for folder in (case, other))
+        assert [row for row in found if row["image_key"] != "2.png"] == wanted, "what is gone keeps what was made of it"
+    last = {key: image.status for key, image in outcomes(case / "work", "masks").items()}
+    assert last.pop("2.png") in ("done", "gone")
+    assert last == {"0.png": "done", "1.png": "done", "3.png": "failed"}
+
+
+@pytest.mark.parametrize("seconds", [-40_000, 90_000_000])
+def test_a_clock_that_jumps_during_the_run(
+    command_server: CommandServer, unbroken: Unbroken, tmp_path: Path, seconds: int
+) -> None:
+    case = freshly(unbroken, tmp_path)
+    done = command_server.call(case, *words("run"), mischief=f"turn_clocks:{seconds}")
+    assert done.code == 4, done
+    settled(unbroken, case)
+    assert until_done(command_server, case)
+    settled(unbroken, case)
+    told = command_server.call(case, "status", "--work", "work")
+    assert (told.code, told.err) == (0, "")
+
+
+def test_a_file_server_that_never_answers(command_server: CommandServer, unbroken: Unbroken, tmp_path: Path) -> None:
+    """Ended by the time limit of a part; on the third time the image is given up, and it heals."""
+    case = freshly(unbroken, tmp_path)
+    limited = [*words("run"), "--set", "source.part_timeout=3"]
+    for _ in range(2):
+        done = command_server.call(case, *limited, mischief="hang:1.png")
+        assert done.code == 1, done
+        assert re.search(r"error: part 1 took longer than source.part_timeout \(3 s\); stopping", done.err)
+    done = command_server.call(case, *limited, mischief="hang:1.png")
+    assert done.code == 1, done
+    done = command_server.call(case, *limited, mischief="hang:1.png")
+    assert done.code == 4, done
+    assert {key: image.error for key, image in outcomes(case / "work", "masks").items() if image.status == "failed"} == {
+        "1.png": GIVEN_UP, "3.png": "not an image of a known format"
+    }  # fmt: skip
+    assert command_server.call(case, *words("run"), "--retry-failed").code == 4
+    settled(unbroken, case)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("pages", [0, 1, 2, 5])
+def test_a_disk_that_fills_up_during_the_run(
+    command_server: CommandServer, unbroken: Unbroken, small_disk: Callable[[str], Path], stage: str, pages: int
+) -> None:
+    case = freshly(unbroken, small_disk("size=8m,nr_inodes=100k"))
+    done = command_server.call(case, *words("run"), mischief=f"fill_disk:{stage} {pages}")
+    assert done.code == 1, done
+    assert re.match(r"(.*\n)*error: the disk is full \(", done.err), done.err
+    assert "Traceback" not in done.err
+    kept = committed(case / "work")
+    assert kept or (stage, pages) == ("masks", 0), "the first part was not listed yet"
+    full = command_server.call(case, *words("run"))
+    assert full.code == 1, full
+    (case / "ballast").unlink()
+    assert command_server.call(case, *words("run")).code == 4
+    assert kept.items() <= committed(case / "work").items()
+    settled(unbroken, case)
 
 
 def test_a_read_only_work_directory_says_so(command_server: CommandServer, case: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_changed_image_is_done_again_and_so_is_what_was_made_of_it(bench: Benc
     bench.masks()
     bench.captions()
     paint(bench.images / "004.png", 99)
-    with pytest.raises(UsageError, match="1 images changed since their masks were made"):
+    with pytest.raises(UsageError, match="1 image changed since the masks were made"):
         replace(bench, flavour=1).captions()
     assert bench.captions().nothing_to_do, "the captions there are still those of the masks there"
     assert bench.masks().parts == 1

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -152,24 +151,6 @@ def test_handlers_are_put_back() -> None:
 
 
 # --- disks ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mount a tmpfs with these options, here and for as long as the test lasts."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options: str) -> Path:
-        kind = ["-o", f"remount,{options}"] if os.path.ismount(place) else ["-t", "tmpfs", "-o", options, "tmpfs"]
-        done = subprocess.run(["mount", *kind, str(place)], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"mounting is not permitted here ({done.stderr.strip()}); run as root to test full disks")
-        return place
-
-    yield mount
-    if os.path.ismount(place):
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_disk_that_fills_up_anywhere(bench: Bench, clean: Bench, small_disk: Callable[[str], Path]) -> None:
