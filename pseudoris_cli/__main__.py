@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 from pseudoris_cli.errors import Interrupted, PseudorisError
 from pseudoris_cli.names import visible
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from pseudoris_cli.stopping import let_signals_be, stop_at_once
 
 
 def main() -> NoReturn:
     """Entry point. Exit codes are those of DESIGN.md §1."""
-    for number in _SIGNALS:
-        signal.signal(number, _interrupt)
+    stop_at_once()
     try:
         from pseudoris_cli.cli.app import app
 
@@ -30,14 +26,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    finally:  # nobody is left to catch an Interrupted while Python shuts down
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+    finally:
+        let_signals_be()
     sys.exit(0)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("interrupted")
 
 
 def _fail(message: str, code: int) -> NoReturn:

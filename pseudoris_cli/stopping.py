@@ -56,9 +56,38 @@ class Stopper:
         return Interrupted("interrupted; all committed parts are kept, the same command goes on from here")
 
 
+class _Early:
+    """A signal that came outside of `graceful_stop`."""
+
+    seen = False
+
+
+def stop_at_once() -> None:
+    """From now on a signal raises Interrupted wherever the program is."""
+    _Early.seen = False
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _Early.seen = True
+    raise Interrupted("interrupted")
+
+
+def let_signals_be() -> None:
+    """From now on signals do what they do by themselves: while Python shuts down nobody would catch an Interrupted."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def graceful_stop() -> Iterator[Stopper]:
-    """Handle SIGINT, SIGTERM and SIGUSR1 while the block runs."""
+    """Handle SIGINT, SIGTERM and SIGUSR1 while the block runs.
+
+    Interrupted if a signal came before: compiled code that was calling back may have swallowed what its handler raised.
+    """
+    if _Early.seen:
+        raise Interrupted("interrupted")
     stopper = Stopper()
     before = {number: signal.signal(number, stopper._on_signal) for number in _SIGNALS}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stopper._on_alarm)

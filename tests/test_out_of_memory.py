@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from invoking import Outcome, draw_pictures, invoke, rows_of
+from short_memory import only_singly
 
 from pseudoris_cli import scoring
 from pseudoris_cli.decoding.engine import Decoder
@@ -24,17 +24,6 @@ def run(folder: Path, work: str) -> Outcome:
         "run", "--images", folder / "pictures", "--work", folder / work, "--config", "configs/random.yaml",
         "--device", "cpu", "--set", "captions.top_k=[5]", "--set", "captions.top_p=[]", "--set", "captions.max_length=5",
     )  # fmt: skip
-
-
-def only_singly(work: Callable[..., Any], place: int) -> Callable[..., Any]:
-    """`work`, but out of memory for more than one image; `place`: which argument holds the images."""
-
-    def limited(*arguments: Any) -> Any:
-        if len(arguments[place]) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-        return work(*arguments)
-
-    return limited
 
 
 def notes(folder: Path, work: str, stage: str, name: str = "out_of_memory") -> list[int]:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_server import SMALL
+from invoking import invoke
 from trivial_stages import (
     Bench,
     Trick,
@@ -148,6 +150,25 @@ def test_handlers_are_put_back() -> None:
     with graceful_stop():
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)]
+
+
+def test_a_signal_that_was_swallowed_before_the_work_began_stops_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code that calls back into Python prints what a handler raises, and goes on."""
+
+    def swallow(*_: object) -> None:
+        with suppress(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    monkeypatch.setattr("pseudoris_cli.cli.session.configure_logging", swallow)
+    paint_folder(tmp_path / "images", 1)
+    words = ["masks", "--images", tmp_path / "images", "--work", tmp_path / "work", *SMALL]
+    done = invoke(*words)
+    assert (done.code, done.stderr) == (130, "error: interrupted\n")
+    monkeypatch.undo()
+    assert invoke(*words).code == 0, "and not the next one"
 
 
 # --- disks ----------------------------------------------------------------------------------------------------------

@@ -99,11 +99,13 @@ class RayEngine:
             return
         with stopper.shielded():  # Ray swallows what a signal handler raises
             try:
-                self.connection = self.connection or Connection(self.cluster)
+                self.connection = self.connection or Connection(self.cluster, stopper)
             except EnvironmentStop:
                 if stopper.requested:
                     return
                 raise
+            if stopper.requested:
+                return
             self.crew = self.crew or _Crew(self.connection)
             self.crew.begin(spec, breadcrumb, self.part_timeout)
         try:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
 import shutil
-import signal
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.devices import DeviceRequest
+from pseudoris_cli.engines.ray_thread import RayThread
 from pseudoris_cli.errors import EnvironmentStop, MissingDependency, PseudorisError, UsageError
+from pseudoris_cli.stopping import Stopper
 
 log = logging.getLogger("pseudoris")
 
@@ -29,10 +32,14 @@ QUIET = {
     "RAY_worker_niceness": "0",
 }
 """Ray's own switches, each left alone where the user has set it."""
+HURRIED = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_py_gcs_connect_timeout_s": "10"}
+"""For a cluster that is there, or is not: without these Ray tries for minutes where another service answers."""
 STORE_BYTES = 256 << 20
 """Size of the object store: answers pass through it one part a worker, and /dev/shm may be small."""
+KNOCK_SECONDS = 5
 LOCAL_ATTEMPTS = 4
 """Ray gives its processes 30 seconds to start, which a machine under load may need and more."""
+FOLDER, CLAIM = "pseudoris-ray-", "driver.lock"
 LONGEST_FOLDER = 40
 """Ray puts sockets below its folder, and the path of a socket may not be longer than 107 bytes."""
 
@@ -69,13 +76,13 @@ class RayCluster:
 class Connection:
     """Ray, as long as we are connected to it."""
 
-    def __init__(self, cluster: RayCluster) -> None:
+    def __init__(self, cluster: RayCluster, stopper: Stopper) -> None:
         """EnvironmentStop if Ray cannot be started or reached, UsageError for a GPU that is not there."""
         for gpu in cluster.gpus:
             DeviceRequest(gpu=gpu).resolve()  # else the complaint would come from a worker, which counts otherwise
         self.cluster = cluster
         self.folder: Path | None = None
-        for name, value in QUIET.items():
+        for name, value in (QUIET | (HURRIED if cluster.address else {})).items():
             os.environ.setdefault(name, value)
         if not (cluster.address or "RAY_AUTH_MODE" in os.environ):
             # A secret of our own: nobody else may give our Ray orders, and none is left in the home folder.
@@ -83,29 +90,32 @@ class Connection:
         self.ray = _import_ray()  # reads these variables
         attempts = 1 if cluster.address else LOCAL_ATTEMPTS
         for attempt in range(attempts):
+            self.thread = RayThread()
             try:
-                with _our_signals():
-                    self._join() if cluster.address else self._start()
+                self.thread.call(self._join if cluster.address else self._start)
                 return
             except PseudorisError:
                 self.close()
                 raise
-            except Exception as error:  # Ray raises bare ones, too
+            except Exception as error:  # Ray raises bare ones
                 self.close()
-                if attempt + 1 == attempts:
+                if attempt + 1 == attempts or stopper.requested:
                     raise EnvironmentStop(f"Ray could not be started or reached: {str(error).strip()}") from error
             except BaseException:
                 self.close()
                 raise
 
     def _join(self) -> None:
+        _knock(str(self.cluster.address))
         self.ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
 
     def _start(self) -> None:
         """A Ray of our own: it dies with this process, even of SIGKILL."""
         base = tempfile.gettempdir()
         base = base if len(base) < LONGEST_FOLDER - 22 else "/tmp"
-        self.folder = Path(tempfile.mkdtemp(prefix="pseudoris-ray-", dir=base))
+        _sweep(Path(base))
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=base))
+        self.lock = _claim(self.folder)
         with _visible(self.cluster.gpus):
             self.ray.init(
                 address="local",  # else RAY_ADDRESS would decide
@@ -120,9 +130,12 @@ class Connection:
 
     def close(self) -> None:
         """Leave the cluster; a Ray of our own ends."""
-        self.ray.shutdown()
+        self.thread.call(self.ray.shutdown)
+        self.thread.close()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self.lock)
+            self.folder = None
 
 
 def _import_ray() -> Any:
@@ -135,23 +148,35 @@ def _import_ray() -> Any:
     return ray
 
 
-@contextmanager
-def _our_signals() -> Iterator[None]:
-    """Keep our signal handlers in force, and SIGUSR1 away from Ray's processes: a batch system sends it to all of a job's,
-    and they would die of it while we finish the parts in flight."""
-    ours = signal.getsignal(signal.SIGTERM)
-    stopped = False
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+def _claim(folder: Path) -> int:
+    """Hold a lock in the folder for as long as this process lives."""
+    descriptor = os.open(folder / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.replace(folder / "claim", folder / CLAIM)  # nobody may see it before it is locked
+    return descriptor
+
+
+def _sweep(base: Path) -> None:
+    """Remove the folders of Rays whose driver was killed and could not do it."""
+    for claim in base.glob(f"{FOLDER}*/{CLAIM}"):
+        with suppress(OSError), claim.open("r+") as file:  # still held, or somebody else's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(claim.parent, ignore_errors=True)
+
+
+def _knock(address: str) -> None:
+    """UsageError unless something listens there: Ray itself would go on trying, loudly, for most of a minute."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    advice = "give --ray-address HOST:PORT as `ray start --head` printed it, or `auto` on a machine of the cluster"
+    if "://" in address:
+        raise UsageError(f"--ray-address {address}: that is the address of a Ray client; {advice}")
     try:
-        yield
-    except SystemExit:  # Ray's answer to SIGTERM
-        stopped = True
-    finally:
-        signal.signal(signal.SIGTERM, ours)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-    if stopped:
-        signal.raise_signal(signal.SIGTERM)
-        raise EnvironmentStop("stopped while Ray was starting")
+        place = canonicalize_bootstrap_address(address)  # for `auto` what Ray has found
+        host, _, port = str(place).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, ValueError) as error:  # a ConnectionError of Ray's, too
+        raise UsageError(f"no Ray cluster at --ray-address {address} ({str(error).strip()}); {advice}") from error
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,7 +23,7 @@ import pytest
 import ray_scenes
 from command_server import SMALL
 from invoking import draw_pictures, invoke, rows_of
-from ray_scenes import MARK, Kill, Refuse, Threads, Wait
+from ray_scenes import MARK, Kill, Refuse, Short, Threads, Unready, Wait
 from trivial_stages import Bench, check_whole, file_set, outcomes, paint_folder, rows
 
 from pseudoris_cli.errors import Interrupted, MissingDependency, UsageError
@@ -159,9 +161,22 @@ def test_errors_of_workers_keep_their_kind_and_message(driver: Driver, whole: Be
     with pytest.raises(UsageError, match=r"^mend this first$"):
         driver.run(bench)
     with pytest.raises(MissingDependency, match=r"^there is no checkpoint$"):
-        driver.run(bench, unready=True)
+        driver.run(bench, kind=Unready)
     driver.run(bench)
     assert rows(bench.work, "masks") == rows(whole.work, "masks")
+
+
+def test_a_worker_short_of_memory_halves_its_batches(driver: Driver, whole: Bench, bench: Bench) -> None:
+    driver.run(bench, kind=Short)
+    assert [entry["notes"] for entry in entries(bench)] == [
+        {"out_of_memory": 2},
+        {"out_of_memory": 1},
+        {"out_of_memory": 2},
+    ]
+    assert rows(bench.work, "masks") == rows(whole.work, "masks")
+    assert [outcome.status for outcome in outcomes(bench.work, "masks").values()] == [
+        outcome.status for outcome in outcomes(whole.work, "masks").values()
+    ]
 
 
 def test_workers_have_as_many_threads_as_the_driver(driver: Driver, bench: Bench) -> None:
@@ -201,6 +216,17 @@ def test_a_ray_that_is_there_can_be_joined(driver: Driver, whole: Bench, bench: 
     assert driver.run(bench, "captions")[0].parts == 3, "it goes on without them"
 
 
+def test_a_lost_machine_loses_only_its_part(driver: Driver, whole: Bench, bench: Bench) -> None:
+    """Its raylet and worker get SIGKILL in the middle of a part; the one that is left does the rest."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        summary, said = pool.submit(ray_scenes.run_and_lose_a_node, bench, "masks").result()
+    assert summary.parts == 3
+    assert said in ([f"part 0 is run again: {DIED}"], [f"part 1 is run again: {DIED}"])
+    assert {entry["generation"] for entry in entries(bench)} == {0}
+    check_whole(bench.work, "masks")
+    assert rows(bench.work, "masks") == rows(whole.work, "masks")
+
+
 def test_nothing_is_left_of_ray_when_its_driver_is_killed(driver: Driver, whole: Bench, bench: Bench) -> None:
     bench.trick = Wait(None, bench.work.parent)
     running = driver.begin(ray_scenes.run, bench, "masks")
@@ -215,6 +241,53 @@ def test_nothing_is_left_of_ray_when_its_driver_is_killed(driver: Driver, whole:
     assert rows(bench.work, "masks") == rows(whole.work, "masks")
 
 
+def command(mark: str, *words: str | Path, **environment: str) -> subprocess.Popen:
+    """The real command; its processes can be told by the mark."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pseudoris_cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, MARK: mark, **environment},
+    )
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """An empty folder with a path so short that Ray can use it."""
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_signal_while_ray_starts(whole: Bench, tmp_path: Path, short_folder: Path) -> None:
+    """A clean end, and neither processes nor files are left; nor those of a driver that was killed earlier."""
+    (short_folder / "pseudoris-ray-killed").mkdir()
+    (short_folder / "pseudoris-ray-killed" / "driver.lock").touch()
+    mark = f"starting of {os.getpid()}"
+    words = ("masks", "-q", "--images", whole.images, *SMALL, "--work", tmp_path / "work", "--workers", "2")
+    starting = command(mark, *words, TMPDIR=str(short_folder))
+    assert wait_for(lambda: any("gcs_server" in line for line in ray_scenes.marked(mark)), 60)
+    starting.send_signal(signal.SIGTERM)
+    _, said = starting.communicate(timeout=60)
+    assert starting.returncode == 130, said
+    assert said.splitlines()[-1].startswith("error: interrupted"), said
+    assert len(said.splitlines()) == 2, said
+    assert ray_scenes.marked(mark) == []
+    assert not list(short_folder.glob("pseudoris-ray-*"))
+
+
+@pytest.mark.parametrize(
+    ("address", "says"), [("127.0.0.1:9", "no Ray cluster at"), ("ray://127.0.0.1:9", "Ray client")]
+)
+def test_a_wrong_address_is_told_at_once(address: str, says: str, whole: Bench, tmp_path: Path) -> None:
+    words = ("masks", "-q", "--images", whole.images, *SMALL, "--work", tmp_path / "work", "--workers", "2")
+    asking = command("asking", *words, "--ray-address", address)
+    _, said = asking.communicate(timeout=60)
+    assert (asking.returncode, len(said.splitlines())) == (2, 1), said
+    assert says in said
+
+
 def test_the_real_stages_by_ray(tmp_path: Path) -> None:
     """All stages with tiny random networks: bitwise equal rows, a quiet terminal, and no process is left."""
     draw_pictures(tmp_path / "images", 3)
@@ -222,16 +295,10 @@ def test_the_real_stages_by_ray(tmp_path: Path) -> None:
     alone = invoke(*words, tmp_path / "alone")
     assert alone.code == 0, alone.stderr
     mark = f"command of {os.getpid()}"
-    done = subprocess.run(
-        [sys.executable, "-m", "pseudoris_cli", *map(str, words), str(tmp_path / "ray"), "--workers", "2"],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-        env={**os.environ, MARK: mark},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()][:4] == ["masks", "captions", "scores", "filter"]
+    running = command(mark, *words, tmp_path / "ray", "--workers", "2")
+    told, complained = running.communicate(timeout=500)
+    assert (running.returncode, complained) == (0, "")
+    assert [line.split()[0] for line in told.splitlines()][:4] == ["masks", "captions", "scores", "filter"]
     assert ray_scenes.marked(mark) == []
     for stage in ("masks", "captions", "scores", "filter"):
         assert rows_of(tmp_path / "ray", stage) == rows_of(tmp_path / "alone", stage) != []
