@@ -10,6 +10,7 @@ cluster of any size; wall-clock figures also hold the workers, which share the c
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the workers need the stages of the tests, too
 
 from trivial_stages import Bench, paint
 

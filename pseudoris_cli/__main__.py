@@ -14,10 +14,20 @@ def main() -> NoReturn:
     """Entry point. Exit codes are those of DESIGN.md §1."""
     stop_at_once()
     try:
+        _command()
+    except Interrupted as error:
+        _fail(str(error), error.exit_code)
+    finally:
+        let_signals_be()
+    sys.exit(0)
+
+
+def _command() -> None:
+    try:
         from pseudoris_cli.cli.app import app
 
         app(prog_name="pseudoris")
-    except (PseudorisError, Interrupted) as error:
+    except PseudorisError as error:
         _fail(str(error), error.exit_code)
     except PermissionError as error:
         _fail(f"{error.filename}: permission denied; committed work is kept. Check who may read and write there", 1)
@@ -26,12 +36,10 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    finally:
-        let_signals_be()
-    sys.exit(0)
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    let_signals_be()
     first, _, rest = visible(message).partition("\n")
     sys.stdout.flush()
     print(f"error: {first}" + (f"\n{rest}" if rest else ""), file=sys.stderr)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from invoking import invoke
-from trivial_stages import paint
+from trivial_stages import in_child, paint
 
+from pseudoris_cli.__main__ import main
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.names import visible
 from pseudoris_cli.stages import destination
@@ -61,6 +63,22 @@ def test_a_signal_after_the_end_meets_no_handler_of_ours(tmp_path: Path) -> None
     """While Python shuts down nobody would catch what the handler raises: a traceback after a good run."""
     invoke("status", "--work", tmp_path)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == [signal.SIG_DFL] * 3
+
+
+def test_a_signal_while_an_error_is_told_gives_no_traceback(capfd: pytest.CaptureFixture) -> None:
+    def told(message: str) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return message
+
+    def child() -> None:
+        with (
+            mock.patch("pseudoris_cli.__main__.visible", told),
+            mock.patch("sys.argv", ["pseudoris", "captions", "--gpu", "none"]),
+        ):
+            main()
+
+    assert in_child(child) == -signal.SIGTERM
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

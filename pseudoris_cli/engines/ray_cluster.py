@@ -38,7 +38,7 @@ STORE_BYTES = 256 << 20
 """Size of the object store: answers pass through it one part a worker, and /dev/shm may be small."""
 KNOCK_SECONDS = 5
 LOCAL_ATTEMPTS = 4
-"""Ray gives its processes 30 seconds to start, which a machine under load may need and more."""
+"""Ray gives its processes 15 and 30 seconds to start, and no switch to change that; a machine under load may need more."""
 FOLDER, CLAIM = "pseudoris-ray-", "driver.lock"
 LONGEST_FOLDER = 40
 """Ray puts sockets below its folder, and the path of a socket may not be longer than 107 bytes."""

@@ -216,11 +216,12 @@ def test_a_ray_that_is_there_can_be_joined(driver: Driver, whole: Bench, bench: 
     assert driver.run(bench, "captions")[0].parts == 3, "it goes on without them"
 
 
-def test_a_lost_machine_loses_only_its_part(driver: Driver, whole: Bench, bench: Bench) -> None:
+def test_a_lost_machine_loses_only_its_part(whole: Bench, bench: Bench, capfd: pytest.CaptureFixture) -> None:
     """Its raylet and worker get SIGKILL in the middle of a part; the one that is left does the rest."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         summary, said = pool.submit(ray_scenes.run_and_lose_a_node, bench, "masks").result()
     assert summary.parts == 3
+    assert capfd.readouterr().out == "", "Ray has much to say about a lost machine, and says it on stdout"
     assert said in ([f"part 0 is run again: {DIED}"], [f"part 1 is run again: {DIED}"])
     assert {entry["generation"] for entry in entries(bench)} == {0}
     check_whole(bench.work, "masks")
