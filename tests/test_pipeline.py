@@ -116,6 +116,19 @@ def test_new_pictures_are_the_only_ones_worked_on_and_ids_stay(tmp_path: Path) -
     assert rows_of(tmp_path / "work", "export")[: len(before)] == before
 
 
+def test_a_mistaken_source_is_corrected_until_images_are_planned(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "mistaken", 1)
+    draw_pictures(tmp_path / "pictures", 2)
+    work = ("--work", tmp_path / "work", "--device", "cpu")
+    absent = ("--set", "masks.sam.checkpoint=absent.pth")
+    for folder in ("mistaken", "pictures"):
+        missing = invoke("masks", "--images", tmp_path / folder, *work, *absent)
+        assert (missing.code, "absent.pth" in missing.stderr) == (3, True)
+    assert parts_done(run(tmp_path))["masks"] == 1
+    other = invoke("masks", "--images", tmp_path / "mistaken", *work, *absent)
+    assert (other.code, "one work directory has one source" in other.stderr) == (2, True)
+
+
 def test_another_source_and_a_foreign_folder_are_refused(place: Path, tmp_path: Path) -> None:
     draw_pictures(tmp_path / "others", 1)
     other = invoke("masks", "--images", tmp_path / "others", "--work", place / "work")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 import time
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from pseudoris_cli.names import visible
 
@@ -32,6 +35,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 LOG_EVERY_SECONDS = 10
+WIDE = 110  # columns that the whole line of progress fits into; below, the rate of rows is left out
 _NO_TEXT = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNITS = {"masks": "masks", "captions": "captions", "scores": "scores", "filter": "captions", "export": "sentences"}
 
@@ -78,12 +82,12 @@ class ProgressObserver:
             self.progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("images {task.fields[rate]}"),
-                TimeRemainingColumn(),
+                BarColumn(),  # the only column that shrinks where the terminal is narrow
+                TextColumn("{task.completed:,}/{task.total:,} images{task.fields[rate]}"),
+                _TimeLeft(),
                 console=err,
                 transient=True,
+                speed_estimate_period=math.inf,  # its 30 s would never see two images that take 30 s each
             )
             self.progress.start()
             self.task = self.progress.add_task(stage, total=images, completed=done, rate="")
@@ -106,7 +110,7 @@ class ProgressObserver:
     def _show(self) -> None:
         done = min(self.done + self.images_within, self.total)
         if self.progress:
-            self.progress.update(self.task, completed=done, rate=self._rate())
+            self.progress.update(self.task, completed=done, rate=f" {self._rate()}")
         elif time.monotonic() - self.logged >= LOG_EVERY_SECONDS:
             self.logged = time.monotonic()
             self._say(f"{self.stage}: {done:,}/{self.total:,} images {self._rate()}")
@@ -121,13 +125,27 @@ class ProgressObserver:
         worked, all_rows = self.worked + self.images_within, self.rows + self.rows_within
         left = max(self.total - self.done - self.images_within, 0) / max(worked / elapsed, 1e-9)
         failed = f", {self.failed} failed" if self.failed else ""
-        eta = "" if self.progress else f", about {duration(left)} left"
-        images, rows = rate(worked / elapsed), rate(all_rows / elapsed)
-        return f"{images}/s, {rows} {_UNITS[self.stage]}/s{failed}{eta}"
+        rows = f", {rate(all_rows / elapsed)} {_UNITS[self.stage]}/s"
+        if self.progress:
+            return f"{rate(worked / elapsed)}/s{rows if err.width >= WIDE else ''}{failed}"
+        return f"{rate(worked / elapsed)}/s{rows}{failed}, about {duration(left)} left"
 
     def _say(self, text: str) -> None:
         if not self.quiet:
             note(text)
+
+
+class _TimeLeft(ProgressColumn):
+    """The time left, by the images since the first answer: until then networks are loaded."""
+
+    max_refresh = 0.5
+
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=True)
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text(f"{duration(left)} left" if left else "", style="progress.remaining")
 
 
 @contextmanager
@@ -149,6 +167,8 @@ def duration(seconds: float) -> str:
     """Seconds as a person would say them."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24:,} d {hours % 24} h"
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

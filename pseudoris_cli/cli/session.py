@@ -70,9 +70,12 @@ def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserve
 
 
 def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
-    """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
+    """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another.
+
+    Until images are planned nothing hangs on the source, and a corrected --images takes the place of a mistaken one.
+    """
     images, image_root = wanted.images, wanted.image_root
-    if workspace.source() is None:
+    if workspace.source() is None or (images is not None and not workspace.has_plan()):
         if images is None and (images := authors_source(Path.cwd())):
             note(f"taking the images of {images}, found in a directory laid out like the authors'")
         if images is None:
@@ -81,10 +84,12 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
             )
         description = opening.describe(images, wanted.choices, image_root)
         if next(iter(opening.open_source(description).images()), None) is None:
-            raise UsageError(f"{images} has no images; --images takes a folder, a list file or a COCO instances file")
+            raise UsageError(
+                f"{images} has no images; --images takes a folder of pictures, a list file, a COCO, REFER or ETRIS file, or an LMDB"
+            )
         workspace.create()
         with workspace.changing():
-            if workspace.source() is None:
+            if workspace.source() is None or not workspace.has_plan():
                 workspace.set_source(description)
     known = workspace.source() or {}
     if images is not None and any(opening.sniffed(images)[name] != known[name] for name in ("kind", "root")):

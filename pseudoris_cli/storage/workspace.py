@@ -81,6 +81,10 @@ class Workspace:
         """A plan of this directory."""
         return Plan(self.root / name)
 
+    def has_plan(self) -> bool:
+        """Whether any images are planned, for a run or a pilot."""
+        return any(self.root.glob("plan*.jsonl"))
+
     # --- versions ---------------------------------------------------------------------------------------------------
 
     def versions(self, stage: str) -> list[Artifact]:
