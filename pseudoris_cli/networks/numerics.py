@@ -37,6 +37,7 @@ def set_up(numerics: Numerics) -> None:
     if numerics.compile:
         from torch._dynamo import config
 
-        config.recompile_limit = max(RECOMPILE_LIMIT, config.recompile_limit)
+        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # torch before 2.6
+        setattr(config, limit, max(RECOMPILE_LIMIT, getattr(config, limit)))
     torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
     torch.backends.cudnn.allow_tf32 = numerics.tf32

@@ -97,11 +97,10 @@ def test_compiled_captions_are_the_same_and_no_position_is_compiled_anew(monkeyp
 
     traced = CompileCounter()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced))
-    monkeypatch.setattr(config, "fail_on_recompile_limit_hit", True)
-    monkeypatch.setattr(config, "recompile_limit", config.recompile_limit)  # restored afterwards
     given = settings(model="tiny", max_length=14, top_k=(5,), top_p=())
     images = [image("a", 2), image("bb", 3)]
-    compiled = coca.load(given, Numerics(compile=True), "cpu").caption(images)
+    with config.patch(fail_on_recompile_limit_hit=True, recompile_limit=config.recompile_limit):  # and put back
+        compiled = coca.load(given, Numerics(compile=True), "cpu").caption(images)
     assert 2 <= traced.frame_count <= 10
     assert compiled == coca.load(given, Numerics(), "cpu").caption(images)
 
