@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -69,13 +70,16 @@ class Session:
 def run_masks(session: Session, limit: int | None = None, pilot: int | None = None) -> Summary:
     """Stage 1, after planning the images of the source that are not planned yet."""
     settings = session.settings
+    description = session.workspace.source()
     source = session.source
     plan_name = f"plan-pilot-{pilot}.jsonl" if pilot else "plan.jsonl"
     content = masks.version_content(settings.masks, settings.numerics)
     plan = session.workspace.plan(plan_name)
     if not pilot:
         shard = session.selection.shard
-        plan.extend(source.images(), settings.source.part_size, limit, leader=not shard or shard[0] == 0)
+        plan.extend(
+            _images(session, source, description), settings.source.part_size, limit, leader=not shard or shard[0] == 0
+        )
     elif plan.image_count < pilot:
         plan.extend(spread(list(source.images()), pilot), settings.source.part_size, pilot)
     if not len(plan):
@@ -83,6 +87,13 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
     artifact = _open(session, "masks", content, None, plan_name)
     spec = masks.Spec(settings=settings.masks, **session.on_images(settings.masks.max_pixels))
     return _run(session, artifact, spec, ())
+
+
+def _images(session: Session, source: Source, description: dict[str, Any] | None) -> Iterator[ImageRef]:
+    """The images to plan, listed while nobody else plans. UsageError if the work directory has got another source meanwhile."""
+    if session.workspace.source() != description:
+        raise UsageError(f"another command has just given {session.workspace.root} another source; look which is right")
+    yield from source.images()
 
 
 def run_captions(session: Session, version: str | None = None) -> Summary:

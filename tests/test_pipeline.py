@@ -6,11 +6,14 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invoking import Outcome, draw_pictures, invoke, rows_of
 
 from pseudoris_cli.cli import console
+from pseudoris_cli.storage.plan import Plan
+from pseudoris_cli.storage.workspace import Workspace
 
 pytestmark = pytest.mark.timeout(300)
 PARTS = ("--set", "source.part_size=2")
@@ -127,6 +130,23 @@ def test_a_mistaken_source_is_corrected_until_images_are_planned(tmp_path: Path)
     assert parts_done(run(tmp_path))["masks"] == 1
     other = invoke("masks", "--images", tmp_path / "mistaken", *work, *absent)
     assert (other.code, "one work directory has one source" in other.stderr) == (2, True)
+
+
+def test_a_source_that_another_command_has_corrected_is_not_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_pictures(tmp_path / "pictures", 1)
+    draw_pictures(tmp_path / "others", 1)
+    workspace, extend = Workspace(tmp_path / "work"), Plan.extend
+
+    def meanwhile(self: Plan, *arguments: Any, **more: Any) -> int:
+        workspace.set_source({**(workspace.source() or {}), "root": str(tmp_path / "others")})
+        return extend(self, *arguments, **more)
+
+    monkeypatch.setattr(Plan, "extend", meanwhile)
+    done = run(tmp_path)
+    assert (done.code, "another command has just given" in done.stderr) == (2, True), done
+    assert not workspace.has_plan()
 
 
 def test_another_source_and_a_foreign_folder_are_refused(place: Path, tmp_path: Path) -> None:

@@ -88,9 +88,10 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
                 f"{images} has no images; --images takes a folder of pictures, a list file, a COCO, REFER or ETRIS file, or an LMDB"
             )
         workspace.create()
-        with workspace.changing():
-            if workspace.source() is None or not workspace.has_plan():
-                workspace.set_source(description)
+        if workspace.source() != description:
+            with workspace.plan().locked("settings"), workspace.changing():
+                if workspace.source() is None or not workspace.has_plan():
+                    workspace.set_source(description)
     known = workspace.source() or {}
     if images is not None and any(opening.sniffed(images)[name] != known[name] for name in ("kind", "root")):
         raise UsageError(

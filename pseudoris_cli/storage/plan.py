@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
 from itertools import islice
@@ -72,6 +73,10 @@ class Plan:
         for place in self.parts:
             yield from self.images(place.part)
 
+    def locked(self, purpose: str) -> AbstractContextManager[None]:
+        """Keep others from planning."""
+        return exclusive(self.path.with_suffix(".lock"), purpose, PATIENCE)
+
     def extend(self, images: Iterable[ImageRef], part_size: int, limit: int | None = None, leader: bool = True) -> int:
         """Append parts for the images that are not planned yet, so that the plan holds at most `limit`; returns how many.
 
@@ -79,12 +84,12 @@ class Plan:
         planning and take what is there, if anything is.
         """
         if not leader:
-            with files.explained(self.path.parent), exclusive(self.path.with_suffix(".lock"), "waiting", PATIENCE):
+            with files.explained(self.path.parent), self.locked("waiting"):
                 pass  # reading takes long for millions of images, and needs no lock
             self.reload()
             if self.parts:
                 return 0
-        with files.explained(self.path.parent), exclusive(self.path.with_suffix(".lock"), "planning", PATIENCE):
+        with files.explained(self.path.parent), self.locked("planning"):
             files.cut_torn_line(self.path)
             self.reload()  # another writer may have planned meanwhile
             known = {_fingerprint(image.key) for image in self.all_images()}
