@@ -8,6 +8,7 @@ import errno
 import hashlib
 import importlib.util
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -165,11 +166,13 @@ def _fetch_from_hub(name: str, entry: Entry, wanted: HubFile) -> Path:
         RepositoryNotFoundError,
         RevisionNotFoundError,
         disable_progress_bars,
+        logging,
     )
 
     damaged = weights.place(entry)
     if damaged.exists():
         _remove(damaged)
+    logging.set_verbosity_error()  # it tells every try of a request
     if not sys.stderr.isatty():
         disable_progress_bars()
     where = f"{wanted.file} of https://huggingface.co/{wanted.repo}"
@@ -178,7 +181,7 @@ def _fetch_from_hub(name: str, entry: Entry, wanted: HubFile) -> Path:
     except LocalEntryNotFoundError as error:
         raise EnvironmentStop(
             f"{where} is not in the cache of the Hugging Face hub, and the hub cannot be asked for it\n"
-            "unset HF_HUB_OFFLINE and look at the network, or copy the file to "
+            f"{'unset HF_HUB_OFFLINE' if os.environ.get('HF_HUB_OFFLINE') else 'look at the network'}, or copy the file to "
             f"{weights.weights_home() / entry.file}"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:

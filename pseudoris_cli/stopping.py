@@ -41,6 +41,8 @@ class Stopper:
         signal.alarm(GRACE_SECONDS)
         name = signal.Signals(number).name
         message = f"{name}: finishing the part in flight (at most {GRACE_SECONDS} s); once more to stop at once\n"
+        if os.isatty(2):
+            message = f"\n{message}"  # below the progress bar and the ^C in it
         os.write(2, message.encode())  # a signal may come in the middle of a print, which cannot be entered twice
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
