@@ -127,6 +127,7 @@ def test_a_mistaken_source_is_corrected_until_images_are_planned(tmp_path: Path)
     for folder in ("mistaken", "pictures"):
         missing = invoke("masks", "--images", tmp_path / folder, *work, *absent)
         assert (missing.code, "absent.pth" in missing.stderr) == (3, True)
+        assert "take random weights:  --set masks.sam.checkpoint=random:0" in missing.stderr
     assert parts_done(run(tmp_path))["masks"] == 1
     other = invoke("masks", "--images", tmp_path / "mistaken", *work, *absent)
     assert (other.code, "one work directory has one source" in other.stderr) == (2, True)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from pseudoris_cli.config import BackendSettings, Numerics
+from pseudoris_cli.errors import MissingDependency
 from pseudoris_cli.models import weights
 
 _NO_RESULT = {"checkpoint"}
@@ -17,8 +18,8 @@ def load(settings: BackendSettings, numerics: Numerics, device: str) -> Any:
     return import_module(f"pseudoris_cli.models.{settings.backend}").load(settings, numerics, device)
 
 
-def identify(settings: BackendSettings) -> dict[str, str]:
-    """Name and digest of the weights that the settings stand for, without importing torch.
+def identify(settings: BackendSettings, setting: str) -> dict[str, str]:
+    """Name and digest of the weights that the settings stand for, without importing torch; `setting` is their dotted name.
 
     MissingDependency (exit 3) if the checkpoint is not here.
     """
@@ -28,7 +29,12 @@ def identify(settings: BackendSettings) -> dict[str, str]:
     name = getattr(settings, "checkpoint", None)
     if name is None:
         return {}
-    checkpoint = weights.resolve(name, getattr(settings, "model", ""))
+    try:
+        checkpoint = weights.resolve(name, getattr(settings, "model", ""))
+    except MissingDependency as error:
+        raise MissingDependency(
+            f"{error}\nor, for a first look without it, take random weights:  --set {setting}.checkpoint=random:0"
+        ) from None
     return {"name": checkpoint.name, "digest": checkpoint.digest}
 
 

@@ -188,8 +188,7 @@ def _registered_file(value: str, name: str) -> Path:
     raise MissingDependency(
         f"checkpoint {value!r} is not on this machine: looked for {weights_home() / entry.file}"
         + (f" and for {entry.hub.repo} in the cache of the Hugging Face hub" if entry.hub else "")
-        + f"\nfetch it with:  pseudoris weights fetch {name}\n"
-        "or, for a first look without it, use random weights:  --set <stage setting>=random:0"
+        + f"\nfetch it with:  pseudoris weights fetch {name}"
     )
 
 

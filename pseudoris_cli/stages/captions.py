@@ -24,7 +24,7 @@ def version_content(settings: CaptionSettings, numerics: Numerics) -> dict[str, 
         "revision": REVISION,
         "settings": backends.results_of(settings),
         "numerics": numerics.model_dump(mode="json"),
-        "checkpoints": {NAME: backends.identify(settings)},
+        "checkpoints": {NAME: backends.identify(settings, NAME)},
     }
 
 

@@ -27,7 +27,7 @@ def version_content(settings: MaskSettings, numerics: Numerics) -> dict[str, Any
         "revision": REVISION,
         "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in names},
         "numerics": numerics.model_dump(mode="json"),
-        "checkpoints": {n: backends.identify(getattr(settings, n)) for n in names},
+        "checkpoints": {n: backends.identify(getattr(settings, n), f"{NAME}.{n}") for n in names},
     }
 
 

@@ -25,7 +25,7 @@ def version_content(settings: FilterSettings, numerics: Numerics) -> dict[str, A
         "revision": REVISION,
         "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in ("scorer", "nouns")},
         "numerics": numerics.model_dump(mode="json"),
-        "checkpoints": {n: backends.identify(getattr(settings, n)) for n in ("scorer", "nouns")},
+        "checkpoints": {n: backends.identify(getattr(settings, n), f"filter.{n}") for n in ("scorer", "nouns")},
     }
 
 

@@ -195,7 +195,7 @@ def test_the_version_follows_the_contents_not_the_place(tmp_path: Path) -> None:
         write(_made(tmp_path / name), [annotation([SQUARE])] * count) for name, count in (("a", 1), ("b", 1), ("c", 2))
     ]
     settings = [MaskSettings(proposals={"backend": "coco_masks", "path": str(path)}).proposals for path in paths]
-    first, moved, changed = [backends.identify(one) for one in settings]
+    first, moved, changed = [backends.identify(one, "masks.proposals") for one in settings]
     assert first == moved != changed
     assert backends.results_of(settings[0]) == {"backend": "coco_masks"}
 

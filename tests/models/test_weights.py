@@ -74,7 +74,6 @@ def test_a_missing_registered_checkpoint_names_file_place_and_command(home: Path
     text = str(caught.value)
     assert str(home / "sam_vit_h_4b8939.pth") in text
     assert "pseudoris weights fetch sam_vit_h" in text
-    assert "random:0" in text
     assert caught.value.exit_code == 3
 
 
@@ -136,7 +135,7 @@ def test_hub_entries_are_found_in_the_hubs_cache_or_the_weights_folder(
 
 
 def test_open_clip_tags(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingDependency, match="weights fetch coca_laion2b\n"):
+    with pytest.raises(MissingDependency, match="weights fetch coca_laion2b$"):
         weights.resolve("laion2B-s13B-b90k", model="coca_ViT-L-14")  # as open_clip spelled it once
     with pytest.raises(MissingDependency, match="neither a registered name"):
         weights.resolve("laion2b_s13b_b90k")  # a tag means nothing without its model
