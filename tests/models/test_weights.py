@@ -135,7 +135,7 @@ def test_hub_entries_are_found_in_the_hubs_cache_or_the_weights_folder(
 
 
 def test_open_clip_tags(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingDependency, match="weights fetch coca_laion2b$"):
+    with pytest.raises(MissingDependency, match=r"weights fetch coca_laion2b$"):
         weights.resolve("laion2B-s13B-b90k", model="coca_ViT-L-14")  # as open_clip spelled it once
     with pytest.raises(MissingDependency, match="neither a registered name"):
         weights.resolve("laion2b_s13b_b90k")  # a tag means nothing without its model
