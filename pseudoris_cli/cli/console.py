@@ -123,11 +123,11 @@ class ProgressObserver:
     def _rate(self) -> str:
         elapsed = max(time.monotonic() - self.started, 1e-9)
         worked, all_rows = self.worked + self.images_within, self.rows + self.rows_within
-        left = max(self.total - self.done - self.images_within, 0) / max(worked / elapsed, 1e-9)
         failed = f", {self.failed} failed" if self.failed else ""
         rows = f", {rate(all_rows / elapsed)} {_UNITS[self.stage]}/s"
         if self.progress:
             return f"{rate(worked / elapsed)}/s{rows if err.width >= WIDE else ''}{failed}"
+        left = max(self.total - self.done - self.images_within, 0) / max(worked / elapsed, 1e-9)
         return f"{rate(worked / elapsed)}/s{rows}{failed}, about {duration(left)} left"
 
     def _say(self, text: str) -> None:
