@@ -21,11 +21,11 @@ import torch
 from mask_runs import matmul_peak
 from torch.utils.flop_counter import FlopCounterMode
 
-from pseudoris_cli.config import Numerics
+from pseudoris_cli.backends import coca
 from pseudoris_cli.demo import world as demo_world
-from pseudoris_cli.geometry import area, bbox_xywh, encode
-from pseudoris_cli.models import coca
 from pseudoris_cli.records import Caption, Mask, MaskedImage
+from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
+from pseudoris_cli.settings.models import Numerics
 
 
 def render(number: int, masks: int) -> MaskedImage:
@@ -39,16 +39,16 @@ def render(number: int, masks: int) -> MaskedImage:
         y, x = rng.integers(0, 480 - h), rng.integers(0, 640 - w)
         shape = np.zeros((480, 640), bool)
         shape[y : y + h, x : x + w] = True
-        rle = encode(shape)
-        found.append(Mask(mask_id, rle, bbox_xywh(rle), area(rle), 0.9, 0.95))
+        rle = encode_rle(shape)
+        found.append(Mask(mask_id, rle, rle_bbox(rle), rle_area(rle), 0.9, 0.95))
     return MaskedImage(f"{number}.png", (127 + 80 * smooth).clip(0, 255).astype(np.uint8), tuple(found))
 
 
 def scene(number: int) -> MaskedImage:
     """A scene of the demo's world with its true masks."""
     made = demo_world.render(demo_world.scene_seed("tune", number))
-    rles = [encode(mask) for mask in made.masks]
-    found = tuple(Mask(place, rle, bbox_xywh(rle), area(rle), 0.9, 0.95) for place, rle in enumerate(rles))
+    rles = [encode_rle(mask) for mask in made.masks]
+    found = tuple(Mask(place, rle, rle_bbox(rle), rle_area(rle), 0.9, 0.95) for place, rle in enumerate(rles))
     return MaskedImage(f"{number}.png", made.image_rgb, found)
 
 

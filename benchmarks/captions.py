@@ -5,7 +5,7 @@
     python benchmarks/captions.py --ours --model coca_ViT-L-14 --masks 60 --tokens 5      # peak memory of ours
 
 Both caption the same crops of one image and kind (one beam caption and ten sampled ones a mask) with the same random weights and
-the same random numbers, and must agree token by token; exits 1 where they do not. The plain side (tests/decoding/plain_captions.py)
+the same random numbers, and must agree token by token; exits 1 where they do not. The plain side (tests/support/plain_captions.py)
 caches nothing, projects every position to the vocabulary, runs the decoder once more for every other crop that a row is contrasted
 with, searches 6 beams in 3 groups and encodes a crop again for each of them. It samples once at the largest number of tokens: its
 seconds at fewer are those after which it had computed so many, as it does the same work until there.
@@ -33,9 +33,9 @@ from caption_operations import Sizes, counted, ours_operations, plain_operations
 from pseudoris_cli.decoding.engine import CropGroup, Decoder
 from pseudoris_cli.decoding.network import CaptionNetwork
 from pseudoris_cli.decoding.rules import Rules
-from pseudoris_cli.networks.coca import build_coca
+from pseudoris_cli.networks.coca.build import build_coca
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "decoding"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import plain_captions
 
 RULES = Rules(

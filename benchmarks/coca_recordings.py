@@ -15,7 +15,7 @@ from pseudoris_cli.decoding.distinctive import Row
 from pseudoris_cli.decoding.distribution import Kept
 from pseudoris_cli.decoding.network import CaptionNetwork
 from pseudoris_cli.decoding.rules import Generated, Rules
-from pseudoris_cli.networks.coca import build_coca
+from pseudoris_cli.networks.coca.build import build_coca
 
 LAYOUT = (
     *(f"dcs_M{masks}_{how}" for masks in (1, 2, 5) for how in ("argmax", "sampled")),

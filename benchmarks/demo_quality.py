@@ -3,7 +3,7 @@
     python benchmarks/demo_quality.py [--scenes 200] [--split evaluation] [--min-doc 1 1.2] [--set a.b=c ...]
 
 Runs the stages' own workers over rendered scenes: masks once, then captions and scores for plain sampling, the literal
-contrast and the scale-preserving contrast, and prints every figure of `pseudoris_cli.evaluation` with its 95 %
+contrast and the scale-preserving contrast, and prints every figure of `pseudoris_cli.evaluation.metrics` with its 95 %
 bootstrap interval over scenes. `--split tune` is for choosing settings. `--out FILE` also writes everything as JSON.
 """
 
@@ -22,18 +22,19 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli import profiles
-from pseudoris_cli.config import FilterSettings
-from pseudoris_cli.demo.truth import KnownImage, known_scene
 from pseudoris_cli.demo.world import Split, render, scene_seed
-from pseudoris_cli.devices import DeviceRequest
-from pseudoris_cli.evaluation import CAPTION_FIGURES, CaptionRun, Evaluation, Figure, evaluate
+from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, Figure, evaluate
+from pseudoris_cli.evaluation.truth import KnownImage, known_scene
+from pseudoris_cli.execution.devices import DeviceRequest
+from pseudoris_cli.execution.tasks import LoadedImage, PartInput, PartTask, Worker
+from pseudoris_cli.method.selection import select
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.selection import select
+from pseudoris_cli.settings.models import FilterSettings
+from pseudoris_cli.settings.resolve import resolve
 from pseudoris_cli.sources.base import Stamp
 from pseudoris_cli.stages import captions, masks, scores
 from pseudoris_cli.stages.filter import join
-from pseudoris_cli.work import Columns, LoadedImage, PartInput, PartTask, Worker
+from pseudoris_cli.storage.schema import Columns
 
 _SCORES = ("correctness", "uniqueness", "doc")
 METHODS: dict[str, tuple[str, ...]] = {
@@ -97,7 +98,7 @@ def make(split: Split, numbers: Sequence[int], assignments: Sequence[str], metho
     scenes, seconds, clock = Scenes(split, numbers), {}, time.process_time()
     reading: dict[str, Any] = {"device": DeviceRequest(device="cpu"), "source": None}
     reading |= {"decode_threads": 1, "decode_ahead": 1}
-    base = profiles.resolve("demo", assignments=assignments).settings
+    base = resolve("demo", assignments=assignments).settings
     reading |= {"numerics": base.numerics, "max_pixels": base.masks.max_pixels}
 
     def lap(stage: str) -> None:
@@ -109,7 +110,7 @@ def make(split: Split, numbers: Sequence[int], assignments: Sequence[str], metho
     judge = scores.Spec(settings=base.filter, **reading).make_worker()
     scored: dict[str, Columns] = {}
     for method in methods:
-        own = profiles.resolve("demo", assignments=(*assignments, *METHODS[method])).settings
+        own = resolve("demo", assignments=(*assignments, *METHODS[method])).settings
         said = scenes.run(captions.Spec(settings=own.captions, **reading).make_worker(), masks=found)
         lap(f"captions, {method}")
         scored[method] = join(said, scenes.run(judge, masks=found, captions=said))
@@ -165,7 +166,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    settings = profiles.resolve("demo", assignments=arguments.assignments).settings.filter
+    settings = resolve("demo", assignments=arguments.assignments).settings.filter
     chunks = [range(k, arguments.scenes, arguments.workers) for k in range(arguments.workers)]
     with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(make, arguments.split, c, arguments.assignments, arguments.methods) for c in chunks]

@@ -26,10 +26,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pseudoris_cli import geometry
-from pseudoris_cli.formats import arrow_legacy, base, plain_pickle
-from pseudoris_cli.formats.base import ExportContext, ExportImage, ExportObject, ExportSentence, ScoredMask
+from pseudoris_cli.codecs import pyarrow_serialize, safe_pickle
+from pseudoris_cli.export import base
+from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, ExportSentence, ScoredMask
 from pseudoris_cli.records import Mask
+from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
 
 LIMIT_BYTES = 2 << 30
 HEIGHT, WIDTH = 480, 640
@@ -44,8 +45,8 @@ def make_masks(count: int) -> list[Mask]:
     for mask_id in range(count):
         cx, cy, radius, waves = rng.uniform(80, 560), rng.uniform(80, 400), rng.uniform(20, 140), rng.integers(3, 30)
         angle = np.arctan2(y - cy, x - cx)
-        rle = geometry.encode(np.hypot(x - cx, y - cy) < radius * (1 + 0.15 * np.sin(waves * angle)))
-        masks.append(Mask(mask_id, rle, geometry.bbox_xywh(rle), geometry.area(rle), 0.9, 0.95))
+        rle = encode_rle(np.hypot(x - cx, y - cy) < radius * (1 + 0.15 * np.sin(waves * angle)))
+        masks.append(Mask(mask_id, rle, rle_bbox(rle), rle_area(rle), 0.9, 0.95))
     return masks
 
 
@@ -106,7 +107,7 @@ def peak_bytes() -> int:
 def count_masks(name: str, folder: Path) -> int:
     """Masks in the output of a format, read back."""
     if name == "refcoco":
-        return len(plain_pickle.load(folder / "refcoco" / "refs(pseudo).p"))
+        return len(safe_pickle.load(folder / "refcoco" / "refs(pseudo).p"))
     if name == "coco":
         return sum(len(json.loads(path.read_bytes())["annotations"]) for path in folder.glob("annotations/*.json"))
     if name == "etris":
@@ -120,7 +121,7 @@ def count_masks(name: str, folder: Path) -> int:
 
 def _count_records(path: Path) -> int:
     with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as environment, environment.begin() as data:
-        return len(arrow_legacy.decode(data.get(b"__keys__")))
+        return len(pyarrow_serialize.decode(data.get(b"__keys__")))
 
 
 def measure(name: str, count: int, masks_each: int, scratch: Path | None) -> bool:

@@ -21,17 +21,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from pseudoris_cli import geometry
-from pseudoris_cli.config import FilterSettings, Numerics
-from pseudoris_cli.crops import CropSpec, make_crops
-from pseudoris_cli.filter_summary import count
-from pseudoris_cli.models import clip, nouns
-from pseudoris_cli.models.nouns import noun_prompt
+from pseudoris_cli.backends import clip, nouns
+from pseudoris_cli.method.crops import CropSpec, make_crops
+from pseudoris_cli.method.filter_summary import count
+from pseudoris_cli.method.scoring import noun_prompt, score_images
+from pseudoris_cli.method.selection import select
 from pseudoris_cli.records import Mask, MaskedImage
-from pseudoris_cli.scoring import score_images
-from pseudoris_cli.selection import select
+from pseudoris_cli.rle import encode_rle, rle_bbox
+from pseudoris_cli.settings.models import FilterSettings, Numerics
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from released_filter import released_scores
 
 TOLERANCE = 1e-4
@@ -63,8 +62,8 @@ def scene(masks: int, rng: np.random.Generator) -> MaskedImage:
         image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
         shape = np.zeros((480, 640), bool)
         shape[y : y + h, x : x + w] = True
-        rle = geometry.encode(shape)
-        found.append(Mask(mask_id, rle, geometry.bbox_xywh(rle), int(h * w), 0.9, 0.95))
+        rle = encode_rle(shape)
+        found.append(Mask(mask_id, rle, rle_bbox(rle), int(h * w), 0.9, 0.95))
     return MaskedImage("scene", image, tuple(found))
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pseudoris_cli import geometry
-from pseudoris_cli.config import Numerics
-from pseudoris_cli.models import sam as backend
-from pseudoris_cli.networks import run_lengths, sam_automatic
-from pseudoris_cli.networks.sam_automatic import Candidate
+from pseudoris_cli.backends import sam as backend
+from pseudoris_cli.networks.sam import automatic, run_lengths
+from pseudoris_cli.networks.sam.automatic import Candidate
+from pseudoris_cli.rle import rle_from_counts
+from pseudoris_cli.settings.models import Numerics
 
 
 @dataclass
@@ -145,7 +145,7 @@ def measure_official(job: Job, image: np.ndarray) -> Measured:
 
     settings = backend.Settings.model_validate(job.settings)
     sam = load(settings, Numerics(), job.device).generator.sam
-    rules = {name: getattr(settings, name) for name in sam_automatic.Rules.__dataclass_fields__}
+    rules = {name: getattr(settings, name) for name in automatic.Rules.__dataclass_fields__}
     generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **rules)
     result, whole, encoder = Measured(), Clock(job.device), Clock(job.device)
     inner, box = generator._process_batch, (0, 0, image.shape[1], image.shape[0])
@@ -183,7 +183,7 @@ def measure_official(job: Job, image: np.ndarray) -> Measured:
 
 def compressed(mask: Candidate, image: np.ndarray) -> str:
     pixels = image.shape[0] * image.shape[1]
-    return geometry.from_counts(run_lengths.counts(mask.edges, pixels), *image.shape[:2]).counts
+    return rle_from_counts(run_lengths.counts(mask.edges, pixels), *image.shape[:2]).counts
 
 
 def filled(result: Measured, whole: Clock, encoder: Clock) -> Measured:

@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from pseudoris_cli import geometry
-from pseudoris_cli.config import Numerics
-from pseudoris_cli.models import sam as backend
-from pseudoris_cli.networks import sam_automatic
-from pseudoris_cli.networks.sam_automatic import Candidate
+from pseudoris_cli.backends import sam as backend
+from pseudoris_cli.networks.sam import automatic
+from pseudoris_cli.networks.sam.automatic import Candidate
 from pseudoris_cli.records import Rle
+from pseudoris_cli.rle import ious
+from pseudoris_cli.settings.models import Numerics
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import mask_agreement
 import mask_runs
 from mask_runs import Job, Measured, in_process, matmul_peak
@@ -97,7 +97,7 @@ def aligned(official: Measured, ours: Measured) -> mask_agreement.Run:
 
 def compare(official: Measured, ours: Measured, settings: dict[str, Any], image: np.ndarray) -> bool:
     """Print how the masks agree; whether every difference is a close call."""
-    rules = sam_automatic.Rules(**{name: settings[name] for name in sam_automatic.Rules.__dataclass_fields__})
+    rules = automatic.Rules(**{name: settings[name] for name in automatic.Rules.__dataclass_fields__})
     theirs = aligned(official, ours)
     mine = mask_agreement.Run(
         {mask_agreement.key(m): m for m in ours.kept}, {mask_agreement.key(m): m for m in ours.candidates}
@@ -117,7 +117,7 @@ def compare(official: Measured, ours: Measured, settings: dict[str, Any], image:
         f"  kept: {len(theirs.kept)} official, {len(mine.kept)} ours, {len(mine.kept.keys() & theirs.kept.keys())} in both; "
         f"all codes equal in order: {official.codes == ours.codes}; differences without a close call: {len(untraced)}"
     )
-    overlap = geometry.ious(rles(official, image), rles(ours, image))
+    overlap = ious(rles(official, image), rles(ours, image))
     agreement = (overlap.max(0).mean() + overlap.max(1).mean()) / 2 if overlap.size else 0.0
     print(f"  mask-set IoU {agreement:.5f}, count mismatch {abs(len(ours.codes) - len(official.codes))}")
     return not untraced and flipped <= 1e-5

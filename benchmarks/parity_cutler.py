@@ -24,10 +24,10 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.ops import box_iou
 
-from pseudoris_cli.models.tensors import load_tensors
 from pseudoris_cli.networks.cascade_rcnn.checkpoint import load_strictly, state_dict_of
 from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN, Sizes
 from pseudoris_cli.networks.cascade_rcnn.transforms import normalise, paste_masks, resize, to_frame
+from pseudoris_cli.weights.tensors import load_tensors
 
 BOX, SCORE, MASK = 1e-2, 1e-4, 1e-3
 """Largest box error in pixels, largest score error, largest share of a mask's pixels that differ."""
@@ -128,8 +128,8 @@ class Detectron2Detector:
     """The optional backend on the same files; final results only."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        from pseudoris_cli.config import Numerics
-        from pseudoris_cli.models import detectron2
+        from pseudoris_cli.backends import detectron2
+        from pseudoris_cli.settings.models import Numerics
 
         settings = detectron2.Settings(
             checkpoint=str(folder / "model.pth"),

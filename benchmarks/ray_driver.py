@@ -19,15 +19,15 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the workers need the stages of the tests, too
 
 from trivial_stages import Bench, paint
 
-from pseudoris_cli.engines.base import Engine
-from pseudoris_cli.engines.inprocess import InProcess
-from pseudoris_cli.engines.ray import RayEngine
-from pseudoris_cli.engines.ray_cluster import RayCluster
+from pseudoris_cli.execution.engine import Engine
+from pseudoris_cli.execution.engine_inprocess import InProcess
+from pseudoris_cli.execution.ray.cluster import RayCluster
+from pseudoris_cli.execution.ray.engine import RayEngine
 
 
 def run(name: str, bench: Bench, engine: Engine, parts: int) -> None:

@@ -21,13 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli.pending import Backlog
+from pseudoris_cli.execution.backlog import Backlog
+from pseudoris_cli.execution.tasks import Selection
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.storage.manifest import ManifestWriter, writer_name
 from pseudoris_cli.storage.parts import part_name
+from pseudoris_cli.storage.status import states
 from pseudoris_cli.storage.workspace import Artifact, Workspace
-from pseudoris_cli.survey import states
-from pseudoris_cli.work import Selection
 
 DIGEST = "0123456789abcdef" * 4
 

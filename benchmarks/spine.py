@@ -52,14 +52,14 @@ def command(work: Path, images: Path) -> list[str]:
 
 def run_stage(work: Path, images: Path) -> None:
     """The real command in this process, with the trivial worker."""
-    from pseudoris_cli import geometry
     from pseudoris_cli.__main__ import main
+    from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult
     from pseudoris_cli.records import Mask, Rle
+    from pseudoris_cli.rle import rle_from_counts
     from pseudoris_cli.stages import masks
     from pseudoris_cli.stages.batching import run_batches
-    from pseudoris_cli.stages.rows import mask_row
+    from pseudoris_cli.storage.rows import mask_row
     from pseudoris_cli.storage.schema import COLUMNS
-    from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult
 
     class Trivial:
         def run(self, part: PartInput) -> PartResult:
@@ -70,9 +70,7 @@ def run_stage(work: Path, images: Path) -> None:
 
         def mask(self, image: LoadedImage) -> Mask:
             height, width = image.image_rgb.shape[:2]
-            rle: Rle = geometry.from_counts(
-                [0, height * width // 2, height * width - height * width // 2], height, width
-            )
+            rle: Rle = rle_from_counts([0, height * width // 2, height * width - height * width // 2], height, width)
             return Mask(0, rle, (0, 0, width // 2, height), height * width // 2, 0.9, 0.9)
 
     masks.Spec.make_worker = lambda self: Trivial()  # type: ignore[assignment,method-assign,return-value]

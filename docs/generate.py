@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli.config import Settings
+from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
 
 MARKS = ("<!-- schema: made by `make docs` -->", "<!-- end of schema -->")
@@ -54,7 +54,7 @@ def settings_page() -> str:
         "",
         "Made from the settings models by `make docs`; a test compares them. The defaults are the profile `paper`.",
         "Flags win over `--set section.name=value`, that over `--config FILE.yaml` (or `./pseudoris.yaml`), that over `--profile`.",
-        "A section with a `backend` takes the settings of that backend's file in `pseudoris_cli/models/`.",
+        "A section with a `backend` takes the settings of that backend's file in `pseudoris_cli/backends/`.",
         "",
         "| setting | default | meaning |",
         "|---|---|---|",

@@ -6,8 +6,8 @@ import sys
 from typing import NoReturn
 
 from pseudoris_cli.errors import Interrupted, PseudorisError
-from pseudoris_cli.names import visible
-from pseudoris_cli.stopping import let_signals_be, stop_at_once
+from pseudoris_cli.execution.signals import let_signals_be, stop_at_once
+from pseudoris_cli.text import visible
 
 
 def main() -> NoReturn:

@@ -15,11 +15,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from pseudoris_cli.config import Settings
-from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.errors import PseudorisError
-from pseudoris_cli.models import weights
+from pseudoris_cli.execution.devices import DeviceRequest
+from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.storage.locks import exclusive
+from pseudoris_cli.weights import registry as weights
 
 Status = Literal["ok", "warn", "fail"]
 

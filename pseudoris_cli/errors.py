@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The question that ends a message about an unknown name; empty where nothing known is like it."""
-    near = difflib.get_close_matches(name, list(known), 1, 0.6)
-    return f"; did you mean {near[0]}?" if near else ""
-
 
 class PseudorisError(Exception):
     """Base of every error that a user can act on. The message says what is wrong and what to do next."""

@@ -10,26 +10,29 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
-from pseudoris_cli import __version__, runner
-from pseudoris_cli.config import CaptionSettings, Settings
-from pseudoris_cli.devices import DeviceRequest
-from pseudoris_cli.engines.base import Engine
+from pseudoris_cli import __version__
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats.base import ImageMode
-from pseudoris_cli.models.origins import origins
-from pseudoris_cli.pending import Backlog, Lineage
+from pseudoris_cli.execution import runner
+from pseudoris_cli.execution.backlog import Backlog
+from pseudoris_cli.execution.devices import DeviceRequest
+from pseudoris_cli.execution.engine import Engine
+from pseudoris_cli.execution.runner import Job, Observer, Summary
+from pseudoris_cli.execution.signals import Stopper
+from pseudoris_cli.execution.tasks import Selection, StageSpec
+from pseudoris_cli.export import destination, render
+from pseudoris_cli.export.base import ImageMode
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.runner import Job, Observer, Summary
-from pseudoris_cli.sources import opening
+from pseudoris_cli.settings.models import CaptionSettings, Settings
+from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.base import Source
-from pseudoris_cli.stages import captions, destination, export, filter, masks, rendering, scores
-from pseudoris_cli.stopping import Stopper
+from pseudoris_cli.stages import captions, export_index, filter, masks, scores
 from pseudoris_cli.storage import files
+from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.workspace import Artifact, Workspace
-from pseudoris_cli.work import Selection, StageSpec
+from pseudoris_cli.weights.provenance import origins
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "spacy", "numpy", "pillow", "pyarrow")
 
@@ -52,7 +55,7 @@ class Session:
         description = self.workspace.source()
         if description is None:
             raise UsageError(f"{self.workspace.root} has no source yet; begin with `pseudoris masks --images DIR`")
-        return opening.open_source(description)
+        return sources.open_source(description)
 
     def on_images(self, max_pixels: int) -> dict[str, Any]:
         """What every stage that runs networks on images is given."""
@@ -127,8 +130,8 @@ def run_filter(session: Session) -> Summary:
 def run_export_index(session: Session, version: str | None = None) -> Summary:
     """The index that every export format is rendered from, on a filter version (default: the current one)."""
     upstream = session.workspace.latest("filter", version)
-    artifact = _open(session, "export", export.version_content(session.settings.export), upstream)
-    return _run(session, artifact, export.Spec(session.settings.export), ("filter",))
+    artifact = _open(session, "export", export_index.version_content(session.settings.export), upstream)
+    return _run(session, artifact, export_index.Spec(session.settings.export), ("filter",))
 
 
 def check_weights(settings: Settings) -> None:
@@ -170,7 +173,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         "images": {stage: manifest.counts() for stage, manifest in manifests.items()},
         "partial": lacking > 0,
     }
-    job = rendering.Rendering(
+    job = render.Rendering(
         plan=plan,
         manifests=manifests,
         source=session.source,
@@ -182,7 +185,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         provenance=provenance,
     )
     with files.explained(folder):
-        return rendering.render(job, folder, overwrite)
+        return render.render(job, folder, overwrite)
 
 
 def _keep_whole(plan: Plan, manifests: dict[str, Manifest]) -> int:

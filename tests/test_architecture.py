@@ -1,4 +1,4 @@
-"""The house rules, read from the source: imports only go down, heavy packages stay in their rooms, files stay small."""
+"""The rules of the layout, read from the source: imports only go down, heavy packages stay where they belong, files stay small."""
 
 from __future__ import annotations
 
@@ -13,46 +13,66 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from locations import REPOSITORY
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = REPOSITORY
 PACKAGE = ROOT / "pseudoris_cli"
 
-ROOMS = {"cli", "pipeline", "stages", "runner", "engines", "storage", "sources", "models", "formats", "decoding"}
-ROOMS |= {"networks", "report", "demo"}
-MAY_NOT_IMPORT = {
-    "errors": ROOMS,
-    "records": ROOMS,
-    "resources": ROOMS,
-    "geometry": ROOMS,
-    "config": ROOMS,
-    "storage": ROOMS - {"storage"},
-    "formats": ROOMS - {"formats"},
-    "sources": ROOMS - {"sources", "formats"},
-    "networks": ROOMS - {"networks", "decoding"},
-    "decoding": ROOMS - {"decoding", "networks"},
-    "models": ROOMS - {"models", "decoding", "networks"},
-    "engines": {"cli", "pipeline", "stages", "models", "formats", "decoding", "networks", "report", "demo"},
-    "runner": {"cli", "pipeline", "stages", "models", "formats", "decoding", "networks", "report", "demo"},
-    "stages": {"cli", "pipeline", "runner", "engines", "decoding", "networks", "report", "demo"},
-    "report": ROOMS - {"report", "storage", "sources"},
-}
-"""Room -> rooms above it or beside it. The engines and the runner move parts; they know no network and no format."""
+LAYERS = (
+    {"errors", "text", "records"},
+    {"rle"},
+    {"settings", "codecs", "decoding", "demo"},
+    {"storage", "networks", "method"},
+    {"weights", "sources", "evaluation"},
+    {"backends", "execution"},
+    {"export"},
+    {"stages", "report"},
+    {"pipeline", "doctor", "dataset"},
+    {"cli"},
+    {"__main__"},
+)
+"""Every folder and root module of the package, low to high. A module imports from its own folder and from lower layers."""
 
-STAGES = {"masks", "captions", "scores", "filter", "export"}
+LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
+MOST_ROOT_MODULES = 9
+PLUG_INS = {
+    "backends": ("Settings", "load"),
+    "sources": ("open_source",),
+    "export/formats": ("open_writer",),
+}
+"""Folders of plug-ins, and what each of their files must define."""
+NO_PLUG_INS = {"backends": {"registry"}, "sources": {"base", "registry", "detect", "metadata"}, "export/formats": set()}
+"""Files of a plug-in folder that join the plug-ins to the rest."""
+
+STAGES = {"masks", "captions", "scores", "filter", "export_index"}
 ONLY_IN = {
     "typer": {"cli"},
-    "pyarrow": {"storage", "formats"},
+    "pyarrow": {"storage", "export", "codecs", "sources"},
     "jinja2": {"report"},
-    "ray": {"engines"},
-    "spacy": {"models"},
-    "segment_anything": {"models", "networks"},
-    "open_clip": {"models", "networks", "decoding"},
-    "torchvision": {"models", "networks", "crops", "doctor"},
+    "ray": {"execution"},
+    "spacy": {"backends"},
+    "segment_anything": {"backends", "networks"},
+    "open_clip": {"backends", "networks", "decoding", "weights"},
+    "torchvision": {"backends", "networks", "method", "doctor"},
+    "lmdb": {"export"},
 }
-TORCH_AT_ONCE = {"networks", "decoding", "crops", "data"}
-"""Rooms that may import torch when they are imported; the others do it inside functions, so that --help stays fast."""
-TORCH_NEVER = {"errors", "records", "resources", "config", "storage", "sources", "formats", "report"}
-TORCH_NEVER |= {"cli", "runner", "pipeline"}
+"""Foreign package -> the only units that may import it."""
+TORCH_AT_ONCE = {"networks", "decoding", "method", "dataset"}
+"""Units that may import torch when they are imported; others do it inside functions, so that --help stays fast."""
+TORCH_NEVER = {
+    "errors",
+    "text",
+    "records",
+    "rle",
+    "settings",
+    "codecs",
+    "storage",
+    "sources",
+    "export",
+    "report",
+    "cli",
+}
+TORCH_NEVER |= {"pipeline", "evaluation", "demo"}
 
 
 @dataclass(frozen=True)
@@ -64,12 +84,12 @@ class Import:
     at_once: bool
 
     @property
-    def room(self) -> str:
-        return room_of(self.module)
+    def unit(self) -> str:
+        return unit_of(self.module)
 
 
-def room_of(module: str) -> str:
-    """The folder or file directly below pseudoris_cli."""
+def unit_of(module: str) -> str:
+    """The folder or file directly below pseudoris_cli; empty for the package itself."""
     return [*module.split("."), ""][1]
 
 
@@ -113,67 +133,88 @@ def foreign(package: str) -> list[Import]:
 
 def test_the_reader_sees_the_package() -> None:
     """Guards the other tests: a reader that finds nothing would agree with everything."""
-    assert len(sources()) > 40
-    assert any(found.room == "networks" and found.at_once for found in foreign("torch"))
-    assert any(found.room == "models" and not found.at_once for found in foreign("torch"))
-    assert any(found.room == "stages" for found in own())
+    assert len(sources()) > 150
+    assert any(found.unit == "networks" and found.at_once for found in foreign("torch"))
+    assert any(found.unit == "backends" and not found.at_once for found in foreign("torch"))
+    assert any(found.unit == "stages" for found in own())
 
 
-@pytest.mark.parametrize("room", sorted(MAY_NOT_IMPORT))
-def test_imports_only_go_down(room: str) -> None:
-    wrong = [found for found in own() if found.room == room and room_of(found.target) in MAY_NOT_IMPORT[room]]
+def test_every_folder_and_root_module_has_a_layer() -> None:
+    assert {unit_of(module) for module in sources()} - {""} == LAYER.keys()
+
+
+def test_imports_only_go_down() -> None:
+    wrong = [
+        found for found in own() if (target := unit_of(found.target)) in LAYER and not _is_below(target, found.unit)
+    ]
     assert not wrong
 
 
-def test_rooms_have_an_order() -> None:
-    """Whatever new rooms there are: somebody is below everybody else."""
+def _is_below(target: str, unit: str) -> bool:
+    return target == unit or LAYER[target] < LAYER[unit]
+
+
+def test_within_a_folder_no_imports_go_in_a_circle() -> None:
     graph: dict[str, set[str]] = {}
     for found in own():
-        target = room_of(found.target)
-        if target not in (found.room, "__version__"):
-            graph.setdefault(found.room, set()).add(target)
+        parent = found.target.rpartition(".")[0]
+        target = found.target if found.target in sources() else parent
+        if target != found.module and found.at_once:
+            graph.setdefault(found.module, set()).add(target)
     try:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
-        pytest.fail(f"rooms import in a circle: {' -> '.join(error.args[1])}")
+        pytest.fail(f"modules import in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_the_package_root_is_small() -> None:
+    """What is left there is what a newcomer opens first."""
+    root = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert len(root) <= MOST_ROOT_MODULES
+
+
+@pytest.mark.parametrize("folder", sorted(PLUG_INS))
+def test_plug_in_folders_hold_plug_ins_only(folder: str) -> None:
+    files = {path.stem: path for path in (PACKAGE / folder).glob("*.py") if path.stem != "__init__"}
+    assert NO_PLUG_INS[folder] <= files.keys()
+    for name in files.keys() - NO_PLUG_INS[folder]:
+        tree = ast.parse(files[name].read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        assert set(PLUG_INS[folder]) <= defined, f"{folder}/{name}.py"
 
 
 def test_only_the_entry_point_knows_the_command_line() -> None:
-    assert {found.room for found in own() if room_of(found.target) == "cli"} <= {"cli", "__main__"}
+    assert {found.unit for found in own() if unit_of(found.target) == "cli"} <= {"cli", "__main__"}
 
 
 def test_no_stage_imports_a_stage() -> None:
-    wrong = [found for found in own() if found.room == "stages" and _between(found, "stages", STAGES)]
+    wrong = [found for found in own() if found.unit == "stages" and _between(found, "stages", STAGES)]
     assert not wrong
 
 
-def test_no_backend_imports_a_backend() -> None:
-    backends = {
-        module.rpartition(".")[2]
-        for module, tree in sources().items()
-        if room_of(module) == "models"
-        and any(isinstance(node, ast.ClassDef) and node.name == "Settings" for node in tree.body)
-    }
-    assert {"sam", "coca", "clip", "cascade_rcnn"} <= backends
-    wrong = [found for found in own() if found.room == "models" and _between(found, "models", backends)]
+@pytest.mark.parametrize("folder", ["backends", "sources"])
+def test_no_plug_in_imports_a_plug_in(folder: str) -> None:
+    names = {path.stem for path in (PACKAGE / folder).glob("[a-z]*.py")} - NO_PLUG_INS[folder]
+    assert len(names) > 3
+    wrong = [found for found in own() if found.unit == folder and _between(found, folder, names)]
     assert not wrong
 
 
-def _between(found: Import, room: str, names: set[str]) -> bool:
-    """Whether the import goes from one of `names` in the room to another."""
+def _between(found: Import, unit: str, names: set[str]) -> bool:
+    """Whether the import goes from one of `names` in the unit to another."""
     here = found.module.split(".")[2:3]
     there = found.target.split(".")[1:3]
-    return bool(here) and here[0] in names and there[:1] == [room] and there[-1] in names - {here[0]}
+    return bool(here) and here[0] in names and there[:1] == [unit] and there[-1] in names - {here[0]}
 
 
 @pytest.mark.parametrize("package", sorted(ONLY_IN))
-def test_packages_stay_in_their_rooms(package: str) -> None:
-    assert not [found for found in foreign(package) if found.room not in ONLY_IN[package]]
+def test_foreign_packages_stay_where_they_belong(package: str) -> None:
+    assert not [found for found in foreign(package) if found.unit not in ONLY_IN[package]]
 
 
 def test_torch_is_imported_late() -> None:
-    assert not [found for found in foreign("torch") if found.room in TORCH_NEVER]
-    assert not [found for found in foreign("torch") if found.at_once and found.room not in TORCH_AT_ONCE]
+    assert not [found for found in foreign("torch") if found.unit in TORCH_NEVER]
+    assert not [found for found in foreign("torch") if found.at_once and found.unit not in TORCH_AT_ONCE]
 
 
 _WITHOUT_TORCH = """
@@ -220,7 +261,7 @@ def test_functions_are_short_and_take_few_parameters() -> None:
                 long[name] = _lines(node)
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             count = sum(argument.arg not in ("self", "cls") for argument in arguments)
-            if count > 6 and room_of(module) != "cli":
+            if count > 6 and unit_of(module) != "cli":
                 wide[name] = count
     assert not long
     assert not wide

@@ -1,7 +1,7 @@
 """Every command block of README and docs is run on the demo, or says why not.
 
 A marker stands in the line above a block: `<!-- run: demo -->`, `<!-- run: backend -->` (the page that shows a file of
-pseudoris_cli/models) or `<!-- not run: REASON -->`. A block runs as it stands, in a folder of its own that a reader would have:
+pseudoris_cli/backends) or `<!-- not run: REASON -->`. A block runs as it stands, in a folder of its own that a reader would have:
 `pseudoris-demo` as `pseudoris demo` leaves it, its work directory as `pseudoris-work`, two scenes in `photos`, and `configs`.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 from invoking import draw_pictures, invoke, rows_of
+from locations import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 COMMANDS = ("bash", "sh", "console", "python", "")
 MARKER = re.compile(r"<!-- (run: (?:demo|backend)|not run: \S.*) -->")
@@ -88,12 +88,12 @@ def test_a_block_runs_on_the_demo(reader: Path, tmp_path: Path, block: Block) ->
 
 
 def test_the_backend_of_the_page_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saved as the page says (here in a folder that joins pseudoris_cli/models), it finds the objects of a scene."""
-    import pseudoris_cli.models
+    """Saved as the page says (here in a folder that joins pseudoris_cli/backends), it finds the objects of a scene."""
+    import pseudoris_cli.backends
 
     [page] = [block for block in blocks() if block.marker == "<!-- run: backend -->"]
     (tmp_path / "my_detector.py").write_text(page.text)
-    monkeypatch.setattr(pseudoris_cli.models, "__path__", [*pseudoris_cli.models.__path__, str(tmp_path)])
+    monkeypatch.setattr(pseudoris_cli.backends, "__path__", [*pseudoris_cli.backends.__path__, str(tmp_path)])
     draw_pictures(tmp_path / "photos", 1)
     random = ("--config", REPOSITORY / "configs" / "random.yaml")
     chosen = (*random, "--set", "masks.proposals.backend=my_detector", "--set", "masks.proposals.distance=50")
@@ -103,5 +103,5 @@ def test_the_backend_of_the_page_is_used(tmp_path: Path, monkeypatch: pytest.Mon
     assert done.code == 0, done.stderr
     assert rows_of(tmp_path / "work", "masks")
     shown = invoke("config", "show", *chosen, "--json")
-    sys.modules.pop("pseudoris_cli.models.my_detector", None)
+    sys.modules.pop("pseudoris_cli.backends.my_detector", None)
     assert '"masks.proposals.distance": {\n    "value": 50.0' in shown.stdout

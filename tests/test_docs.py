@@ -10,11 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from locations import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    path = Path(__file__).resolve().parent.parent / "docs" / "generate.py"
+    path = REPOSITORY / "docs" / "generate.py"
     spec = importlib.util.spec_from_file_location("generate_docs", path)
     assert spec
     assert spec.loader
@@ -61,12 +62,12 @@ def test_links_between_pages_lead_somewhere(repository: Path) -> None:
 def test_every_setting_of_every_backend_says_what_it_means() -> None:
     from importlib import import_module
 
-    from pseudoris_cli.profiles import PROFILES, resolve
-    from pseudoris_cli.resources import resource
+    from pseudoris_cli.settings.resolve import PROFILES, resolve
+    from pseudoris_cli.settings.resources import resource
 
     found = [resolve(profile).settings for profile in PROFILES]
-    for file in sorted(resource("models").glob("[a-z]*.py")):
-        if settings := getattr(import_module(f"pseudoris_cli.models.{file.stem}"), "Settings", None):
+    for file in sorted(resource("backends").glob("[a-z]*.py")):
+        if settings := getattr(import_module(f"pseudoris_cli.backends.{file.stem}"), "Settings", None):
             found.append(settings.tiny())
     assert len(found) == 12
     assert [name for settings in found for name in _without_meaning(settings)] == []

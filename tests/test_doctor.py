@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pseudoris_cli import doctor
-from pseudoris_cli.config import Settings
-from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.doctor import Check, examine
+from pseudoris_cli.execution.devices import DeviceRequest
+from pseudoris_cli.settings.models import Settings
 
 
 @pytest.fixture(autouse=True)

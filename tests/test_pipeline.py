@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from invoking import Outcome, draw_pictures, invoke, rows_of
+from locations import REPOSITORY
 
 from pseudoris_cli.cli import console
 from pseudoris_cli.storage.plan import Plan
@@ -35,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *more: str) -> Outcome:
-    config = Path(__file__).resolve().parent.parent / "configs" / "random.yaml"
+    config = REPOSITORY / "configs" / "random.yaml"
     return invoke(
         "run", "--images", folder / "pictures", "--work", folder / "work", "--out", folder / "out", "--config", config,
         "--device", "cpu", "--json", *PARTS, *BATCHES, *more,
@@ -174,7 +175,7 @@ def test_unreadable_pictures_are_failures_with_a_reason_and_exit_code_4(tmp_path
 
 
 def test_own_masks_need_no_sam_and_are_the_masks(tmp_path: Path) -> None:
-    from pseudoris_cli.demo.truth import write_scenes
+    from pseudoris_cli.evaluation.truth import write_scenes
 
     write_scenes(tmp_path / "pictures", "tune", 1)
     truth = json.loads((tmp_path / "pictures" / "truth.json").read_text())["images"][0]

@@ -9,14 +9,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from locations import REPOSITORY
 
-from pseudoris_cli.resources import PACKAGE
+from pseudoris_cli.settings.resources import PACKAGE
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the unpacked wheel."""
-    root = Path(__file__).resolve().parent.parent
+    root = REPOSITORY
     out = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(root)]
     subprocess.run(build, check=True, capture_output=True, timeout=300)

@@ -21,7 +21,7 @@ from phrases import draw_phrase, tokenize, truth, word
 from pool import NAMES, Pool
 from safetensors.torch import load_file
 
-from pseudoris_cli.networks.clip_configs import DEMO
+from pseudoris_cli.networks.clip.configs import DEMO
 
 OBJECTS = 32
 SAME_SCENE_WEIGHT = 3.0

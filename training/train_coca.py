@@ -19,7 +19,7 @@ from losses import attribute_loss, contrastive_loss
 from phrases import draw_phrase, tokenize, truth
 from pool import NAMES, Pool
 
-from pseudoris_cli.networks.coca_configs import DEMO
+from pseudoris_cli.networks.coca.configs import DEMO
 from pseudoris_cli.records import CROP_KINDS
 
 CROPS, CAPTIONS = 32, 2

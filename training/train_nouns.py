@@ -17,8 +17,8 @@ from pool import NAMES
 from spacy.tokens import Doc
 from spacy.training import Example
 
+from pseudoris_cli.backends.nouns import head_noun
 from pseudoris_cli.demo.grammar import ARTICLES, COLOURS, PROMPT_WORDS, SHAPES, SIZE_WORDS, TEXTURE_NOUNS, TEXTURE_WORDS
-from pseudoris_cli.models.nouns import head_noun
 
 TARGET = Path(__file__).resolve().parent.parent / "pseudoris_cli/demo/nouns"
 SEED, STEPS, BATCH = 3, 500, 32

@@ -79,8 +79,8 @@ def doctor(
 
     Example: pseudoris doctor --profile paper
     """
-    from pseudoris_cli.devices import DeviceRequest
     from pseudoris_cli.doctor import examine
+    from pseudoris_cli.execution.devices import DeviceRequest
 
     checks = examine(options.resolve().settings, options.workspace.root, DeviceRequest(options.gpu, options.device))
     if as_json:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
-from pseudoris_cli.names import visible
+from pseudoris_cli.text import visible
 
 if TYPE_CHECKING:
     from pseudoris_cli.storage.manifest import PartEntry

@@ -13,7 +13,7 @@ from pseudoris_cli.cli.console import note, out, print_json
 from pseudoris_cli.cli.options import SourceOptions, StageOptions, WorkOptions, with_options
 from pseudoris_cli.cli.report_command import progress_shown
 from pseudoris_cli.cli.session import open_session, remember_source
-from pseudoris_cli.profiles import resolve
+from pseudoris_cli.settings.resolve import resolve
 
 CAPTION_RUNS: tuple[tuple[str, list[str]], ...] = (
     ("plain sampling", ["captions.contrast=0"]),
@@ -34,8 +34,8 @@ def demo(
     Example: pseudoris demo --scenes 24 --out pseudoris-demo
     """
     started = time.monotonic()
-    from pseudoris_cli.comparison import evaluate_workspace
-    from pseudoris_cli.demo.truth import write_scenes
+    from pseudoris_cli.evaluation.truth import write_scenes
+    from pseudoris_cli.evaluation.workspace import evaluate_workspace
     from pseudoris_cli.report.choosing import Choice
     from pseudoris_cli.report.writer import write_report
 
@@ -92,7 +92,7 @@ def evaluate(
     Example: pseudoris evaluate --work pseudoris-demo/work --truth pseudoris-demo/scenes/truth.json
     """
     from pseudoris_cli.cli.evaluation_table import print_evaluation
-    from pseudoris_cli.comparison import evaluate_workspace
+    from pseudoris_cli.evaluation.workspace import evaluate_workspace
 
     evaluation = evaluate_workspace(options.workspace, truth)
     if as_json:

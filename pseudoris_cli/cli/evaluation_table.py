@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from pseudoris_cli.cli.console import out
-from pseudoris_cli.evaluation import Evaluation, Figure
+from pseudoris_cli.evaluation.metrics import Evaluation, Figure
 
 _HEADINGS = {
     "well_formed": "well-formed",

@@ -8,7 +8,7 @@ from pseudoris_cli.cli.console import out
 
 
 def print_filter(figures: dict[str, Any]) -> None:
-    """Print the figures of `survey.filter_figures`."""
+    """Print the figures of `stages.filter.figures`."""
     out.print(
         f"kept {figures['kept']:,} of {figures['candidates']:,} expressions, for {figures['masks_kept']:,} of "
         f"{figures['masks']:,} masks ({_number(figures['kept_per_mask'], '.1f')} per mask) in {figures['images']:,} images, "

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from pseudoris_cli.devices import DeviceRequest
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.profiles import PROFILES, Resolved, resolve
-from pseudoris_cli.work import Selection
+from pseudoris_cli.execution.devices import DeviceRequest
+from pseudoris_cli.execution.tasks import Selection
+from pseudoris_cli.settings.resolve import PROFILES, Resolved, resolve
 
 if TYPE_CHECKING:
     from pseudoris_cli.storage.workspace import Workspace

@@ -12,15 +12,15 @@ from pseudoris_cli.cli.console import ProgressObserver, configure_logging, note,
 from pseudoris_cli.cli.filter_table import print_filter
 from pseudoris_cli.cli.options import SourceOptions, StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
-from pseudoris_cli.profiles import Resolved
-from pseudoris_cli.sources import opening
-from pseudoris_cli.sources.kinds import authors_source
-from pseudoris_cli.stopping import graceful_stop
+from pseudoris_cli.execution.signals import graceful_stop
+from pseudoris_cli.settings.resolve import Resolved
+from pseudoris_cli.sources import registry as sources
+from pseudoris_cli.sources.detect import authors_source
 
 if TYPE_CHECKING:
-    from pseudoris_cli.engines.base import Engine
+    from pseudoris_cli.execution.engine import Engine
+    from pseudoris_cli.execution.runner import Summary
     from pseudoris_cli.pipeline import Session
-    from pseudoris_cli.runner import Summary
     from pseudoris_cli.storage.workspace import Workspace
 
 
@@ -52,8 +52,8 @@ def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserve
     limit = resolved.settings.source.part_timeout
     gpus = options.gpus
     if len(gpus) > 1 or options.workers or options.ray_address:
-        from pseudoris_cli.engines.ray import RayEngine
-        from pseudoris_cli.engines.ray_cluster import RayCluster
+        from pseudoris_cli.execution.ray.cluster import RayCluster
+        from pseudoris_cli.execution.ray.engine import RayEngine
 
         if gpus and options.workers not in (None, len(gpus)):
             raise UsageError(
@@ -64,7 +64,7 @@ def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserve
                 "Ray deals out the GPUs: give --workers N, or on this machine --gpu 0,1, and no single device"
             )
         return RayEngine(RayCluster(options.workers, tuple(gpus), options.ray_address), limit)
-    from pseudoris_cli.engines.inprocess import InProcess
+    from pseudoris_cli.execution.engine_inprocess import InProcess
 
     return InProcess(limit, observer.within)
 
@@ -82,8 +82,8 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
             raise UsageError(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
             )
-        description = opening.describe(images, wanted.choices, image_root)
-        if next(iter(opening.open_source(description).images()), None) is None:
+        description = sources.describe(images, wanted.choices, image_root)
+        if next(iter(sources.open_source(description).images()), None) is None:
             raise UsageError(
                 f"{images} has no images; --images takes a folder of pictures, a list file, a COCO, REFER or ETRIS file, or an LMDB"
             )
@@ -93,7 +93,7 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
                 if workspace.source() is None or not workspace.has_plan():
                     workspace.set_source(description)
     known = workspace.source() or {}
-    if images is not None and any(opening.sniffed(images)[name] != known[name] for name in ("kind", "root")):
+    if images is not None and any(sources.sniffed(images)[name] != known[name] for name in ("kind", "root")):
         raise UsageError(
             f"{workspace.root} belongs to {known['root']}, not to {images}; one work directory has one source.\n"
             "Use another --work; or, if the same images moved, point to them with --image-root"

@@ -13,8 +13,8 @@ from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from pseudoris_cli.execution.runner import Summary
     from pseudoris_cli.pipeline import Session
-    from pseudoris_cli.runner import Summary
 
 Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
 Pilot = Annotated[
@@ -176,7 +176,7 @@ def _export(
 def _check_export(session: Session, folder: Path, formats: list[str], how: tuple[bool, str]) -> None:
     """What can be wrong with an export is said before the work begins."""
     from pseudoris_cli import pipeline
-    from pseudoris_cli.formats.base import load_format
+    from pseudoris_cli.export.base import load_format
 
     overwrite, image_files = how
     if image_files not in ("copy", "link", "none"):
@@ -187,9 +187,10 @@ def _check_export(session: Session, folder: Path, formats: list[str], how: tuple
 
 
 def _filter_figures(session: Session) -> dict[str, Any] | None:
-    from pseudoris_cli.survey import filter_figures
+    from pseudoris_cli.stages.filter import figures
 
-    return filter_figures(session.workspace.latest("filter").manifest())
+    entries = session.workspace.latest("filter").manifest().entries
+    return figures(entries[part].notes for part in sorted(entries))
 
 
 def _pilot_report(options: StageOptions, pilot: int | None) -> dict[str, str]:

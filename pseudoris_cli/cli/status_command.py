@@ -10,15 +10,15 @@ import typer
 from pseudoris_cli.cli.console import duration, err, out, print_json, rate, size
 from pseudoris_cli.cli.options import WorkOptions, with_options
 from pseudoris_cli.errors import EnvironmentStop, UsageError
-from pseudoris_cli.names import visible
+from pseudoris_cli.text import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.table import Table
 
+    from pseudoris_cli.storage.status import VersionState
     from pseudoris_cli.storage.workspace import Workspace
-    from pseudoris_cli.survey import VersionState
 
 STATUSES = ("done", "empty", "failed", "gone")
 
@@ -40,11 +40,11 @@ def status(
 
     Example: pseudoris status; why images failed: pseudoris status --failed; whole disk check: pseudoris status --verify
     """
-    from pseudoris_cli import survey
+    from pseudoris_cli.storage.status import failures, verify_parts, version_states
 
     workspace = _existing(options)
     if verify:
-        bad = list(survey.verify(workspace))
+        bad = list(verify_parts(workspace))
         if as_json:
             print_json([{"stage": stage, "file": str(path), "verdict": verdict} for stage, path, verdict in bad])
         else:
@@ -58,16 +58,16 @@ def status(
             out.print("all parts are whole")
         return
     if failed:
-        rows = [(stage, image.key, image.status, image.error or "") for stage, image in survey.failures(workspace)]
+        rows = [(stage, image.key, image.status, image.error or "") for stage, image in failures(workspace)]
         if as_json:
             print_json([dict(zip(("stage", "image_key", "status", "error"), row, strict=True)) for row in rows])
         for row in rows if not as_json else []:
             typer.echo("\t".join(visible(cell, "") for cell in row))  # not through rich, which would expand the tabs
         return
-    states = list(survey.states(workspace))
+    states = list(version_states(workspace))
     if as_json:
         print_json(
-            {"work": str(workspace.root), "source": workspace.source(), "versions": [survey.as_json(s) for s in states]}
+            {"work": str(workspace.root), "source": workspace.source(), "versions": [_as_json(s) for s in states]}
         )
     else:
         _show(states, workspace.root, workspace.source() or {})
@@ -80,6 +80,14 @@ def _existing(options: WorkOptions) -> Workspace:
             f"{workspace.root} is no work directory yet; begin with `pseudoris masks --images DIR`, or name --work"
         )
     return workspace
+
+
+def _as_json(state: VersionState) -> dict[str, Any]:
+    """A state for machines; the notes of a filter's parts are added up to its summary."""
+    from pseudoris_cli.stages.filter import figures
+
+    values = {name: getattr(state, name) for name in state.__dataclass_fields__ if name != "notes"}
+    return values | {"summary": figures(state.notes) if state.stage == "filter" else None}
 
 
 def _show(states: list[VersionState], root: Path, source: dict[str, Any]) -> None:
@@ -141,19 +149,19 @@ def prune(
 
     Example: pseudoris prune; without questions: pseudoris prune --yes
     """
-    from pseudoris_cli import survey
+    from pseudoris_cli.storage.status import remove_unreferenced, size_of, unreferenced
 
-    found = list(survey.garbage(_existing(options)))
+    found = list(unreferenced(_existing(options)))
     if not found:
         out.print("nothing to prune")
         return
     for path, why in found:
-        out.print(f"{size(survey.size_of(path)):>10}  {path}  ({why})", markup=False)
+        out.print(f"{size(size_of(path)):>10}  {path}  ({why})", markup=False)
     if not yes and not sys.stdin.isatty():
         raise UsageError("nothing deleted: there is no terminal to ask on; --yes deletes without asking")
     if not yes and not typer.confirm(f"Delete these {len(found)}?", err=True):
         err.print("nothing deleted")
         return
     for path, _ in found:
-        survey.remove(path)
+        remove_unreferenced(path)
     out.print(f"deleted {len(found)}", markup=False)

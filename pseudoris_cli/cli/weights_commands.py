@@ -13,7 +13,7 @@ import typer
 from pseudoris_cli.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from pseudoris_cli.download import Reporter
+    from pseudoris_cli.weights.download import Reporter
 
 app = typer.Typer(help="Checkpoints: what is known, what is here, and getting the rest.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Machine-r
 
     Example: pseudoris weights list. Next: pseudoris weights fetch NAME
     """
-    from pseudoris_cli.fetching import rows
+    from pseudoris_cli.weights.fetch import rows
 
     found = rows()
     if as_json:
@@ -33,7 +33,7 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Machine-r
     from rich.console import Console
     from rich.table import Table
 
-    from pseudoris_cli.models.weights import weights_home
+    from pseudoris_cli.weights.registry import weights_home
 
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "here", "size", "licence", "purpose"):
@@ -54,13 +54,13 @@ def fetch_weights(names: Annotated[list[str], typer.Argument(help="Registered na
 
     Example: pseudoris weights fetch sam_vit_h cutler_cascade coca_cc3m clip_rn50 en_core_web_lg. Next: pseudoris doctor
     """
-    from pseudoris_cli import fetching
+    from pseudoris_cli.weights import fetch
 
     for name in names:
-        fetching.known(name)
+        fetch.known(name)
     for name in names:
         with _shown(name) as reporter:
-            path = fetching.fetch(name, reporter)
+            path = fetch.fetch(name, reporter)
         typer.echo(f"{name}\t{path}")
 
 
@@ -72,12 +72,12 @@ def verify_weights(
 
     Example: pseudoris weights verify sam_vit_h
     """
-    from pseudoris_cli import fetching
+    from pseudoris_cli.weights import fetch
 
-    chosen = names or [row.name for row in fetching.rows() if row.present]
+    chosen = names or [row.name for row in fetch.rows() if row.present]
     bad = []
     for name in chosen:
-        verdict = fetching.verify(name)
+        verdict = fetch.verify(name)
         typer.echo(f"{name}\t{verdict.state}\t{verdict.detail}")
         if verdict.state in ("wrong", "missing"):
             bad.append(name)
@@ -93,7 +93,7 @@ def _shown(name: str) -> Iterator[Reporter]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from pseudoris_cli.download import Reporter
+    from pseudoris_cli.weights.download import Reporter
 
     console = Console(stderr=True)
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]

@@ -7,8 +7,8 @@ import shutil
 
 import torch
 
-from pseudoris_cli.config import Numerics
 from pseudoris_cli.errors import MissingDependency
+from pseudoris_cli.settings.models import Numerics
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

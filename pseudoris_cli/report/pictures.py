@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pseudoris_cli import geometry
-from pseudoris_cli.loading import load_image
+from pseudoris_cli.execution.prefetch import load_image
+from pseudoris_cli.execution.tasks import UnreadImage
 from pseudoris_cli.records import ImageRef, Rle
+from pseudoris_cli.rle import decode_rle
 from pseudoris_cli.sources.base import Source
-from pseudoris_cli.work import UnreadImage
 
 PICTURE_SIDE = 480
 JPEG_QUALITY = 80
@@ -56,7 +56,7 @@ def picture(source: Source, ref: ImageRef, max_pixels: int, sha256: str | None) 
 
 def overlay(rle: Rle) -> Overlay | None:
     """The mask for the page; None for an empty one."""
-    mask = geometry.decode(rle)
+    mask = decode_rle(rle)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pseudoris_cli.method.scoring import FLAGS
 from pseudoris_cli.report.gather import Report, StageVersion
-from pseudoris_cli.scoring import FLAGS
 
 RANDOM = "random:"
 DEMO = "demo_"

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pseudoris_cli import filter_summary
+from pseudoris_cli.method import filter_summary
+from pseudoris_cli.method.selection import as_floats
 from pseudoris_cli.records import CROP_KINDS
 from pseudoris_cli.report.versions import Parts
-from pseudoris_cli.selection import as_floats
 
 BARS = 26
 TAIL = 0.005

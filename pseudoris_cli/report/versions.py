@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.pending import Lineage
+from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import PartEntry
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.plan import Plan

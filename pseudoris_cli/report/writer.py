@@ -10,7 +10,7 @@ from pseudoris_cli.records import ImageRef
 from pseudoris_cli.report import page, pictures
 from pseudoris_cli.report.choosing import Choice
 from pseudoris_cli.report.gather import gather
-from pseudoris_cli.sources.opening import open_source
+from pseudoris_cli.sources.registry import open_source
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 

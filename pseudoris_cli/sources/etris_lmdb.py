@@ -13,11 +13,11 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from pseudoris_cli.codecs import pyarrow_serialize
+from pseudoris_cli.codecs.lmdb_reader import DamagedLmdb, LmdbFile
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats import arrow_legacy
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import Stamp
-from pseudoris_cli.sources.lmdb_file import DamagedLmdb, LmdbFile
 from pseudoris_cli.sources.metadata import chosen_file, first_of_each, image_ref
 
 _LOCK = RLock()
@@ -50,7 +50,7 @@ class EtrisLmdb:
         if place is None:
             raise FileNotFoundError(errno.ENOENT, "no such picture in the LMDB", f"{self.file}: {key}")
         try:
-            image = arrow_legacy.decode(self._values.get(place) or b"", {"img"})["img"]
+            image = pyarrow_serialize.decode(self._values.get(place) or b"", {"img"})["img"]
         except (ValueError, KeyError, TypeError) as error:
             raise OSError(errno.EIO, f"damaged LMDB record ({error})", f"{self.file}: {key}") from error
         if not isinstance(image, bytes):
@@ -88,7 +88,7 @@ class EtrisLmdb:
                 value = self._values.get(place)
                 if value is None:
                     raise UsageError(f"{where}: is listed in __keys__ but missing")
-                record = arrow_legacy.decode(value, {"img_name", "img_id"})
+                record = pyarrow_serialize.decode(value, {"img_name", "img_id"})
             except ValueError as error:
                 raise UsageError(f"{where}: {error}") from error
             if not isinstance(record, dict) or "img_name" not in record:
@@ -100,7 +100,7 @@ class EtrisLmdb:
             value = self._values.get(b"__keys__")
             if value is None:
                 raise UsageError(f"{self.file} has no __keys__: folder2lmdb.py was stopped, or its split was empty")
-            keys = arrow_legacy.decode(value)
+            keys = pyarrow_serialize.decode(value)
         except ValueError as error:
             raise UsageError(f"{self.file}, __keys__: {error}") from error
         if not isinstance(keys, list) or not all(isinstance(key, bytes) and 0 < len(key) <= 511 for key in keys):

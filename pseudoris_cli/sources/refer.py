@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.codecs import safe_pickle
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats import plain_pickle
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import FileReader
 from pseudoris_cli.sources.metadata import existing, first_of_each, image_ref, read_json
@@ -35,7 +35,7 @@ class Refer(FileReader):
 
     def _refs(self, refs_file: Path) -> Iterator[ImageRef]:
         names = _names(self.dataset / "instances.json")
-        refs = plain_pickle.load(refs_file)
+        refs = safe_pickle.load(refs_file)
         if not isinstance(refs, list):
             raise UsageError(f"{refs_file} holds no list of refs")
         splits = set()

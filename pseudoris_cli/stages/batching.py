@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError
+from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, UnreadImage
 from pseudoris_cli.records import Failure
-from pseudoris_cli.work import ImageResult, LoadedImage, PartInput, PartResult, UnreadImage
 
 log = logging.getLogger("pseudoris")
 Work = Callable[[list[LoadedImage]], Sequence[ImageResult]]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pseudoris_cli.config import CaptionSettings, Numerics
-from pseudoris_cli.models import backends
-from pseudoris_cli.models.base import Captioner
+from pseudoris_cli.backends import registry as backends
+from pseudoris_cli.execution.tasks import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
+from pseudoris_cli.method.protocols import Captioner
 from pseudoris_cli.records import MaskedImage
+from pseudoris_cli.settings.models import CaptionSettings, Numerics
 from pseudoris_cli.stages.batching import run_batches
-from pseudoris_cli.stages.rows import caption_row, masks_by_image
+from pseudoris_cli.storage.rows import caption_row, masks_by_image
 from pseudoris_cli.storage.schema import COLUMNS
-from pseudoris_cli.work import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 
 NAME = "captions"
 REVISION = 2

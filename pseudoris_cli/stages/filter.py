@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pseudoris_cli.config import FilterSettings
-from pseudoris_cli.storage.schema import COLUMNS
-from pseudoris_cli.work import Columns, PartInput, PartResult
+from pseudoris_cli.execution.tasks import PartInput, PartResult
+from pseudoris_cli.settings.models import FilterSettings
+from pseudoris_cli.storage.schema import COLUMNS, Columns
 
 NAME = "filter"
 REVISION = 2
@@ -43,7 +44,7 @@ class FilterWorker:
 
     def run(self, part: PartInput) -> PartResult:
         """Every candidate of a part with its scores, the verdict and the reason."""
-        from pseudoris_cli import filter_summary, selection
+        from pseudoris_cli.method import filter_summary, selection
 
         columns = join(part.columns["captions"], part.columns["scores"])
         chosen = selection.select(columns, self.settings)
@@ -68,3 +69,13 @@ def join(captions: Columns, scores: Columns) -> Columns:
             for name, values in captions.items()
         }
     return captions | scores
+
+
+def figures(notes: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The summary of a filter version (filter_summary.figures) from what its parts noted; None before its first part."""
+    from pseudoris_cli.method import filter_summary
+
+    counts: dict[str, Any] = {}
+    for note in notes:
+        counts = filter_summary.add(counts, note["summary"])
+    return filter_summary.figures(counts) if counts else None

@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pseudoris_cli.config import MaskSettings, Numerics
-from pseudoris_cli.matching import choose
-from pseudoris_cli.models import backends
-from pseudoris_cli.models.base import Proposer, Segmenter
+from pseudoris_cli.backends import registry as backends
+from pseudoris_cli.execution.tasks import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
+from pseudoris_cli.method.matching import choose
+from pseudoris_cli.method.protocols import Proposer, Segmenter
+from pseudoris_cli.settings.models import MaskSettings, Numerics
 from pseudoris_cli.stages.batching import run_batches
-from pseudoris_cli.stages.rows import mask_row
+from pseudoris_cli.storage.rows import mask_row
 from pseudoris_cli.storage.schema import COLUMNS
-from pseudoris_cli.work import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 
 NAME = "masks"
 REVISION = 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pseudoris_cli.config import FilterSettings, Numerics
-from pseudoris_cli.models import backends
-from pseudoris_cli.models.base import NounFinder, Scorer
+from pseudoris_cli.backends import registry as backends
+from pseudoris_cli.execution.tasks import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
+from pseudoris_cli.method.protocols import NounFinder, Scorer
 from pseudoris_cli.records import MaskedImage
+from pseudoris_cli.settings.models import FilterSettings, Numerics
 from pseudoris_cli.stages.batching import run_batches
-from pseudoris_cli.stages.rows import candidates_by_image, masks_by_image
+from pseudoris_cli.storage.rows import candidates_by_image, masks_by_image
 from pseudoris_cli.storage.schema import COLUMNS
-from pseudoris_cli.work import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 
 NAME = "scores"
 REVISION = 1
@@ -51,7 +51,7 @@ class ScoreWorker:
 
     def run(self, part: PartInput) -> PartResult:
         """Scores of every candidate of a part."""
-        from pseudoris_cli import scoring
+        from pseudoris_cli.method import scoring
 
         masks = masks_by_image(part.columns["masks"])
         candidates = candidates_by_image(part.columns["captions"])

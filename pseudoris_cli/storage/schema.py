@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)
 """Version 1 had no category columns; what was made with it is read as class-agnostic."""
+
+Columns: TypeAlias = dict[str, Any]
+"""Column name to its values, all of one length: a numpy array for numbers, a list for text and nested values."""
 
 _MASK = ("mask_id", pa.int32(), "0..n-1 within the image, best first")
 _KEY = ("image_key", pa.string(), "POSIX path within the source; the key of every join")

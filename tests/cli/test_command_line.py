@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from invoking import invoke
 
-from pseudoris_cli.profiles import PROFILES
+from pseudoris_cli.settings.resolve import PROFILES
 
 
 def pseudoris(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

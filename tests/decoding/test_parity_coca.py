@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from locations import REPOSITORY
 
 from pseudoris_cli.decoding import distribution
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = REPOSITORY
 FIXTURES = ROOT / "tests" / "fixtures" / "coca"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "demo_quality.py"
+from locations import REPOSITORY
+
+BENCHMARK = REPOSITORY / "benchmarks" / "demo_quality.py"
 
 
 def test_a_scene_goes_through_every_stage_and_is_judged():

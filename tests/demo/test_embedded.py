@@ -14,15 +14,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pseudoris_cli import geometry, profiles
+from pseudoris_cli.backends import registry as backends
+from pseudoris_cli.backends.nouns import head_noun
 from pseudoris_cli.demo.grammar import COLOURS, SHAPES, WORDS, Wording, compose
 from pseudoris_cli.demo.world import render, scene_seed
-from pseudoris_cli.matching import choose
-from pseudoris_cli.models import backends
-from pseudoris_cli.models.nouns import head_noun
-from pseudoris_cli.networks import clip_configs, coca_configs, sam_sizes
+from pseudoris_cli.method.matching import choose
 from pseudoris_cli.networks.cascade_rcnn import detector
-from pseudoris_cli.resources import PACKAGE
+from pseudoris_cli.networks.clip import configs as clip_configs
+from pseudoris_cli.networks.coca import configs as coca_configs
+from pseudoris_cli.networks.sam import sizes
+from pseudoris_cli.rle import encode_rle, ious, rle_bbox
+from pseudoris_cli.settings.resolve import resolve
+from pseudoris_cli.settings.resources import PACKAGE
 
 WEIGHTS = PACKAGE / "demo" / "weights"
 NETWORKS = ("sam", "cascade", "coca", "clip")
@@ -30,7 +33,7 @@ NETWORKS = ("sam", "cascade", "coca", "clip")
 
 def empty_network(name):
     if name == "sam":
-        return sam_sizes.empty(sam_sizes.SIZES["demo"])
+        return sizes.empty(sizes.SIZES["demo"])
     if name == "cascade":
         return detector.CascadeRCNN(detector.SIZES["demo"])
     config = copy.deepcopy({"coca": coca_configs.DEMO, "clip": clip_configs.DEMO}[name])
@@ -60,16 +63,16 @@ def test_weights_say_how_they_were_made(name):
 def test_the_detector_finds_the_objects_of_scenes_it_has_not_seen_and_always_the_same_ones():
     """Twenty `tune` scenes: its own masks, before SAM's take their place, with the settings of the demo."""
     torch.set_num_threads(1)
-    settings = profiles.resolve("demo").settings
+    settings = resolve("demo").settings
     assert settings.masks.proposals.checkpoint == "demo_cascade"
     scenes = [render(scene_seed("tune", number)) for number in range(20)]
     images, keys = [scene.image_rgb for scene in scenes], [str(number) for number in range(20)]
     found = backends.load(settings.masks.proposals, settings.numerics, "cpu").propose(images, keys)
     best, hits = [], 0
     for scene, proposals in zip(scenes, found, strict=True):
-        ious = geometry.ious([geometry.encode(mask) for mask in scene.masks], [p.rle for p in proposals])
-        best.extend(ious.max(axis=1))
-        hits += int((ious.max(axis=0) >= 0.5).sum())
+        overlaps = ious([encode_rle(mask) for mask in scene.masks], [p.rle for p in proposals])
+        best.extend(overlaps.max(axis=1))
+        hits += int((overlaps.max(axis=0) >= 0.5).sum())
     assert np.mean(np.array(best) >= 0.5) > 0.97
     assert np.mean(np.array(best) >= 0.75) > 0.9
     assert hits > 0.97 * sum(map(len, found))
@@ -80,22 +83,22 @@ def test_the_detector_finds_the_objects_of_scenes_it_has_not_seen_and_always_the
 def test_the_masks_of_the_demo_have_the_boxes_of_their_objects():
     """Ten `tune` scenes: a few stray pixels hardly lower an IoU, but widen the box and so spoil the crop and its captions."""
     torch.set_num_threads(1)
-    settings = profiles.resolve("demo").settings.masks
+    settings = resolve("demo").settings.masks
     assert settings.sam.min_mask_region_area
     scenes = [render(scene_seed("tune", number)) for number in range(10)]
     images, keys = [scene.image_rgb for scene in scenes], [str(number) for number in range(10)]
-    numerics = profiles.resolve("demo").settings.numerics
+    numerics = resolve("demo").settings.numerics
     segments = backends.load(settings.sam, numerics, "cpu").segment(images)
     proposals = backends.load(settings.proposals, numerics, "cpu").propose(images, keys)
     found = wide = objects = 0
     for scene, *made in zip(scenes, segments, proposals, strict=True):
         masks, _ = choose(*made, settings)
-        truth = [geometry.encode(mask) for mask in scene.masks]
-        ious = geometry.ious(truth, [mask.rle for mask in masks])
-        for rle, row in zip(truth, ious, strict=True):
+        truth = [encode_rle(mask) for mask in scene.masks]
+        overlaps = ious(truth, [mask.rle for mask in masks])
+        for rle, row in zip(truth, overlaps, strict=True):
             objects += 1
             found += row.max() >= 0.5
-            wide += max(np.abs(_corners(masks[row.argmax()].bbox) - _corners(geometry.bbox_xywh(rle)))) >= 10
+            wide += max(np.abs(_corners(masks[row.argmax()].bbox) - _corners(rle_bbox(rle)))) >= 10
     assert found > 0.97 * objects
     assert wide < 0.05 * objects, "without the removal of small regions 15 % of the objects of 100 scenes"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudoris_cli import geometry
 from pseudoris_cli.demo.drawing import PAINT
 from pseudoris_cli.demo.grammar import COLOURS, SHAPES, SIZES, TEXTURES, parse
-from pseudoris_cli.demo.truth import read_truth, write_scenes
 from pseudoris_cli.demo.world import HEIGHT, MIN_PIXELS, SEEDS_PER_SPLIT, SPLITS, WIDTH, render, scene_seed
+from pseudoris_cli.evaluation.truth import read_truth, write_scenes
+from pseudoris_cli.rle import decode_rle
 
 SCENES = [render(scene_seed("tune", index)) for index in range(60)]
 
@@ -100,7 +100,7 @@ def test_written_scenes_read_back_as_they_were_rendered(tmp_path):
         scene = SCENES[index]
         assert image.key == f"{index:06d}.png"
         assert np.array_equal(np.asarray(Image.open(tmp_path / image.key)), scene.image_rgb)
-        assert np.array_equal(np.stack([geometry.decode(rle) for rle in image.masks]), scene.masks)
+        assert np.array_equal(np.stack([decode_rle(rle) for rle in image.masks]), scene.masks)
         assert image.attributes == scene.attributes
     for image in json.loads(path.read_text())["images"]:
         for thing in image["objects"]:

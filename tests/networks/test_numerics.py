@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pseudoris_cli.config import Numerics
+from pseudoris_cli.backends import sam
 from pseudoris_cli.errors import MissingDependency
-from pseudoris_cli.models import sam
 from pseudoris_cli.networks import numerics
+from pseudoris_cli.settings.models import Numerics
 
 
 def test_compile_without_a_compiler_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from work_maker import WorkMaker
 
-from pseudoris_cli import geometry
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.report import summary
 from pseudoris_cli.report.choosing import Choice
 from pseudoris_cli.report.gather import Report, gather
 from pseudoris_cli.report.versions import chain_of, find_version
+from pseudoris_cli.rle import decode_rle
 from pseudoris_cli.storage.manifest import ManifestWriter
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.workspace import Artifact
@@ -40,7 +40,7 @@ def test_every_row_of_the_chosen_images_arrives(maker: Maker) -> None:
         scene = made.scenes[image.key]
         assert len(image.candidates) == 44 * len(scene.masks)
         for mask in image.masks:
-            assert np.array_equal(geometry.decode(mask.rle), scene.masks[mask.mask_id])
+            assert np.array_equal(decode_rle(mask.rle), scene.masks[mask.mask_id])
         kept = [candidate for candidate in image.candidates if candidate.kept]
         assert kept
         assert all(candidate.doc is not None and candidate.doc > 1 and not candidate.reason for candidate in kept)

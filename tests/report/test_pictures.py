@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudoris_cli import geometry
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.report.pictures import overlay, picture
+from pseudoris_cli.rle import encode_rle
 from pseudoris_cli.sources.folder import Folder
 from pseudoris_cli.storage.parts import digest_of
 
@@ -26,7 +26,7 @@ def opened(uri: str | None) -> Image.Image:
 def test_an_overlay_is_the_mask_to_the_pixel(size: tuple[int, int]) -> None:
     mask = np.random.default_rng(0).random(size) > 0.7
     mask[:, : size[1] // 4] = False
-    made = overlay(geometry.encode(mask))
+    made = overlay(encode_rle(mask))
     assert made is not None
     image = opened(made.uri)
     left, top, width, height = (share / 100 for share in made.box)
@@ -40,11 +40,11 @@ def test_an_overlay_is_the_mask_to_the_pixel(size: tuple[int, int]) -> None:
 def test_a_huge_mask_is_reduced_and_an_empty_one_has_no_overlay() -> None:
     mask = np.zeros((3000, 4000), bool)
     mask[1000:2000, 1000:3000] = True
-    made = overlay(geometry.encode(mask))
+    made = overlay(encode_rle(mask))
     assert made is not None
     assert made.box == (25, 33.333, 50, 33.333)
     assert opened(made.uri).size == (512, 256)
-    assert overlay(geometry.encode(np.zeros((4, 4), bool))) is None
+    assert overlay(encode_rle(np.zeros((4, 4), bool))) is None
 
 
 def test_a_picture_is_small_and_knows_its_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from locations import SUPPORT
 from PIL import Image
 from work_maker import SCRIPT, WorkMaker
 
@@ -280,7 +281,7 @@ def test_everything_that_can_be_used_has_a_name(page: Page) -> None:
 
 
 def test_every_text_can_be_read_in_both_themes(page: Page) -> None:
-    script = (Path(__file__).parent / "contrast.js").read_text()
+    script = (SUPPORT / "contrast.js").read_text()
     for _ in range(2):
         seen, weak = page.browser.execute_script(script)
         assert seen > 300

@@ -9,12 +9,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import locations
 import pytest
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.sources import etris_anns, etris_lmdb, kinds, opening, refer
+from pseudoris_cli.sources import detect, etris_anns, etris_lmdb, refer
+from pseudoris_cli.sources import registry as sources
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "formats"
+FIXTURES = locations.FIXTURES / "formats"
 PICTURES = FIXTURES / "refer" / "images" / "train2014"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())["kinds"]
 
@@ -24,7 +26,7 @@ def _lmdb(kind):
 
 
 def _open(path, image_root=None, **options):
-    return opening.open_source(opening.describe(Path(path), options, image_root))
+    return sources.open_source(sources.describe(Path(path), options, image_root))
 
 
 @pytest.mark.parametrize("kind", ["etris", "pseudo_ris"])
@@ -90,29 +92,29 @@ def test_refer_splits_and_pictures(tmp_path):
 
 
 def test_kinds_are_told_apart(tmp_path):
-    assert kinds.sniff(_lmdb("etris")) == kinds.sniff(_lmdb("etris").parent) == "etris_lmdb"
-    assert kinds.sniff(FIXTURES / "refer") == kinds.sniff(FIXTURES / "refer" / "refcoco+") == "refer"
-    assert kinds.sniff(FIXTURES / "refer" / "refcoco+" / "instances.json") == "coco"
-    assert kinds.sniff(FIXTURES / "etris" / "anns" / "refcoco+") == "etris_anns"
-    assert kinds.sniff(FIXTURES / "etris" / "anns" / "refcoco+" / "train.json") == "etris_anns"
-    assert kinds.sniff(PICTURES) == "folder"
+    assert detect.sniff(_lmdb("etris")) == detect.sniff(_lmdb("etris").parent) == "etris_lmdb"
+    assert detect.sniff(FIXTURES / "refer") == detect.sniff(FIXTURES / "refer" / "refcoco+") == "refer"
+    assert detect.sniff(FIXTURES / "refer" / "refcoco+" / "instances.json") == "coco"
+    assert detect.sniff(FIXTURES / "etris" / "anns" / "refcoco+") == "etris_anns"
+    assert detect.sniff(FIXTURES / "etris" / "anns" / "refcoco+" / "train.json") == "etris_anns"
+    assert detect.sniff(PICTURES) == "folder"
     (tmp_path / "images.txt").write_text("a.jpg\n")
-    assert kinds.sniff(tmp_path / "images.txt") == "listing"
+    assert detect.sniff(tmp_path / "images.txt") == "listing"
     shutil.copy(_lmdb("etris"), tmp_path / "unnamed")
-    assert kinds.sniff(tmp_path / "unnamed") == "etris_lmdb"
+    assert detect.sniff(tmp_path / "unnamed") == "etris_lmdb"
     with pytest.raises(UsageError, match="single picture"):
-        kinds.sniff(next(PICTURES.iterdir()))
-    assert kinds.sniff(FIXTURES / "refer" / "refcoco+" / "refs(unc).p") == "refer"
+        detect.sniff(next(PICTURES.iterdir()))
+    assert detect.sniff(FIXTURES / "refer" / "refcoco+" / "refs(unc).p") == "refer"
 
 
 def test_the_authors_directory_is_known(tmp_path):
-    assert kinds.authors_source(tmp_path) is None
+    assert detect.authors_source(tmp_path) is None
     (tmp_path / "datasets/images/train2014").mkdir(parents=True)
-    assert kinds.authors_source(tmp_path) == tmp_path / "datasets/images/train2014"
+    assert detect.authors_source(tmp_path) == tmp_path / "datasets/images/train2014"
     (tmp_path / "datasets/lmdb/refcoco+").mkdir(parents=True)
     shutil.copy(_lmdb("pseudo_ris"), tmp_path / "datasets/lmdb/refcoco+")
-    assert kinds.authors_source(tmp_path) == tmp_path / "datasets/lmdb/refcoco+/train.lmdb"
-    assert kinds.sniff(kinds.authors_source(tmp_path)) == "etris_lmdb"
+    assert detect.authors_source(tmp_path) == tmp_path / "datasets/lmdb/refcoco+/train.lmdb"
+    assert detect.sniff(detect.authors_source(tmp_path)) == "etris_lmdb"
 
 
 def test_a_moved_lmdb_is_found_by_image_root(tmp_path):
@@ -132,11 +134,11 @@ def test_what_was_chosen_is_remembered_and_opens_it_again():
         (anns, {"split": "train"}, {"split": "train"}),
         (anns / "train.json", {}, {}),
     ]:
-        description = opening.describe(path, options, None if "lmdb" in str(path) else PICTURES)
+        description = sources.describe(path, options, None if "lmdb" in str(path) else PICTURES)
         assert description["options"] == chosen
-        again = opening.describe(path, description["options"], None if "lmdb" in str(path) else PICTURES)
+        again = sources.describe(path, description["options"], None if "lmdb" in str(path) else PICTURES)
         assert again == description
-        assert next(opening.open_source(description).images())
+        assert next(sources.open_source(description).images())
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_what_was_chosen_is_remembered_and_opens_it_again():
 )
 def test_what_cannot_be_chosen_is_said(path, options, message):
     with pytest.raises(UsageError, match=message):
-        opening.describe(FIXTURES / path, options, PICTURES if "anns" in path else None)
+        sources.describe(FIXTURES / path, options, PICTURES if "anns" in path else None)
 
 
 def test_modules_are_the_kinds():

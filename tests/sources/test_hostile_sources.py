@@ -6,16 +6,16 @@ import json
 import os
 import pickle
 import shutil
-from pathlib import Path
 
 import lmdb
+import locations
 import pytest
 
+from pseudoris_cli.codecs import pyarrow_serialize
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.formats import arrow_legacy
-from pseudoris_cli.sources import opening
+from pseudoris_cli.sources import registry as sources
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "formats"
+FIXTURES = locations.FIXTURES / "formats"
 TRAIN = FIXTURES / "etris" / "lmdb" / "refcoco+" / "train.lmdb"
 HOSTILE_NAMES = [
     "../../etc/passwd",
@@ -38,7 +38,7 @@ class _Call:
 
 
 def _listed(path, image_root, **options):
-    return list(opening.open_source(opening.describe(path, options, image_root)).images())
+    return list(sources.open_source(sources.describe(path, options, image_root)).images())
 
 
 def _refer(folder, refs, images):
@@ -67,8 +67,8 @@ def test_names_do_not_leave_the_root(name, tmp_path):
     with pytest.raises(UsageError, match="image name"):
         _listed(tmp_path / "train.json", tmp_path)
     if name is None or isinstance(name, (int, list)) or name.isprintable():
-        record = arrow_legacy.encode({"img": b"x", "img_name": name})
-        _database(tmp_path / "x.lmdb", {b"0": record, b"__keys__": arrow_legacy.encode([b"0"])})
+        record = pyarrow_serialize.encode({"img": b"x", "img_name": name})
+        _database(tmp_path / "x.lmdb", {b"0": record, b"__keys__": pyarrow_serialize.encode([b"0"])})
         with pytest.raises(UsageError, match="image name"):
             _listed(tmp_path / "x.lmdb", None)
 
@@ -131,16 +131,19 @@ def test_unread_fields_may_be_absurd(tmp_path):
     [
         ({}, "no __keys__"),
         ({b"__keys__": pickle.dumps([b"0"])}, "__keys__"),
-        ({b"__keys__": arrow_legacy.encode({"a": 1})}, "not a list of keys"),
-        ({b"__keys__": arrow_legacy.encode([b""])}, "not a list of keys"),
-        ({b"__keys__": arrow_legacy.encode([b"0"])}, "listed in __keys__ but missing"),
-        ({b"__keys__": arrow_legacy.encode([b"0"]), b"0": pickle.dumps(_Call())}, "record 0"),
-        ({b"__keys__": arrow_legacy.encode([b"0"]), b"0": b""}, "record 0: too short"),
+        ({b"__keys__": pyarrow_serialize.encode({"a": 1})}, "not a list of keys"),
+        ({b"__keys__": pyarrow_serialize.encode([b""])}, "not a list of keys"),
+        ({b"__keys__": pyarrow_serialize.encode([b"0"])}, "listed in __keys__ but missing"),
+        ({b"__keys__": pyarrow_serialize.encode([b"0"]), b"0": pickle.dumps(_Call())}, "record 0"),
+        ({b"__keys__": pyarrow_serialize.encode([b"0"]), b"0": b""}, "record 0: too short"),
         (
-            {b"__keys__": arrow_legacy.encode([b"0"]), b"0": arrow_legacy.encode({"img": b"x"})},
+            {b"__keys__": pyarrow_serialize.encode([b"0"]), b"0": pyarrow_serialize.encode({"img": b"x"})},
             "record 0: has no img_name",
         ),
-        ({b"__keys__": arrow_legacy.encode([b"0"]), b"0": arrow_legacy.encode(5)}, "record 0: has no img_name"),
+        (
+            {b"__keys__": pyarrow_serialize.encode([b"0"]), b"0": pyarrow_serialize.encode(5)},
+            "record 0: has no img_name",
+        ),
     ],
 )
 def test_broken_lmdbs_are_explained(values, message, tmp_path, monkeypatch):
@@ -159,8 +162,11 @@ def test_lmdbs_cut_short_are_refused(keep, tmp_path):
 
 
 def test_a_record_without_picture_is_one_image_s_failure(tmp_path):
-    values = {b"__keys__": arrow_legacy.encode([b"0"]), b"0": arrow_legacy.encode({"img": "text", "img_name": "a.jpg"})}
-    source = opening.open_source(opening.describe(_database(tmp_path / "x.lmdb", values), {}, None))
+    values = {
+        b"__keys__": pyarrow_serialize.encode([b"0"]),
+        b"0": pyarrow_serialize.encode({"img": "text", "img_name": "a.jpg"}),
+    }
+    source = sources.open_source(sources.describe(_database(tmp_path / "x.lmdb", values), {}, None))
     assert [image.key for image in source.images()] == ["a.jpg"]
     with pytest.raises(OSError, match="holds no picture"):
         source.read("a.jpg")
@@ -168,7 +174,7 @@ def test_a_record_without_picture_is_one_image_s_failure(tmp_path):
 
 def test_a_vanished_lmdb_is_gone(tmp_path):
     shutil.copy(TRAIN, tmp_path / "x.lmdb")
-    source = opening.open_source(opening.describe(tmp_path / "x.lmdb", {}, None))
+    source = sources.open_source(sources.describe(tmp_path / "x.lmdb", {}, None))
     (tmp_path / "x.lmdb").unlink()
     assert source.stamp("a.jpg") is None
     with pytest.raises(UsageError, match="no LMDB"):

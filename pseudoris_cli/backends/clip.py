@@ -1,0 +1,252 @@
+"""Image-text similarity by CLIP (Radford et al., 2021) through open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.settings.models import BackendSettings, Numerics
+from pseudoris_cli.settings.resources import PACKAGE
+from pseudoris_cli.weights import registry as weights
+from pseudoris_cli.weights import tensors
+
+if TYPE_CHECKING:
+    import torch
+
+OPENAI_ARCHIVES = {
+    "RN50": "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+    "RN101": "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
+    "RN50x4": "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd",
+    "RN50x16": "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa",
+    "RN50x64": "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c",
+    "ViT-B-32": "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+    "ViT-B-16": "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+    "ViT-L-14": "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+    "ViT-L-14-336": "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+}
+"""sha256 of OpenAI's TorchScript archives, as published in their download addresses."""
+
+_OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+
+
+class Settings(BackendSettings):
+    """The scorer; the defaults are the paper's."""
+
+    backend: Literal["clip"] = Field(
+        "clip", description="who compares captions and crops: a file of pseudoris_cli/backends"
+    )
+    model: str = Field(default="RN50", description="open_clip model name, `demo` or `tiny`")
+    checkpoint: str = Field(default="clip_rn50", description="registry name, path, open_clip tag, or random:SEED")
+    pretrained: str | None = Field(
+        default=None, description="open_clip tag of the weights in the checkpoint, where their activation is in doubt"
+    )
+    image_chunk: int = Field(default=128, ge=1, description="crops in one call of the image tower; bounds memory")
+    text_chunk: int = Field(default=256, ge=1, description="texts in one call of the text tower; bounds memory")
+
+    @classmethod
+    def tiny(cls) -> Settings:
+        return cls(model="tiny", checkpoint="random:0")
+
+
+def load(settings: Settings, numerics: Numerics, device: str) -> ClipScorer:
+    """Build the model, read its weights strictly, and put it on the device.
+
+    Raises MissingDependency (exit 3) for a missing checkpoint; UsageError (exit 2) for an unknown model, weights of
+    another model, weights whose activation only `pretrained` can tell, or a TorchScript archive whose sha256 is not one
+    that OpenAI published.
+    """
+    import torch
+
+    from pseudoris_cli.networks.numerics import set_up
+
+    checkpoint = weights.resolve(settings.checkpoint, settings.model)
+    state = None if checkpoint.path is None else _read_state(checkpoint.path, checkpoint.digest)
+    set_up(numerics)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(checkpoint.seed or 0)
+        towers = _build(settings, state)
+    if state is not None:
+        _fill(towers.model, state, settings)
+    return ClipScorer(towers, settings, numerics, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """A network with what belongs to it: tokenizer, and mean and std of RGB in [0, 1]."""
+
+    model: Any
+    tokenizer: Any
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class ClipScorer:
+    """A `Scorer`: crops and texts to unit vectors in float32, whatever the precision of the towers."""
+
+    def __init__(self, towers: Towers, settings: Settings, numerics: Numerics, device: str) -> None:
+        import torch
+
+        from pseudoris_cli.networks.clip.text import is_causal
+        from pseudoris_cli.networks.numerics import dtype_of
+
+        self._dtype = dtype_of(numerics)
+        self._model = towers.model.eval().requires_grad_(False).to(device=device, dtype=self._dtype)
+        visual = self._model.visual
+        self.size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        self.mean, self.std = towers.mean, towers.std
+        self.device = device
+        self._visual = torch.compile(visual) if numerics.compile else visual  # text lengths vary: not worth compiling
+        self._tokenizer = towers.tokenizer
+        self._chunks = settings.image_chunk, settings.text_chunk
+        self._causal = is_causal(self._model)
+
+    def encode_images(self, crops: torch.Tensor) -> torch.Tensor:
+        """Normalised crops [N, 3, size, size], N > 0, to unit vectors [N, D], float32 on the device."""
+        import torch
+
+        with torch.inference_mode():
+            chunks = crops.split(self._chunks[0])
+            features = [self._visual(chunk.to(device=self.device, dtype=self._dtype)).float() for chunk in chunks]
+            return torch.nn.functional.normalize(torch.cat(features), dim=-1)
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Texts, at least one, to unit vectors [N, D], float32 on the device.
+
+        A text beyond the model's context (77 tokens for OpenAI's, start and end included) is cut there, its end token
+        put last. Texts of like length share a call, so that little is spent on padding.
+        """
+        import torch
+
+        from pseudoris_cli.networks.clip.text import encode_causal, text_lengths
+
+        tokens = self._tokenizer(list(texts))
+        lengths = text_lengths(tokens) if self._causal else torch.full((len(texts),), tokens.shape[1])
+        order = lengths.argsort(stable=True)
+        features = []
+        with torch.inference_mode():
+            for rows in order.split(self._chunks[1]):
+                chunk = tokens[rows, : int(lengths[rows].max())].to(self.device)
+                encoded = encode_causal(self._model, chunk) if self._causal else self._model.encode_text(chunk)
+                features.append(encoded.float())
+            back = order.argsort().to(self.device)
+            return torch.nn.functional.normalize(torch.cat(features)[back], dim=-1)
+
+
+def _build(settings: Settings, state: dict[str, Any] | None) -> Towers:
+    """The network with random weights, its tokenizer and its normalisation."""
+    import open_clip
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    from pseudoris_cli.networks.clip import configs
+
+    if settings.model in ("demo", "tiny"):
+        config = configs.DEMO if settings.model == "demo" else configs.TINY
+        merges = {"bpe_path": str(PACKAGE / "demo" / "weights" / "bpe.txt.gz")} if settings.model == "demo" else {}
+        tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"], **merges)
+        return Towers(open_clip.CLIP(**config), tokenizer, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    if settings.model not in open_clip.list_models():
+        listing = "python -c 'import open_clip; print(*open_clip.list_models())'"
+        raise UsageError(f"open_clip has no model {settings.model!r}; filter.scorer.model is one of:  {listing}")
+    traits = _traits(settings, state)
+    model = _architecture(open_clip.get_model_config(settings.model), traits.quick_gelu)
+    return Towers(
+        model,
+        open_clip.get_tokenizer(settings.model),
+        traits.mean or OPENAI_DATASET_MEAN,
+        traits.std or OPENAI_DATASET_STD,
+    )
+
+
+def _architecture(config: dict[str, Any], quick_gelu: bool) -> torch.nn.Module:
+    """open_clip's network for a configuration; its own factory would set up logging and might download towers."""
+    import open_clip
+
+    config["quick_gelu"] = config.get("quick_gelu", False) or quick_gelu
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"]["hf_model_pretrained"] = False
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    if "multimodal_cfg" in config:
+        return open_clip.CoCa(**config)
+    return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+
+
+class _Traits(NamedTuple):
+    """What weights need and their tensors do not tell."""
+
+    quick_gelu: bool = False
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+def _traits(settings: Settings, state: dict[str, Any] | None) -> _Traits:
+    """The traits of the tag that the settings name or the file tells, else what all weights of the model share."""
+    from open_clip import pretrained
+
+    known = {}
+    for tag in pretrained.list_pretrained_tags_by_model(settings.model):
+        entry = pretrained.get_pretrained_cfg(settings.model, tag)
+        known[tag] = _Traits(bool(entry.get("quick_gelu")), entry.get("mean"), entry.get("std"))
+    wanted = settings.pretrained or _tag_of(settings, state, known)
+    if wanted in known:
+        return known[wanted]
+    distinct = set(known.values())
+    if wanted is None and (state is None or len(distinct) <= 1):
+        return distinct.pop() if len(distinct) == 1 else _Traits()
+    name = settings.model
+    problem = (
+        f"open_clip has no weights {wanted!r} of {name}" if wanted else f"weights of {name} need various activations"
+    )
+    raise UsageError(
+        f"{problem}; set filter.scorer.pretrained to what {settings.checkpoint} holds, one of: {', '.join(known)}"
+    )
+
+
+def _tag_of(settings: Settings, state: dict[str, Any] | None, known: Collection[str]) -> str | None:
+    """The open_clip tag of the weights where the checkpoint tells: a tag itself, a registered file, OpenAI's format."""
+    entry = weights.registry().get(settings.checkpoint)
+    if entry and entry.open_clip and entry.open_clip[0] == settings.model:
+        return entry.open_clip[1]
+    tag = settings.checkpoint.lower().replace("-", "_")  # open_clip's own spelling
+    if tag in known:
+        return tag
+    return "openai" if state is not None and any(name in state for name in _OPENAI_EXTRAS) else None
+
+
+def _read_state(path: Path, digest: str) -> dict[str, Any]:
+    """Names to tensors, from safetensors, a plain checkpoint, or OpenAI's archive (checked before it is opened)."""
+    import torch
+
+    if not tensors.is_torchscript(path):
+        state = tensors.load_tensors(path)
+        state = state.get("state_dict", state)
+        return {name.removeprefix("module."): value for name, value in state.items()}
+    if digest not in OPENAI_ARCHIVES.values():
+        raise UsageError(
+            f"{path} is a TorchScript archive, which can run code, and OpenAI published none with its sha256\n"
+            f"{digest}\nfetch it again:  pseudoris weights fetch clip_rn50   or give the weights as safetensors"
+        )
+    return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+
+
+def _fill(model: torch.nn.Module, state: dict[str, Any], settings: Settings) -> None:
+    """Load weights strictly; the three integers that OpenAI keeps beside them are left out."""
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    state = {name: value for name, value in state.items() if name not in _OPENAI_EXTRAS}
+    if not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        details = " ".join(str(error).split())[:400]
+        raise UsageError(
+            f"{settings.checkpoint} does not hold the weights of open_clip's {settings.model}; "
+            f"set filter.scorer.model to the model that they belong to\n{details}"
+        ) from error

@@ -1,0 +1,175 @@
+"""Your own masks from a COCO instances JSON: polygons, compressed or uncompressed run-length codes.
+
+They are the pseudo-masks as they stand; no automatic masks are made (`MASKS_ARE_FINAL`). Where the file lists
+`categories`, every mask keeps its own; a file without them is class-agnostic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pseudoris_cli.codecs.coco_segmentation import is_number, read_mask
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.method.protocols import Proposal
+from pseudoris_cli.records import Category
+from pseudoris_cli.settings.models import BackendSettings, Numerics
+from pseudoris_cli.weights.registry import file_digest
+
+
+class Settings(BackendSettings):
+    """Where the masks are."""
+
+    NO_RESULT = frozenset({"path"})  # what the file holds enters the version by its digest
+    MASKS_ARE_FINAL = True
+
+    backend: Literal["coco_masks"] = Field(
+        "coco_masks", description="who says which masks are objects: a file of pseudoris_cli/backends"
+    )
+    path: str = Field(min_length=1, description="COCO instances JSON; its file names are matched with the images'")
+
+    @classmethod
+    def tiny(cls) -> Settings:
+        return cls(path="instances.json")
+
+
+class BadAnnotation(ValueError):
+    """An image's annotations cannot be used. The image fails; the run goes on."""
+
+
+@dataclass(slots=True)
+class AnnotatedImage:
+    """An entry of `images` with its annotations, none of which has been looked into yet."""
+
+    file_name: str
+    size: tuple[Any, Any]
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+
+
+class AnnotatedMasks:
+    """The masks of a file, by image."""
+
+    def __init__(self, path: Path, images: Sequence[AnnotatedImage], categories: Mapping[int, str]) -> None:
+        self.path = path
+        self.categories = categories
+        self.by_last_name: dict[str, list[AnnotatedImage]] = defaultdict(list)
+        for image in images:
+            self.by_last_name[image.file_name.rpartition("/")[2]].append(image)
+
+    def propose(self, images_rgb: Sequence[np.ndarray], keys: Sequence[str]) -> list[list[Proposal]]:
+        """The annotated masks of each image, best score first (1 where an annotation has none).
+
+        Raises BadAnnotation for an image that the file does not list, that has another size there, or whose
+        annotations are no masks.
+        """
+        return [self._read(key, image.shape[0], image.shape[1]) for key, image in zip(keys, images_rgb, strict=True)]
+
+    def find(self, key: str) -> AnnotatedImage:
+        """The entry of an image: the same path, or one path is the end of the other (`val/1.jpg` and `1.jpg`)."""
+        entries = self.by_last_name.get(key.rpartition("/")[2], [])
+        exact = [entry for entry in entries if entry.file_name == key]
+        found = exact or [entry for entry in entries if _is_tail(entry.file_name, key)]
+        if not found:
+            raise BadAnnotation(f"{self.path.name} does not list this image")
+        if len(found) > 1:
+            raise BadAnnotation(f"{self.path.name} lists {len(found)} images that could be this one")
+        return found[0]
+
+    def _read(self, key: str, height: int, width: int) -> list[Proposal]:
+        entry = self.find(key)
+        if entry.size not in ((None, None), (height, width)):
+            tall, wide = entry.size
+            raise BadAnnotation(
+                f"{self.path.name} says {wide}x{tall} pixels, but the upright image has {width}x{height}"
+            )
+        proposals = []
+        for annotation in entry.annotations:
+            try:
+                mask = read_mask(annotation.get("segmentation"), height, width)
+                proposals.append(Proposal(mask, _score(annotation), self._category(annotation)))
+            except ValueError as error:
+                raise BadAnnotation(f"annotation {annotation.get('id')!r} of {self.path.name}: {error}") from error
+        return sorted(proposals, key=lambda proposal: -proposal.score)
+
+    def _category(self, annotation: dict[str, Any]) -> Category | None:
+        if not self.categories:
+            return None
+        category_id = annotation.get("category_id")
+        if type(category_id) is not int or category_id not in self.categories:
+            raise ValueError(f"its category_id {category_id!r} is not among the file's categories")
+        return category_id, self.categories[category_id]
+
+
+def _score(annotation: dict[str, Any]) -> float:
+    score = annotation.get("score", 1.0)
+    if not is_number(score):
+        raise ValueError(f"its score {score!r} is no finite number")
+    return float(score)
+
+
+def _is_tail(one: str, other: str) -> bool:
+    return one.endswith("/" + other) or other.endswith("/" + one)
+
+
+def version(settings: Settings) -> str:
+    """The digest of the file, which stands in the version for its contents."""
+    return file_digest(_existing(settings))
+
+
+def load(settings: Settings, numerics: Numerics, device: str) -> AnnotatedMasks:
+    """Read the file. Raises UsageError where it is not a COCO instances file; single masks are checked when used."""
+    path = _existing(settings)
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"masks.proposals.path: {path} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict) or not all(isinstance(data.get(name), list) for name in ("images", "annotations")):
+        raise UsageError(f"masks.proposals.path: {path} has no lists `images` and `annotations`; a COCO file is wanted")
+    images = _images_by_id(path, data["images"])
+    for number, annotation in enumerate(data["annotations"]):
+        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if not isinstance(image_id, (int, str)) or image_id not in images:
+            raise UsageError(f"{path}: annotation number {number} belongs to no listed image (image_id {image_id!r})")
+        images[image_id].annotations.append(annotation)
+    return AnnotatedMasks(path, list(images.values()), _categories(path, data.get("categories") or []))
+
+
+def _images_by_id(path: Path, entries: Sequence[Any]) -> dict[int | str, AnnotatedImage]:
+    images: dict[int | str, AnnotatedImage] = {}
+    names: set[str] = set()
+    for number, entry in enumerate(entries):
+        image_id, name = (entry.get("id"), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(image_id, (int, str)) or not isinstance(name, str) or not name:
+            raise UsageError(f"{path}: image number {number} has no `id` or no `file_name`")
+        if image_id in images or name in names:
+            raise UsageError(f"{path}: image {image_id!r} ({name}) is listed twice")
+        names.add(name)
+        images[image_id] = AnnotatedImage(name, (entry.get("height"), entry.get("width")))
+    return images
+
+
+def _categories(path: Path, entries: Any) -> dict[int, str]:
+    """id -> name. Ids have 31 bits, as readers of exports hold them in int32."""
+    names: dict[int, str] = {}
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        category_id, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if type(category_id) is not int or not 0 <= category_id < 1 << 31 or category_id in names:
+            raise UsageError(f"{path}: category number {number} has no `id` of its own (a whole number of 31 bits)")
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise UsageError(f"{path}: category {category_id} has no `name`")
+        names[category_id] = name
+    return names
+
+
+def _existing(settings: Settings) -> Path:
+    path = Path(settings.path).expanduser()
+    if not path.is_file():
+        raise UsageError(f"masks.proposals.path: there is no file {path.absolute()}")
+    return path

@@ -1,0 +1,83 @@
+"""A COCO `segmentation` of a foreign file as a mask: polygons, compressed or uncompressed run-length codes.
+
+pycocotools trusts what it gets and reads beyond the end of its memory if that is wrong, so all is checked before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from pseudoris_cli.records import Rle
+from pseudoris_cli.rle import coco_rle, rle_from_counts
+
+
+def read_mask(segmentation: Any, height: int, width: int) -> Rle:
+    """A COCO `segmentation` in a frame, parts outside cut off. Raises ValueError saying what is wrong with it.
+
+    A list may also hold run-length codes instead of polygons, as REFER has them; parts are united.
+    """
+    if not all(type(side) is int and 0 < side < 1 << 16 for side in (height, width)):
+        raise ValueError(f"a frame of {width!r}x{height!r} pixels cannot be")
+    if isinstance(segmentation, dict):
+        if segmentation.get("size") != [height, width]:
+            raise ValueError(f"its size is {segmentation.get('size')}, that of the image [{height}, {width}]")
+        counts = segmentation.get("counts")
+        return rle_from_counts(_checked_counts(counts, height * width), height, width)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("its segmentation is neither polygons nor a run-length code")
+    if isinstance(segmentation[0], dict):
+        codes = [coco_rle(read_mask(part, height, width)) for part in segmentation]
+        return Rle(height, width, coco_mask.merge(codes)["counts"].decode("ascii"))
+    polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation]
+    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return Rle(height, width, merged["counts"].decode("ascii"))
+
+
+def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("a polygon is a list of x, y, x, y, ... of at least three points")
+    if not all(is_number(value) for value in polygon):
+        raise ValueError("a polygon holds something that is no finite number")
+    for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
+        if min(values) >= side or max(values) <= 0:
+            raise ValueError("a polygon lies outside the image")
+        if min(values) < -side or max(values) > 2 * side:  # also bounds the work of drawing it
+            raise ValueError("a polygon reaches further than one image size outside the image")
+    return [float(value) for value in polygon]
+
+
+def _checked_counts(counts: Any, pixels: int) -> list[int]:
+    if isinstance(counts, str):
+        counts = unpack_counts(counts)
+    if not isinstance(counts, list) or not all(isinstance(run, int) and not isinstance(run, bool) for run in counts):
+        raise ValueError("its counts are neither a string nor a list of whole numbers")
+    if any(run < 0 for run in counts) or sum(counts) != pixels:
+        raise ValueError(f"its runs do not add up to the {pixels} pixels of the image")
+    return counts
+
+
+def unpack_counts(text: str) -> list[int]:
+    """Run lengths of a compressed COCO code: five bits a character, from the third run on as differences."""
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError("its counts are no compressed run-length code")
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if not code & 0x20:
+            if code & 0x10:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    if shift:
+        raise ValueError("its compressed run-length code is cut off")
+    return runs
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number (true and false are none)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15  # NaN is not

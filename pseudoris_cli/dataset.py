@@ -1,0 +1,165 @@
+"""The pseudo-labels as a torch Dataset, over an export or straight over a work directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from pseudoris_cli.codecs.image_decode import decode_rgb
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.export import splits
+from pseudoris_cli.export.read_back import Referred, read_jsonl, read_refer
+from pseudoris_cli.records import Rle
+from pseudoris_cli.rle import decode_rle
+from pseudoris_cli.settings.models import MaskSettings
+from pseudoris_cli.sources import refer
+from pseudoris_cli.sources import registry as sources
+from pseudoris_cli.sources.base import FileReader, Source
+from pseudoris_cli.storage.lineage import Lineage
+from pseudoris_cli.storage.parts import read_part
+from pseudoris_cli.storage.rows import kept_rows, masks_by_image
+from pseudoris_cli.storage.workspace import Workspace
+
+Transforms = Callable[[torch.Tensor, torch.Tensor, str], tuple[torch.Tensor, torch.Tensor, str]]
+PICTURES = ("images/train2014", "images/saiapr_tc-12", "images")
+
+
+class Sample(TypedDict):
+    """What the dataset gives: image uint8 [3, H, W] RGB and upright, mask bool [H, W], and its expression."""
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    caption: str
+    image_id: int
+    ref_id: int
+
+
+class PseudoRISDataset(Dataset[Sample]):
+    """Image, mask and expression triples for training a referring segmentation model.
+
+    `root` is an export (`--format jsonl` or `refcoco`, or any other REFER data set) or a work directory, of which the
+    kept captions of the last filter run are taken. With `per="sentence"` every expression is an item; with
+    `per="mask"` every mask is one, and each look draws one of its expressions from torch's generator, as ETRIS does.
+
+    `transforms(image, mask, caption)` is applied to every item. `image_root` is where the pictures are, by default the
+    export's own (`--images copy` or `link`). A work directory has no splits of its own; `shares` (as `--split`) makes
+    the same ones as an export with it. Of a REFER data set that is split in several ways name the file:
+    `root` may be a `refs(<split_by>).p`. Raises UsageError where there is nothing to read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        image_root: str | Path | None = None,
+        per: Literal["sentence", "mask"] = "sentence",
+        transforms: Transforms | None = None,
+        shares: str = "train=1",
+    ) -> None:
+        root = Path(root)
+        self.transforms = transforms
+        self._reader: Source | FileReader
+        if (root / "source.json").is_file():
+            workspace = Workspace(root)
+            self._reader = sources.open_source(workspace.source() or {})
+            records = _of_work_directory(workspace, split, splits.parse(shares))
+        else:
+            self._reader = FileReader(Path(image_root) if image_root else _pictures(root))
+            records = _of_export(root, split)
+        self._masks = _Packed(records)
+        if not len(self._masks):
+            raise UsageError(f"{root} has no masks in split {split!r}")
+        counts = self._masks.captions if per == "sentence" else np.ones(len(self._masks), np.int64)
+        self._ends = np.cumsum(counts)
+        self._per = per
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        item = self._masks[place]
+        number = index - int(self._ends[place])  # counted from the last caption of the mask, so negative
+        if self._per == "mask":
+            number = int(torch.randint(len(item.captions), ()))
+        pixels = decode_rgb(self._reader.read(item.image_key), MaskSettings().max_pixels)
+        if pixels.shape[:2] != (item.rle.height, item.rle.width):
+            raise UsageError(f"{item.image_key} is not the picture that its masks were made for: its size is another")
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+        mask, caption = torch.from_numpy(decode_rle(item.rle)), item.captions[number]
+        if self.transforms is not None:
+            image, mask, caption = self.transforms(image, mask, caption)
+        return {"image": image, "mask": mask, "caption": caption, "image_id": item.image_id, "ref_id": item.ref_id}
+
+
+class _Packed:
+    """Records in one buffer of bytes: small, and shared by the DataLoader's workers instead of copied object by object."""
+
+    def __init__(self, records: Iterable[Referred]) -> None:
+        buffer, ends, captions = bytearray(), [0], []
+        for item in records:
+            rle = item.rle
+            fields = [item.image_key, item.image_id, item.ref_id, rle.height, rle.width, rle.counts, item.captions]
+            buffer += json.dumps(fields, ensure_ascii=False).encode()
+            ends.append(len(buffer))
+            captions.append(len(item.captions))
+        self._buffer = np.frombuffer(buffer, np.uint8)
+        self._ends = np.array(ends, np.int64)
+        self.captions = np.array(captions, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, place: int) -> Referred:
+        text = self._buffer[self._ends[place] : self._ends[place + 1]].tobytes()
+        key, image_id, ref_id, height, width, counts, captions = json.loads(text)
+        return Referred(key, image_id, ref_id, Rle(height, width, counts), tuple(captions))
+
+
+def _of_export(root: Path, split: str) -> Iterator[Referred]:
+    lines = root if root.suffix == ".jsonl" else root / f"{split}.jsonl"
+    if lines.is_file():
+        return read_jsonl(lines)
+    if not (root.suffix == ".p" and root.is_file()) and not (root.is_dir() and refer.dataset_folders(root)):
+        raise UsageError(f"{root} is neither a work directory nor a jsonl or refcoco export with a split {split!r}")
+    source = refer.open_source(root, {"split": split}, root)
+    return read_refer(source.dataset, source.split_by, split)
+
+
+def _pictures(root: Path) -> Path:
+    start = root if root.is_dir() else root.parent
+    for folder in (folder / name for name in PICTURES for folder in (start, start.parent)):
+        if folder.is_dir():
+            return folder
+    raise UsageError(f"{root} has no pictures; export with --images copy or link, or name image_root")
+
+
+def _of_work_directory(workspace: Workspace, split: str, shares: dict[str, float]) -> Iterator[Referred]:
+    """The kept captions of the last filter run, best first; parts that no longer hold together are left out."""
+    chain = workspace.chain(workspace.latest("filter"))
+    lineage = Lineage({stage: artifact.manifest() for stage, artifact in chain.items()})
+    plan = workspace.plan(chain["filter"].plan_name)
+    ref_id = 0
+    for part in range(len(plan)):
+        entries = {stage: lineage.entry(stage, part) for stage in ("masks", "filter")}
+        if (filtered := entries["filter"]) is None or (masked := entries["masks"]) is None:
+            continue
+        masks = masks_by_image(read_part(lineage.manifests["masks"].path_of(masked)))
+        ids = {image.key: image.image_id for image in plan.images(part)}
+        captions: dict[tuple[str, int], list[str]] = {}
+        for key, mask_id, _, _, caption in kept_rows(read_part(lineage.manifests["filter"].path_of(filtered))):
+            captions.setdefault((key, mask_id), []).append(caption)
+        for (key, mask_id), texts in captions.items():
+            ref_id += 1
+            if splits.assign(key, shares) == split:
+                rle = next(mask.rle for mask in masks[key] if mask.mask_id == mask_id)
+                yield Referred(key, ids[key], ref_id, rle, tuple(texts))

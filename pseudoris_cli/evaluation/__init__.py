@@ -1,0 +1,1 @@
+"""Measuring masks and expressions against a known truth."""

@@ -1,0 +1,124 @@
+"""What is known of a set of images: object masks and, for rendered scenes, attributes. Written beside rendered images.
+
+`truth.json` of rendered scenes:
+
+    {"kind": "pseudoris-demo-truth", "images": [{"file_name", "seed", "objects": [
+        {"segmentation": {"size": [H, W], "counts": COCO compressed}, "shape", "colour", "texture", "size",
+         "phrases": [{"text", "unique"}]}]}]}
+
+where `phrases` are the plainest wordings of all that holds for the object, and whether they hold for it alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from pseudoris_cli.demo.grammar import Attributes, claims, phrase
+from pseudoris_cli.demo.world import Scene, Split, render, scene_seed
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.records import Rle
+from pseudoris_cli.rle import encode_rle, rle_from_counts
+
+KIND = "pseudoris-demo-truth"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """The objects of one image. `attributes` is None where only masks are known."""
+
+    key: str
+    masks: tuple[Rle, ...]
+    attributes: tuple[Attributes, ...] | None = None
+
+
+def known_scene(key: str, scene: Scene) -> KnownImage:
+    """The truth of a rendered scene."""
+    return KnownImage(key, tuple(encode_rle(mask) for mask in scene.masks), scene.attributes)
+
+
+def write_scenes(folder: Path, split: Split, count: int) -> Path:
+    """Render scenes 0..count-1 of a split as `000000.png`... and write `truth.json` beside them; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = []
+    for index in range(count):
+        seed = scene_seed(split, index)
+        scene = render(seed)
+        name = f"{index:06d}.png"
+        Image.fromarray(scene.image_rgb).save(folder / name)
+        images.append({"file_name": name, "seed": seed, "objects": _objects(scene)})
+    path = folder / "truth.json"
+    path.write_text(json.dumps({"kind": KIND, "split": split, "images": images}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _objects(scene: Scene) -> list[dict[str, Any]]:
+    known = []
+    for mask, own in zip(scene.masks, scene.attributes, strict=True):
+        rle = encode_rle(mask)
+        phrases = [
+            {"text": phrase(claim), "unique": sum(claim.holds(other) for other in scene.attributes) == 1}
+            for claim in claims(own)
+        ]
+        segmentation = {"size": [rle.height, rle.width], "counts": rle.counts}
+        known.append({"segmentation": segmentation, **asdict(own), "phrases": phrases})
+    return known
+
+
+def read_truth(path: Path) -> list[KnownImage]:
+    """Read `truth.json` of rendered scenes, or a COCO instances file (masks only; crowd regions are left out).
+
+    Raises UsageError when the file is neither.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        if isinstance(data, dict) and data.get("kind") == KIND:
+            return [_known_scene(image) for image in data["images"]]
+        if isinstance(data, dict) and {"images", "annotations"} <= data.keys():
+            return _known_coco(data["images"], data["annotations"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is not a usable truth file: {type(error).__name__}: {error}") from error
+    raise UsageError(f"{path} is neither a demo truth file nor COCO instances (`images` and `annotations`)")
+
+
+def _known_scene(image: dict[str, Any]) -> KnownImage:
+    masks, attributes = [], []
+    for thing in image["objects"]:
+        height, width = thing["segmentation"]["size"]
+        masks.append(Rle(height, width, thing["segmentation"]["counts"]))
+        attributes.append(Attributes(thing["shape"], thing["colour"], thing["texture"], thing["size"]))
+    return KnownImage(image["file_name"], tuple(masks), tuple(attributes))
+
+
+def _known_coco(images: Iterable[dict[str, Any]], annotations: Iterable[dict[str, Any]]) -> list[KnownImage]:
+    by_image = defaultdict(list)
+    for annotation in annotations:
+        if not annotation.get("iscrowd"):
+            by_image[annotation["image_id"]].append(annotation["segmentation"])
+    return [
+        KnownImage(
+            image["file_name"],
+            tuple(_rle(segmentation, image["height"], image["width"]) for segmentation in by_image[image["id"]]),
+        )
+        for image in images
+    ]
+
+
+def _rle(segmentation: Any, height: int, width: int) -> Rle:
+    """COCO's three forms of a mask: polygons, uncompressed counts, compressed counts."""
+    if isinstance(segmentation, list):
+        parts = coco_mask.frPyObjects(segmentation, height, width)
+        return Rle(height, width, coco_mask.merge(parts)["counts"].decode("ascii"))
+    if isinstance(segmentation["counts"], list):
+        return rle_from_counts(segmentation["counts"], height, width)
+    return Rle(height, width, segmentation["counts"])

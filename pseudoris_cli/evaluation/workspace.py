@@ -1,0 +1,78 @@
+"""Evaluation of a work directory: its masks, and every captions version made from them, against a truth file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.evaluation.metrics import CaptionRun, Evaluation, Row, evaluate
+from pseudoris_cli.evaluation.truth import read_truth
+from pseudoris_cli.storage.parts import read_part
+from pseudoris_cli.storage.workspace import Artifact, Workspace
+
+_MASK_COLUMNS = ["image_key", "mask_id", "rle_size", "rle_counts"]
+_CAPTION_COLUMNS = ["image_key", "mask_id", "caption", "sampler"]
+
+
+def evaluate_workspace(workspace: Workspace, truth: Path) -> Evaluation:
+    """Figures of the current masks and of each captions version made from them (before and after its last filter).
+
+    Plain sampling comes first, then the contrasts; beam captions, which know no contrast, are the first version's.
+    """
+    masks = workspace.latest("masks")
+    known = read_truth(truth)
+    made = [a for a in workspace.versions("captions") if a.upstream == masks.version]
+    made.sort(
+        key=lambda artifact: (
+            *(artifact.header["settings"][k] for k in ("contrast", "contrast_form")),
+            artifact.version,
+        )
+    )
+    labels = _labels(made)
+    runs = [
+        CaptionRun(labels[artifact.version], list(rows(artifact, _CAPTION_COLUMNS)), _kept(workspace, artifact))
+        for artifact in made
+    ]
+    if len({run.method for run in runs}) < len(runs):
+        raise UsageError(
+            "two captions versions of these masks differ in neither contrast nor version; prune one of them"
+        )
+    return evaluate(known, rows(masks, _MASK_COLUMNS), runs)
+
+
+def rows(artifact: Artifact, columns: list[str]) -> Iterator[Row]:
+    """The rows of an artifact, part by part."""
+    manifest = artifact.manifest()
+    for _, entry in sorted(manifest.entries.items()):
+        part = read_part(manifest.path_of(entry), columns)
+        for values in zip(*(part[name] for name in columns), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _kept(workspace: Workspace, captions: Artifact) -> list[Row] | None:
+    """What the last filter kept of a captions version; None if it was never filtered."""
+    scores = {a.version for a in workspace.versions("scores") if a.upstream == captions.version}
+    filters = [a for a in workspace.versions("filter") if a.upstream in scores]
+    if not filters:
+        return None
+    last = max(
+        filters, key=lambda artifact: max((e.committed for e in artifact.manifest().entries.values()), default=0.0)
+    )
+    return [row for row in rows(last, [*_CAPTION_COLUMNS, "kept"]) if row["kept"]]
+
+
+def _labels(captions: list[Artifact]) -> dict[str, str]:
+    """A name for each version by what its samplers did; the version itself is added where that is not enough."""
+    labels = {artifact.version: _label(artifact.header["settings"]) for artifact in captions}
+    names = list(labels.values())
+    return {v: label if names.count(label) == 1 else f"{label} {v}" for v, label in labels.items()}
+
+
+def _label(settings: dict[str, Any]) -> str:
+    if settings["contrast"] == 0:
+        return "plain"
+    form = "literal" if settings["contrast_form"] == "literal" else "scale-preserving"
+    strength = "" if settings["contrast"] == 1 else f" x{settings['contrast']:g}"
+    return f"distinctive, {form}{strength}"

@@ -1,0 +1,201 @@
+"""The only loop: pending parts → decode ahead → worker → part → manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pseudoris_cli.errors import EnvironmentStop
+from pseudoris_cli.execution.backlog import Backlog
+from pseudoris_cli.execution.crash_log import Breadcrumb
+from pseudoris_cli.execution.engine import Engine, Finished
+from pseudoris_cli.execution.signals import Stopper
+from pseudoris_cli.execution.tasks import PartTask, Selection, StageSpec
+from pseudoris_cli.records import Failure, ImageRef, ImageStatus
+from pseudoris_cli.sources.base import Source
+from pseudoris_cli.storage import files
+from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter, PartEntry, writer_name
+from pseudoris_cli.storage.workspace import Artifact
+
+HOPELESS_PARTS = 2
+
+
+class Observer(Protocol):
+    """Who is told how a run goes (the progress bar)."""
+
+    def begin(self, stage: str, images: int, done: int, mended: list[str]) -> None:
+        """A run begins: images of its parts, how many are done already, and what a crash had left behind."""
+        ...
+
+    def part(self, entry: PartEntry) -> None:
+        """A part was committed."""
+        ...
+
+    def end(self) -> None:
+        """The run is over, well or not."""
+        ...
+
+
+@dataclass
+class Summary:
+    """What a run of one stage came to."""
+
+    stage: str
+    version: str
+    parts: int = 0
+    parts_done_before: int = 0
+    rows: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    total_counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    lacking: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, entry: PartEntry) -> None:
+        """Count a part that was committed."""
+        self.parts += 1
+        self.rows += entry.file.rows
+        for status, count in entry.counts.items():
+            self.counts[status] = self.counts.get(status, 0) + count
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether every part had been done before."""
+        return self.parts == 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one stage."""
+
+    artifact: Artifact
+    spec: StageSpec
+    backlog: Backlog
+    selection: Selection
+    engine: Engine
+    part_header: dict[str, Any]
+
+
+def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
+    """Do all pending parts of a stage and commit them one by one.
+
+    Raises UsageError for an incomplete upstream, EnvironmentStop for a full disk, a lost device or a taken lock,
+    Interrupted when stopped; what was committed is kept in every case.
+    """
+    started = time.perf_counter()
+    summary = Summary(job.spec.name, job.artifact.version)
+    summary.lacking = job.backlog.refuse_incomplete(job.selection)
+    writer = writer_name(job.selection.shard)
+    folder = job.artifact.folder
+    with files.explained(folder), ManifestWriter(folder, job.spec.name, writer, job.part_header) as manifest:
+        job.backlog.manifest = manifest.manifest
+        pending = job.backlog.pending(job.selection)
+        job.backlog.refuse_changed(pending, job.selection)
+        summary.parts_done_before = sum(job.selection.takes(p.part) for p in job.backlog.plan.parts) - len(pending)
+        _announce(job, observer, manifest, pending)
+        queue = _Queue(manifest, pending)
+        try:
+            if pending and not stopper.requested:
+                _work(job, queue, Breadcrumb(folder, writer, pending), (observer, stopper, summary))
+            elif not pending:
+                Breadcrumb(folder, writer, ()).close()
+        finally:
+            observer.end()
+        summary.total_counts = manifest.manifest.counts()
+        left = queue.left()
+    summary.seconds = time.perf_counter() - started
+    if left and stopper.requested:
+        raise stopper.interrupted()
+    assert not left, f"the engine left parts undone: {left[:10]}"
+    return summary
+
+
+class _Queue:
+    """The pending parts, and which of them are still open: another writer may finish a part while we are at it."""
+
+    def __init__(self, manifest: ManifestWriter, pending: list[int]) -> None:
+        self.manifest, self.pending = manifest, pending
+        self._before = {part: manifest.manifest.entries.get(part) for part in pending}
+
+    def is_open(self, part: int) -> bool:
+        """Whether nobody has committed the part since the run began."""
+        self.manifest.manifest.refresh()
+        return self.manifest.manifest.entries.get(part) is self._before[part]
+
+    def left(self) -> list[int]:
+        """The parts that nobody has committed."""
+        entries = self.manifest.manifest.entries
+        return [part for part in self.pending if entries.get(part) is self._before[part]]
+
+
+def _announce(job: Job, observer: Observer, manifest: ManifestWriter, pending: list[int]) -> None:
+    counts = {p.part: p.count for p in job.backlog.plan.parts if job.selection.takes(p.part)}
+    todo = sum(counts[part] for part in pending)
+    total = sum(counts.values())
+    mended = [f"removed {name}, left by a crash" for name in manifest.removed]
+    if manifest.cut:
+        mended.append("cut an unfinished line off the manifest")
+    if manifest.manifest.damaged:
+        mended.append(f"{manifest.manifest.damaged} lines of the manifest are damaged; their parts are done again")
+    observer.begin(job.spec.name, total, total - todo, mended)
+
+
+def _work(job: Job, queue: _Queue, breadcrumb: Breadcrumb, watch: tuple[Observer, Stopper, Summary]) -> None:
+    observer, stopper, summary = watch
+    hopeless = 0
+    try:
+        tasks = _tasks(job, queue, breadcrumb)
+        with closing(job.engine.run(job.spec, tasks, breadcrumb, stopper)) as parts:
+            for finished in parts:
+                if not queue.is_open(finished.task.part):
+                    continue
+                with stopper.shielded():
+                    entry = _commit(queue.manifest, finished, job.spec.source)
+                observer.part(entry)
+                summary.add(entry)
+                hopeless = hopeless + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
+                if hopeless == HOPELESS_PARTS and summary.parts < len(queue.pending):
+                    raise EnvironmentStop(_hopeless(entry))
+    finally:
+        breadcrumb.close()
+
+
+def _hopeless(entry: PartEntry) -> str:
+    reason = next(image.error for image in entry.images if image.error)
+    return (
+        f"every image of the first {HOPELESS_PARTS} parts failed, so the run was stopped; the last reason was: {reason}\n"
+        "mend the cause, then run again with --retry-failed (`pseudoris status --failed` lists them)"
+    )
+
+
+def _tasks(job: Job, queue: _Queue, breadcrumb: Breadcrumb) -> Iterator[PartTask]:
+    """The pending tasks, less those that another writer has finished meanwhile."""
+    for task in job.backlog.tasks(queue.pending):
+        if queue.is_open(task.part):
+            yield replace(task, skipped=breadcrumb.killers_of(task.part))
+
+
+def _commit(manifest: ManifestWriter, finished: Finished, source: Source | None) -> PartEntry:
+    task, result = finished.task, finished.result
+    silent = [ref.key for ref in task.to_load if ref.key not in result.answers]
+    assert not silent, f"the worker gave no answer for {silent[:10]}"
+    promised = sum(rows for rows, _ in result.answers.values())
+    assert all(len(values) == promised for values in result.columns.values()), "the worker's rows and answers differ"
+    images = [_outcome(ref, finished, source) for ref in task.images]
+    return manifest.commit(task.part, result.columns, images, task.upstream_digest, result.notes, finished.seconds)
+
+
+def _outcome(ref: ImageRef, finished: Finished, source: Source | None) -> ImageOutcome:
+    task, result = finished.task, finished.result
+    rows, failure = result.answers.get(ref.key, (0, None))
+    stamp, digest = result.origins.get(ref.key, (None, None))
+    if ref.key in task.skipped:
+        failure = Failure(task.skipped[ref.key])
+        stamp = source.stamp(ref.key) if source else None  # so that another image of this name is tried again
+    status: ImageStatus = failure.status if failure else "done" if rows else "empty"
+    error = failure.reason if failure else task.absent.get(ref.key)
+    size, mtime = (stamp.size, stamp.mtime_ns) if stamp else (None, None)
+    return ImageOutcome(ref.key, status, rows, error, size, mtime, digest)

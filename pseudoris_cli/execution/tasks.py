@@ -1,0 +1,179 @@
+"""What a stage worker gets and gives back: the values between the runner and the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pseudoris_cli.execution.devices import DeviceRequest
+from pseudoris_cli.records import Failure, ImageRef
+from pseudoris_cli.settings.models import Numerics
+from pseudoris_cli.sources.base import Source, Stamp
+from pseudoris_cli.storage.schema import Columns
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Origin = tuple[Stamp | None, str | None]
+"""Stamp and sha256 of the bytes that were read."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which parts a run may take, and how strict it is."""
+
+    shard: tuple[int, int] | None = None
+    retry_failed: bool = False
+    allow_partial: bool = False
+
+    def takes(self, part: int) -> bool:
+        """Whether the part belongs to this shard."""
+        return self.shard is None or part % self.shard[1] == self.shard[0]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPart:
+    """A part of a stage before: its file and the digest that the manifest lists."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """One part to do: its images, which of them need pixels, and the upstream part files to read."""
+
+    part: int
+    images: tuple[ImageRef, ...]
+    wanted: frozenset[str]
+    upstream: dict[str, UpstreamPart]
+    upstream_digest: str | None
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Images that are not to be worked on, with the reason (they killed the process)."""
+    start: dict[str, int] = field(default_factory=dict)
+    """Running totals of the parts before, for a stage that numbers its rows."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why the stage before has no rows for an image, where that was a failure."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """sha256 of the bytes that an image's masks were made from, for the stages that come later."""
+
+    @property
+    def to_load(self) -> list[ImageRef]:
+        """The images whose pixels are read, in order."""
+        return [ref for ref in self.images if ref.key in self.wanted and ref.key not in self.skipped]
+
+    def only(self, ref: ImageRef) -> PartTask:
+        """The same task for a single image."""
+        return replace(self, wanted=frozenset({ref.key}))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image that was read and decoded: upright RGB, and what it was read from."""
+
+    ref: ImageRef
+    image_rgb: np.ndarray
+    stamp: Stamp | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadImage:
+    """An image that could not be read or decoded."""
+
+    ref: ImageRef
+    failure: Failure
+    stamp: Stamp | None = None
+    sha256: str | None = None
+
+
+Heard = Callable[[int, int], None]
+"""Is told how many images more of a part are done, and the rows that they gave."""
+
+
+def unheard(images: int, rows: int) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartInput:
+    """A part on its way to the worker: pixels come lazily, so that memory does not grow with the part."""
+
+    task: PartTask
+    images: Iterator[LoadedImage | UnreadImage]
+    columns: dict[str, Columns]
+    heard: Heard = unheard
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """The worker's answer for one image: rows (none: an explicit empty), or a failure."""
+
+    rows: Sequence[dict[str, Any]] = ()
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class PartResult:
+    """The worker's answer for a part: all rows as columns, an answer per image, and notes for the manifest."""
+
+    columns: Columns
+    answers: dict[str, tuple[int, Failure | None]]
+    notes: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    """What each image was read from; filled in by the engine."""
+
+
+class Worker(Protocol):
+    """A stage at work, with its networks loaded."""
+
+    def run(self, part: PartInput) -> PartResult:
+        """Do a part. An image that fails is a Failure; only what stops the whole run raises."""
+        ...
+
+
+class StageSpec(Protocol):
+    """A stage as the runner sees it; picklable, so that a worker can be made in another process."""
+
+    @property
+    def name(self) -> str:
+        """The stage."""
+        ...
+
+    @property
+    def source(self) -> Source | None:
+        """Where pixels come from; None for a stage that needs none."""
+        ...
+
+    @property
+    def max_pixels(self) -> int:
+        """Larger images are failures."""
+        ...
+
+    @property
+    def decode_threads(self) -> int:
+        """Threads that read images ahead of the worker."""
+        ...
+
+    @property
+    def decode_ahead(self) -> int:
+        """Images read ahead of the worker."""
+        ...
+
+    def make_worker(self) -> Worker:
+        """Load the networks; called once per process."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageStage:
+    """What every stage that runs networks on images is given, beside its settings; the fields are those of StageSpec."""
+
+    numerics: Numerics
+    device: DeviceRequest
+    source: Source
+    max_pixels: int
+    decode_threads: int
+    decode_ahead: int

@@ -1,0 +1,208 @@
+"""What a renderer gets and must do. The export stage knows this page and nothing else about a format.
+
+A format is one file in this folder, named like the format (`-` becomes `_`), that defines
+
+* `open_writer(context, folder)`: a context manager that gives a function to call with each image, in plan order. It
+  writes below `folder`, with memory flat in the number of images, the same bytes for the same input; leaving it completes
+  the files. No two formats write the same path, so they share a folder, its pictures and one pass over the images;
+* `CANDIDATES = True` where it wants `ExportImage.candidates` filled.
+
+The export stage owns everything else: the index and its ids, plan order, staging and atomic publishing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
+
+from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.records import Category, Mask
+from pseudoris_cli.text import nearest
+
+T = TypeVar("T")
+ImageMode: TypeAlias = Literal["copy", "link", "none"]
+OBJECT_CATEGORY: Category = (1, "object")
+"""Category of class-agnostic data. 1 is a real COCO id, which ETRIS' category map needs (it becomes 0)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportCandidate:
+    """A caption of a mask with its scores (None where undefined: `doc` and `uniqueness` of an image's only mask)."""
+
+    candidate_id: int
+    caption: str
+    crop: str = ""
+    sampler: str = ""
+    correctness: float | None = None
+    uniqueness: float | None = None
+    doc: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSentence(ExportCandidate):
+    """A kept caption; `sent_id` is unique over the export."""
+
+    sent_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportObject:
+    """A mask with at least one kept caption. `ref_id` and `ann_id` are unique over the export; sentences best first."""
+
+    ref_id: int
+    ann_id: int
+    mask: Mask
+    sentences: tuple[ExportSentence, ...]
+    category: Category = OBJECT_CATEGORY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredMask:
+    """A mask, referred to or not, with every candidate that was scored."""
+
+    mask: Mask
+    candidates: tuple[ExportCandidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportImage:
+    """One image. `file_name` is a relative POSIX path and `image_id` a positive int64, both unique over the export.
+
+    Width, height and all masks are in the EXIF-upright frame. All ids are plain int (REFER tests `type(x) == int`).
+    """
+
+    image_key: str
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    split: str
+    objects: tuple[ExportObject, ...] = ()
+    candidates: tuple[ScoredMask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportContext:
+    """What an export is called and where its pictures are.
+
+    `read_image(key)` gives the bytes of a picture file, which every reader sees upright. `locate_image(key)` gives the
+    path of a file with these bytes; None where there is none, as the picture had to be turned; UsageError where the
+    source keeps its pictures inside another file. `provenance` is plain JSON: models, settings, counts, licences.
+    """
+
+    dataset: str
+    split_by: str
+    images: ImageMode
+    read_image: Callable[[str], bytes]
+    locate_image: Callable[[str], Path | None]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+Write: TypeAlias = Callable[[ExportImage], None]
+
+
+class Format(Protocol):
+    """A module of this folder."""
+
+    def open_writer(self, context: ExportContext, folder: Path) -> AbstractContextManager[Write]:
+        """Begin to write below `folder`. Writing an image raises UsageError where the format cannot hold it."""
+        ...
+
+
+class BySplit(dict[str, T]):
+    """What a format has open for each split: opened when the first image of the split comes."""
+
+    def __init__(self, stack: ExitStack, opener: Callable[[str], AbstractContextManager[T]]) -> None:
+        super().__init__()
+        self._open = lambda split: stack.enter_context(opener(split))
+
+    def __missing__(self, split: str) -> T:
+        self[split] = opened = self._open(split)
+        return opened
+
+
+def render(formats: Sequence[Format], images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+    """Write images in several formats below `folder`, in one pass."""
+    with ExitStack() as stack:
+        writers = [stack.enter_context(one.open_writer(context, folder)) for one in formats]
+        for image in images:
+            for write in writers:
+                write(image)
+
+
+def format_names() -> list[str]:
+    """Every format, as `--format` spells it."""
+    files = (Path(__file__).parent / "formats").glob("[a-z]*.py")
+    return sorted(file.stem.replace("_", "-") for file in files)
+
+
+def load_format(name: str) -> Format:
+    """The module of a format; UsageError names the ones there are."""
+    if name not in format_names():
+        raise UsageError(
+            f"there is no format {name!r}; choose from {', '.join(format_names())}{nearest(name, format_names())}"
+        )
+    return cast(Format, importlib.import_module(f"pseudoris_cli.export.formats.{name.replace('-', '_')}"))
+
+
+def wants_candidates(formats: Sequence[Format]) -> bool:
+    """Whether `ExportImage.candidates` must be filled for any of these formats."""
+    return any(getattr(one, "CANDIDATES", False) for one in formats)
+
+
+def export_name(key: str) -> str:
+    """The relative path that stands for an image key in an export. Most keys are their own name.
+
+    A list file may name pictures outside its folder: `/data/a.jpg` becomes `_root/data/a.jpg`, `../a.jpg` `_up/a.jpg`.
+    """
+    parts = PurePosixPath(key.replace("\0", "_")).parts
+    return "/".join("_up" if part == ".." else "_root" if part.startswith("/") else part for part in parts) or "_"
+
+
+def picture_folder(context: ExportContext) -> str:
+    """Where ETRIS' REFER looks for pictures; every format keeps them there, so that formats can share them."""
+    return "images/saiapr_tc-12" if context.dataset == "refclef" else "images/train2014"
+
+
+def read_picture(image: ExportImage, context: ExportContext) -> bytes:
+    """The picture's file. EnvironmentStop if it is gone or cannot be read."""
+    with _still_there(image):
+        return context.read_image(image.image_key)
+
+
+def link_target(image: ExportImage, context: ExportContext) -> Path | None:
+    """Where `--images link` points; None for a picture that has to be copied. EnvironmentStop if it is gone."""
+    with _still_there(image):
+        path = context.locate_image(image.image_key)
+        return path and path.resolve()
+
+
+@contextmanager
+def _still_there(image: ExportImage) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentStop(
+            f"the picture {image.image_key} cannot be read any more ({error.strerror or error}); bring it back, or run "
+            "`pseudoris masks` again so that it counts as gone"
+        ) from error
+
+
+def place_picture(image: ExportImage, context: ExportContext, folder: Path) -> None:
+    """Put the picture at `folder / file_name` as `--images` says; one that is there already stays."""
+    if context.images == "none":
+        return
+    target = folder / image.file_name
+    if image.file_name != export_name(image.file_name):
+        raise UsageError(f"the image name {image.file_name!r} leaves the export folder; refusing to follow it")
+    if target.is_symlink() or target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if context.images == "link" and (original := link_target(image, context)):
+        target.symlink_to(original)
+    else:
+        target.write_bytes(read_picture(image, context))

@@ -1,0 +1,71 @@
+"""`jsonl`: one JSON object per line and referred mask, complete in itself; `pseudoris_cli.dataset` and pandas read it.
+
+<split>.jsonl; pictures in images/train2014/ with --images
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.export.base import (
+    BySplit,
+    ExportContext,
+    ExportImage,
+    ExportObject,
+    Write,
+    picture_folder,
+    place_picture,
+)
+from pseudoris_cli.export.json_stream import dumps
+
+
+@contextmanager
+def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
+    """Write one file per split."""
+    with ExitStack() as stack:
+        files = BySplit(stack, lambda split: (folder / f"{split}.jsonl").open("w", encoding="ascii", newline="\n"))
+
+        def write(image: ExportImage) -> None:
+            if image.objects:
+                place_picture(image, context, folder / picture_folder(context))
+            for thing in image.objects:
+                files[image.split].write(dumps(record(image, thing)) + "\n")
+
+        yield write
+
+
+def record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
+    """One line: the picture, the mask as COCO's run-length code, and its sentences, best first."""
+    rle = thing.mask.rle
+    return {
+        "ref_id": thing.ref_id,
+        "ann_id": thing.ann_id,
+        "image_key": image.image_key,
+        "image_id": image.image_id,
+        "file_name": image.file_name,
+        "width": image.width,
+        "height": image.height,
+        "split": image.split,
+        "mask_id": thing.mask.mask_id,
+        "category_id": thing.category[0],
+        "category": thing.category[1],
+        "bbox": [int(value) for value in thing.mask.bbox],
+        "area": int(thing.mask.area),
+        "segmentation": {"size": [rle.height, rle.width], "counts": rle.counts},
+        "sentences": [
+            {
+                "sent_id": sentence.sent_id,
+                "candidate_id": sentence.candidate_id,
+                "caption": sentence.caption,
+                "crop": sentence.crop,
+                "sampler": sentence.sampler,
+                "correctness": sentence.correctness,
+                "uniqueness": sentence.uniqueness,
+                "doc": sentence.doc,
+            }
+            for sentence in thing.sentences
+        ],
+    }

@@ -1,0 +1,77 @@
+"""`refcoco`: the data set that REFER (lichengunc/refer, and ETRIS' and Pseudo-RIS' copies of it) loads.
+
+    <dataset>/instances.json           images, annotations and categories
+    <dataset>/refs(<split_by>).p       the refs, a protocol-2 pickle
+    <dataset>/refs(<split_by>).json    the same refs for everybody else
+    images/train2014/<file_name>       the pictures, with --images; images/mscoco/images/train2014 leads there too
+
+An annotation's `segmentation` is a list with one run-length code, the only run-length form that REFER decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pseudoris_cli.codecs.refer_tokens import clean
+from pseudoris_cli.codecs.safe_pickle import PickleList
+from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, Write, picture_folder, place_picture
+from pseudoris_cli.export.json_stream import InstancesFile, JsonList, annotation, describe, image_record
+
+
+@contextmanager
+def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
+    """Write REFER's three files; images without a referred object are left out."""
+    root = folder / context.dataset
+    refs_name = f"refs({context.split_by})"
+    pictures = folder / picture_folder(context)
+    with (
+        PickleList(root / f"{refs_name}.p") as refs_pickle,
+        JsonList(root / f"{refs_name}.json") as refs_json,
+        InstancesFile(root / "instances.json", describe(context)) as instances,
+    ):
+
+        def write(image: ExportImage) -> None:
+            if not image.objects:
+                return
+            instances.add_image(image_record(image))
+            place_picture(image, context, pictures)
+            for thing in image.objects:
+                code = {"size": [thing.mask.rle.height, thing.mask.rle.width], "counts": thing.mask.rle.counts}
+                instances.add_annotation({**annotation(image, thing), "segmentation": [code]}, thing.category[1])
+                ref = ref_record(image, thing)
+                refs_pickle.append(ref)
+                refs_json.append(ref)
+
+        yield write
+    if pictures.is_dir() and pictures.name == "train2014":
+        _link_for_original_refer(folder)
+
+
+def ref_record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
+    """One of REFER's refs."""
+    sentences = []
+    for sentence in thing.sentences:
+        sent, tokens = clean(sentence.caption)
+        sentences.append({"tokens": tokens, "raw": sentence.caption, "sent_id": sentence.sent_id, "sent": sent})
+    name = PurePosixPath(image.file_name)
+    return {
+        "sent_ids": [sentence.sent_id for sentence in thing.sentences],
+        "file_name": str(name.with_name(f"{name.stem}_{thing.mask.mask_id}{name.suffix}")),
+        "ann_id": thing.ann_id,
+        "ref_id": thing.ref_id,
+        "image_id": image.image_id,
+        "split": image.split,
+        "sentences": sentences,
+        "category_id": thing.category[0],
+    }
+
+
+def _link_for_original_refer(folder: Path) -> None:
+    """The original REFER looks below images/mscoco; ETRIS' copy does not."""
+    link = folder / "images" / "mscoco" / "images" / "train2014"
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path("..") / ".." / "train2014", target_is_directory=True)

@@ -1,0 +1,121 @@
+"""Which scored candidates are kept, and why the others are not: vectorised over the columns of many images.
+
+Rules, in this order; the first that a candidate fails is its reason:
+
+    empty       no text
+    duplicate   an earlier row of the mask has the same text
+    words       fewer than `min_words` or more than `max_words` words
+    unscored    the score that decides is null (a ratio that is not finite; see the column `flags`)
+    doc<=X      DoC is not above `min_doc`
+    one-mask    the image has one mask, so there is no DoC: the better half of its texts by correctness stays
+    rank        below the best `top_k_per_mask` by DoC (one mask: by correctness)
+
+A text that several masks share has a DoC above 1 for one of them at most: it stays where it fits best.
+With `fallback: best` a mask that lost everything keeps its best scored text after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pseudoris_cli.settings.models import FilterSettings
+
+
+def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.ndarray]:
+    """The verdict on every candidate.
+
+    `columns` (lists or arrays of one length, whole images, any order; null floats are NaN or None) must hold image_key,
+    mask_id, caption, correctness, doc and flags. Returns `duplicates` int32 (rows of the mask with this text, itself
+    included), `kept` bool and `reason` str (empty where kept).
+    """
+    group = mask_groups(columns)
+    text, texts = factorize([caption.strip() for caption in columns["caption"]])
+    _, first_rows, inverse, counts = np.unique(
+        group * (len(texts) + 1) + text, return_index=True, return_inverse=True, return_counts=True
+    )
+    first = np.zeros(len(group), bool)
+    first[first_rows] = True
+    words = np.array([len(t.split()) for t in texts], int)[text]
+    one_mask = flagged(columns["flags"], "one_mask")
+    score = np.where(one_mask, as_floats(columns["correctness"]), as_floats(columns["doc"]))
+
+    verdict = _Verdict(len(group))
+    verdict.reject(words == 0, "empty")
+    verdict.reject(~first, "duplicate")
+    verdict.reject((words < settings.min_words) | (words > (settings.max_words or np.inf)), "words")
+    verdict.reject(~np.isfinite(score), "unscored")
+    eligible = verdict.kept
+    verdict.reject(~one_mask & ~(score > settings.min_doc), f"doc<={settings.min_doc:g}")
+    rank, size = _rank_within(group, score, eligible)
+    verdict.reject(one_mask & (rank >= (size + 1) // 2), "one-mask")
+    if settings.top_k_per_mask is not None:
+        verdict.reject(_rank_within(group, score, verdict.kept)[0] >= settings.top_k_per_mask, "rank")
+    if settings.fallback == "best":
+        served = np.zeros(group.max(initial=-1) + 1, bool)
+        served[group[verdict.kept]] = True
+        verdict.restore(eligible & (rank == 0) & ~served[group])
+    return {"duplicates": counts[inverse].astype(np.int32), "kept": verdict.kept, "reason": verdict.reasons()}
+
+
+def mask_groups(columns: dict[str, Any]) -> np.ndarray:
+    """A number for the mask of each row: int64 [N], 0..masks-1."""
+    image, _ = factorize(columns["image_key"])
+    mask_id = np.asarray(columns["mask_id"], np.int64)
+    return np.unique(image * (mask_id.max(initial=0) + 1) + mask_id, return_inverse=True)[1]
+
+
+def flagged(flags: Sequence[str], name: str) -> np.ndarray:
+    """Where the comma-separated flags hold `name`: bool [N]."""
+    code, distinct = factorize(flags)
+    return np.array([name in value.split(",") for value in distinct], bool)[code]
+
+
+def as_floats(values: Any) -> np.ndarray:
+    """A column as floats with NaN for null."""
+    return values if isinstance(values, np.ndarray) else np.array(values, np.float32)
+
+
+class _Verdict:
+    """The first reason against each row."""
+
+    def __init__(self, rows: int) -> None:
+        self._code = np.zeros(rows, np.int8)
+        self._names = [""]
+
+    @property
+    def kept(self) -> np.ndarray:
+        return self._code == 0
+
+    def reject(self, rows: np.ndarray, reason: str) -> None:
+        self._code[rows & self.kept] = len(self._names)
+        self._names.append(reason)
+
+    def restore(self, rows: np.ndarray) -> None:
+        self._code[rows] = 0
+
+    def reasons(self) -> np.ndarray:
+        return np.array(self._names, object)[self._code]
+
+
+def factorize(values: Sequence[Hashable]) -> tuple[np.ndarray, list[Any]]:
+    """Numbers in order of first appearance, int64 [N], and the distinct values."""
+    known: dict[Hashable, int] = {}
+    codes = np.fromiter((known.setdefault(value, len(known)) for value in values), np.int64, len(values))
+    return codes, list(known)
+
+
+def _rank_within(group: np.ndarray, score: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The place of each row of `among` by falling score in its group (0 is best, ties in row order), and group sizes.
+
+    Other rows get place -1 and do not count.
+    """
+    rows = np.flatnonzero(among)
+    order = rows[np.lexsort((-score[rows], group[rows]))]
+    size = np.bincount(group[rows], minlength=group.max(initial=-1) + 1)
+    starts = np.cumsum(size) - size
+    rank = np.full(len(group), -1, np.int64)
+    rank[order] = np.arange(len(order)) - starts[group[order]]
+    return rank, size[group]

@@ -1,0 +1,1 @@
+"""The text tower's exact rewriting and the configurations of CLIP."""

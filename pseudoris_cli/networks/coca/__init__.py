@@ -1,0 +1,1 @@
+"""Building CoCa and its configurations; its decoding is in `decoding`."""

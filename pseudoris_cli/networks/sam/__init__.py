@@ -1,0 +1,1 @@
+"""Segment Anything: the automatic mask generator, its exact decoder rewritings, run lengths."""

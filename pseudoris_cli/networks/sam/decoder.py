@@ -1,0 +1,248 @@
+"""SAM's mask decoder over a grid of single-point prompts on one image embedding: what its three forms share.
+
+Automatic masks send about a thousand prompts over the same image tokens. `OfficialDecoder` is the plain path through
+segment_anything's own modules (Kirillov et al., 2023, appendix A). `sam_absorb.AbsorbedDecoder` and
+`sam_lowrank.LowRankDecoder` compute the same function, exact up to rounding, from these observations.
+
+Notation: P prompts; T = 7 tokens each (IoU, 4 masks, point, padding point); N image tokens of C channels, x the image
+embedding plus the "no mask" embedding, e the positional encoding; H heads of width d, J = H·T rows j = (head, token);
+W, b the weight and bias of a projection, written so that a projection is y W + b.
+
+1. Before layer 1 the image tokens are the same for every prompt, so the keys (x + e) Wk and values x Wv of its
+   token-to-image attention and the queries (x + e) Wq of its image-to-token attention are computed once per image.
+2. Image-to-token attention changes the image tokens by a matrix of rank J. With A [J, N] the attention, softmaxed over
+   tokens, and B_j = v_j Wo_head the values sent through the output projection,
+       keys1 = LayerNorm(x + bo + Aᵀ B).
+   Only A and B differ between prompts.
+3. The bias of a token-to-image key projection adds the same number to every score of a query and cancels in the softmax.
+4. The final attention is read at 4 of 7 tokens (IoU and three masks); the first mask token and the points are not.
+5. The decoder does not know the order of the image tokens, so those that the image covers are put first: only they are
+   upscaled, and what ResizeLongestSide padded is never computed at mask resolution.
+6. The predicted IoU needs no upscaling, so masks that it rejects are never made.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
+from torch import Tensor
+from torch.nn import functional as F
+
+from pseudoris_cli.networks.sam.buffers import Workspace
+from pseudoris_cli.networks.sam.upscale import Upscaler
+
+TOKENS_READ = (0, 2, 3, 4)
+"""The tokens that multimask output reads after the final attention: IoU and masks 1 to 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The M masks of a chunk of prompts whose predicted IoU passed, prompt by prompt, on the decoder's device.
+
+    prompt [M] and mask [M] (0..2) int64, iou [M] float32, logits [M, 4·vh, 4·vw] float32 for vh × vw visible tokens.
+    """
+
+    prompt: Tensor
+    mask: Tensor
+    iou: Tensor
+    logits: Tensor
+
+
+class PromptDecoder(Protocol):
+    """A mask decoder bound to one image at a time."""
+
+    chunk: int
+
+    def set_image(self, embedding: Tensor, visible: tuple[int, int]) -> None:
+        """Take the embedding [1, C, h, w] of an image that covers the top left visible = (vh, vw) tokens."""
+        ...
+
+    def compile(self) -> None:
+        """Let torch.compile have what runs for every chunk."""
+        ...
+
+    def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
+        """Masks of at most `chunk` prompts from their embeddings [P, 2, C]; with `min_iou`, those predicted above it."""
+        ...
+
+
+class OfficialDecoder:
+    """The plain path: every mask of every prompt by `Sam.mask_decoder`, all of them at full mask resolution."""
+
+    def __init__(self, sam: Sam, chunk: int) -> None:
+        self.sam, self.chunk = sam, chunk
+
+    def set_image(self, embedding: Tensor, visible: tuple[int, int]) -> None:
+        """See PromptDecoder. The padding is decoded too: `Sam.postprocess_masks` expects it."""
+        self.embedding = embedding
+
+    def compile(self) -> None:
+        """See PromptDecoder."""
+        self.sam.mask_decoder.compile()
+
+    def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
+        """See PromptDecoder; the logits are those of the whole padded square."""
+        prompts, dtype = self.sam.prompt_encoder, self.embedding.dtype
+        logits, iou = self.sam.mask_decoder(
+            image_embeddings=self.embedding,
+            image_pe=prompts.get_dense_pe().to(dtype),
+            sparse_prompt_embeddings=sparse.to(dtype),
+            dense_prompt_embeddings=prompts.no_mask_embed.weight.to(dtype).reshape(1, -1, 1, 1),
+            multimask_output=True,
+        )
+        iou = iou.float()
+        keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
+        prompt, mask = keep.nonzero(as_tuple=True)
+        return Decoded(prompt, mask, iou[prompt, mask], logits[prompt, mask].float())
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLayer:
+    """What layer 1 leaves: token states [P, T, C], attention A [P, J, N], values v [P, H, T, d] and B = v Wo [P, J, C]."""
+
+    queries: Tensor
+    attention: Tensor
+    values: Tensor
+    update: Tensor
+
+
+class GridDecoder:
+    """The parts common to the rewritten decoders; a subclass adds `prepare` (once per image) and `attend` (per chunk)."""
+
+    def __init__(self, sam: Sam, chunk: int) -> None:
+        self.decoder, self.prompt_encoder, self.chunk = sam.mask_decoder, sam.prompt_encoder, chunk
+        transformer = self.decoder.transformer
+        if len(transformer.layers) != 2:
+            raise ValueError(f"the rewritten decoder is derived for 2 layers, this one has {len(transformer.layers)}")
+        self.first, self.second = transformer.layers
+        self.final = transformer.final_attn_token_to_image
+        self.heads = self.final.num_heads
+        self.scale = 1 / math.sqrt(self.final.internal_dim // self.heads)
+        self.work = Workspace()
+        self.upscaler = Upscaler(self.decoder.output_upscaling, self.work)
+
+    def compile(self) -> None:
+        """See PromptDecoder."""
+        self.attend = torch.compile(self.attend)  # type: ignore[method-assign]
+        self.upscaler.compile()
+
+    def set_image(self, embedding: Tensor, visible: tuple[int, int]) -> None:
+        """See PromptDecoder."""
+        height, width = embedding.shape[-2:]
+        grid = torch.arange(height * width, device=embedding.device).view(height, width)
+        inside = torch.zeros(height, width, dtype=torch.bool, device=embedding.device)
+        inside[: visible[0], : visible[1]] = True
+        order = torch.cat([grid[inside], grid[~inside]])
+        self.visible, self.N = visible, height * width
+        x = (embedding + self.prompt_encoder.no_mask_embed.weight.to(embedding.dtype)[..., None, None])[0]
+        e = self.prompt_encoder.get_dense_pe()[0].to(embedding.dtype)
+        x, e = x.flatten(1).t()[order], e.flatten(1).t()[order]
+        attend, answer = self.first.cross_attn_token_to_image, self.first.cross_attn_image_to_token
+        self.first_keys = split_heads(attend.k_proj(x + e), self.heads).contiguous()
+        self.first_values = split_heads(attend.v_proj(x), self.heads).contiguous()
+        self.first_queries = self.by_channel(answer.q_proj(x + e))
+        self.prepare(x, e)
+
+    def prepare(self, x: Tensor, e: Tensor) -> None:
+        """Compute what layer 2, the final attention and the upscaling share, from image tokens and positions [N, C]."""
+        raise NotImplementedError
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Run the transformer on tokens [P, T, C]; returns the final attention's input and output summed, [P, 4, C]."""
+        raise NotImplementedError
+
+    def upscale(self, prompts: Tensor | None, hyper: Tensor) -> Tensor:
+        """Logits [n, 3, 4·vh, 4·vw] of the chunk's prompts (None: all) under their hypernetwork rows [n, 3, c]."""
+        raise NotImplementedError
+
+    def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
+        """See PromptDecoder."""
+        decoder = self.decoder
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse.to(own.dtype)], 1)
+        hidden = decoder.transformer.norm_final_attn(self.attend(tokens))
+        iou = decoder.iou_prediction_head(hidden[:, 0])[:, 1:].float()
+        keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
+        prompt, mask = keep.nonzero(as_tuple=True)
+        height, width = 4 * self.visible[0], 4 * self.visible[1]
+        if not len(prompt):
+            return Decoded(prompt, mask, iou[keep], iou.new_empty(0, height, width))
+        used = keep.any(1).nonzero()[:, 0]
+        rows = hidden[used, 1:]
+        networks = decoder.output_hypernetworks_mlps[1:]
+        hyper = torch.stack([network(rows[:, i]) for i, network in enumerate(networks)], 1)
+        logits = self.upscale(None if len(used) == len(sparse) else used, hyper)
+        if len(prompt) == keep.numel():
+            return Decoded(prompt, mask, iou.flatten(), logits.flatten(0, 1))
+        return Decoded(prompt, mask, iou[keep], logits[keep[used]])
+
+    def first_layer(self, tokens: Tensor) -> FirstLayer:
+        """Layer 1 on image tokens that all prompts share: the prompts' tokens queue up as queries of one attention."""
+        count, T, _ = tokens.shape
+        queries = self.self_attention(self.first, tokens, tokens)
+        attend = self.first.cross_attn_token_to_image
+        folded = split_heads(attend.q_proj(queries + tokens).flatten(0, 1), self.heads)
+        answer = F.scaled_dot_product_attention(folded[None], self.first_keys[None], self.first_values[None])
+        queries = self.read(self.first, queries, merge_heads(answer)[0].view(count, T, -1))
+        keys, values, update = self.image_update(self.first, queries, tokens)
+        scores = self.each_prompt(keys, self.first_queries, "scores")
+        attention = self.softmax(scores, 2, "attention 1").flatten(1, 2)
+        return FirstLayer(queries, attention, values, update)
+
+    def self_attention(self, layer: TwoWayAttentionBlock, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Attention among the tokens of a prompt, with its norm; layer 1 has neither positions nor a residual."""
+        if layer.skip_first_layer_pe:
+            return layer.norm1(layer.self_attn(queries, queries, queries))
+        placed = queries + tokens
+        return layer.norm1(queries + layer.self_attn(placed, placed, queries))
+
+    def read(self, layer: TwoWayAttentionBlock, queries: Tensor, answer: Tensor) -> Tensor:
+        """Add what the tokens read from the image (before the output projection), then the MLP, each with its norm."""
+        queries = layer.norm2(queries + layer.cross_attn_token_to_image.out_proj(answer))
+        return layer.norm3(queries + layer.mlp(queries))
+
+    def image_update(
+        self, layer: TwoWayAttentionBlock, queries: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled keys and values [P, H, T, d] of image-to-token attention, and B [P, J, C]."""
+        answer = layer.cross_attn_image_to_token
+        keys = self.scaled(answer.k_proj(queries + tokens))
+        values = split_heads(answer.v_proj(queries), self.heads)
+        out = answer.out_proj.weight.t().reshape(self.heads, -1, tokens.shape[-1])
+        return keys, values, (values @ out).flatten(1, 2)
+
+    def image_queries(self, attention: Attention, tokens: Tensor) -> Tensor:
+        """Scaled queries [P, H, T, d] of token-to-image attention."""
+        return self.scaled(attention.q_proj(tokens))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return split_heads(x, self.heads).mul(self.scale)
+
+    def by_channel(self, x: Tensor) -> Tensor:
+        """[N, H·d] to [H, d, N]."""
+        return split_heads(x, self.heads).transpose(1, 2).contiguous()
+
+    def each_prompt(self, x: Tensor, shared: Tensor, name: str) -> Tensor:
+        """x [P, H, T, d] times shared [H, d, M], without a copy of `shared` for each prompt; in the buffer `name`."""
+        out = self.work(name, (*x.shape[:3], shared.shape[-1]), x)
+        for prompt, target in zip(x, out, strict=True):
+            torch.bmm(prompt, shared, out=target)
+        return out
+
+    def softmax(self, scores: Tensor, dim: int, name: str) -> Tensor:
+        return torch.softmax(scores, dim, out=self.work(name, scores.shape, scores))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[..., T, H·d] to [..., H, T, d]."""
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[..., H, T, d] to [..., T, H·d]."""
+    return x.transpose(-3, -2).flatten(-2)

@@ -1,0 +1,78 @@
+"""The upscaling of SAM's mask decoder as matrix products, exact up to rounding.
+
+A transposed convolution of kernel 2 and stride 2 has no overlap: it is a product of each token with a [C, 4·c] matrix whose
+four column groups are the four sub-pixels. So the tokens stay rows through
+
+    first convolution (done by the caller) -> LayerNorm over c -> GELU -> second convolution -> GELU -> hypernetwork dot
+
+and only the three mask logits per sub-pixel are shuffled into place, not their 32 features. On a CPU the rows go through in
+blocks that stay in cache; on a GPU all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from segment_anything.modeling.common import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pseudoris_cli.networks.sam.buffers import Workspace
+
+CPU_TOKENS = 1024
+"""Tokens in a block on a CPU: 2 MB of float32 features after the second convolution."""
+
+FirstConvolution = Callable[[slice, slice], Tensor]
+"""Prompts, tokens -> [n, m, 4·c], the first transposed convolution of those tokens with its bias; may be a buffer."""
+
+
+class Upscaler:
+    """`MaskDecoder.output_upscaling` and the product with the hypernetworks' rows."""
+
+    def __init__(self, layers: nn.Sequential, work: Workspace) -> None:
+        first, norm, _, second, _ = layers
+        assert isinstance(first, nn.ConvTranspose2d)
+        assert isinstance(second, nn.ConvTranspose2d)
+        assert isinstance(norm, LayerNorm2d)
+        self.work, self.norm = work, norm
+        self.first_weight, self.first_bias = _as_product(first)
+        self.second_weight, self.second_bias = _as_product(second)
+
+    def compile(self) -> None:
+        """Let torch.compile have what runs for every block of tokens."""
+        self._features = torch.compile(self._features)  # type: ignore[method-assign]
+
+    def __call__(self, first: FirstConvolution, hyper: Tensor, visible: tuple[int, int]) -> Tensor:
+        """Mask logits [n, K, 4·vh, 4·vw] float32 from hypernetwork rows [n, K, c/2]; the tokens are vh × vw, row-major."""
+        height, width = visible
+        tokens, (count, masks, channels) = height * width, hyper.shape
+        on_cpu = hyper.device.type == "cpu"
+        prompt_step, token_step = (1, CPU_TOKENS) if on_cpu else (count, tokens)
+        flat = self.work("logits", (count, masks, tokens * 16), hyper)
+        for p in range(0, count, prompt_step):
+            prompts = slice(p, min(p + prompt_step, count))
+            for t in range(0, tokens, token_step):
+                block = slice(t, min(t + token_step, tokens))
+                features = self._features(first(prompts, block)).view(prompts.stop - p, -1, channels)
+                flat[prompts, :, 16 * block.start : 16 * block.stop] = hyper[prompts] @ features.transpose(1, 2)
+        # sub-pixels of the first, then of the second convolution: (vh, vw, dy1, dx1, dy2, dx2)
+        placed = flat.view(count, masks, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return placed.to(torch.float32).reshape(count, masks, 4 * height, 4 * width)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """[n, m, 4·c] after the first convolution to [n·m·4, 4·c/2] after the second and its GELU."""
+        channels = self.norm.weight.shape[0]
+        rows = x.reshape(-1, channels)
+        normed = F.layer_norm(rows, (channels,), self.norm.weight, self.norm.bias, self.norm.eps)
+        torch.ops.aten.gelu_(normed)
+        out = self.work("upscale features", (len(rows), self.second_weight.shape[1]), rows)
+        torch.addmm(self.second_bias, normed, self.second_weight, out=out)
+        return torch.ops.aten.gelu_(out)
+
+
+def _as_product(convolution: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """Weight [C, 4·c] and bias [4·c] of a kernel-2, stride-2 transposed convolution, sub-pixels (dy, dx) outermost."""
+    weight, bias = convolution.weight.detach(), convolution.bias
+    assert bias is not None
+    return weight.permute(0, 2, 3, 1).flatten(1).contiguous(), bias.detach().repeat(4)

@@ -1,0 +1,68 @@
+"""Masks and boxes on the host: run-length codes through pycocotools, overlaps as matrix products. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from pseudoris_cli.records import Rle
+
+
+def encode_rle(mask: np.ndarray) -> Rle:
+    """A bool or uint8 mask [H, W] as a compressed run-length code."""
+    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return Rle(mask.shape[0], mask.shape[1], code["counts"].decode("ascii"))
+
+
+def decode_rle(rle: Rle) -> np.ndarray:
+    """The mask as bool [H, W]."""
+    return coco_mask.decode(coco_rle(rle)).astype(bool)
+
+
+def coco_rle(rle: Rle) -> dict:
+    """The form that pycocotools takes."""
+    return {"size": [rle.height, rle.width], "counts": rle.counts.encode("ascii")}
+
+
+def rle_from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
+    """Compress uncompressed column-major run lengths (COCO order, first run is background)."""
+    code = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
+    return Rle(height, width, code["counts"].decode("ascii"))
+
+
+def rle_area(rle: Rle) -> int:
+    """Pixels of the mask."""
+    return int(coco_mask.area(coco_rle(rle)))
+
+
+def rle_bbox(rle: Rle) -> tuple[float, float, float, float]:
+    """The tight box, width = xmax - xmin + 1; all zero for an empty mask."""
+    x, y, w, h = coco_mask.toBbox(coco_rle(rle))
+    return float(x), float(y), float(w), float(h)
+
+
+def intersections(a: Sequence[Rle], b: Sequence[Rle], pixels_per_block: int = 1 << 20) -> np.ndarray:
+    """Pixels common to every pair of masks of one image, int64 [len(a), len(b)].
+
+    One matrix product over pixels, in blocks so that memory stays flat at any image size; exact, as the counts of a block
+    stay below 2**24.
+    """
+    if not a or not b:
+        return np.zeros((len(a), len(b)), np.int64)
+    left = coco_mask.decode([coco_rle(rle) for rle in a]).reshape(-1, len(a), order="F")
+    right = left if a is b else coco_mask.decode([coco_rle(rle) for rle in b]).reshape(-1, len(b), order="F")
+    total = np.zeros((len(a), len(b)), np.int64)
+    for start in range(0, len(left), pixels_per_block):
+        block = slice(start, start + pixels_per_block)
+        product = left[block].T.astype(np.float32) @ right[block].astype(np.float32)
+        total += product.astype(np.int64)
+    return total
+
+
+def ious(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
+    """Intersection over union of every pair, float64 [len(a), len(b)]; 0 where both masks are empty."""
+    common = intersections(a, b)
+    union = np.array([rle_area(x) for x in a])[:, None] + np.array([rle_area(x) for x in b])[None, :] - common
+    return common / np.maximum(union, 1)

@@ -1,0 +1,212 @@
+"""From flags, --set, a YAML file and a profile to one checked `Settings`, remembering where each value came from.
+
+Later layers win: defaults, profile, file, --set, flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.settings.models import Settings
+from pseudoris_cli.settings.resources import resource
+from pseudoris_cli.text import nearest
+
+PROFILES = ("paper", "reference", "fast", "demo")
+LOCAL_FILE = Path("pseudoris.yaml")
+DEEPEST = 20
+_BACKENDS = (("masks", "sam"), ("masks", "proposals"), ("captions",), ("filter", "scorer"), ("filter", "nouns"))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and for each dotted name where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+    profile: str
+
+    def rows(self) -> Iterator[tuple[str, Any, str]]:
+        """(dotted name, value, origin) of every setting, in the order of the models."""
+        for name, value in leaves(self.settings.model_dump(mode="json")):
+            yield name, value, self.origins.get(name, "default")
+
+
+def resolve(
+    profile: str | None = None,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Merge all layers and check them. UsageError names the setting that is unknown or has a bad value, and its origin."""
+    profile = profile or "paper"
+    if profile not in PROFILES:
+        raise UsageError(
+            f"there is no profile {profile!r}; choose from {', '.join(PROFILES)}{nearest(profile, PROFILES)}"
+        )
+    layers: list[tuple[str, dict[str, Any]]] = [(f"profile {profile}", _read(resource(f"configs/{profile}.yaml")))]
+    if file is None and LOCAL_FILE.is_file():
+        file = LOCAL_FILE
+    if file is not None:
+        layers.append((str(file), _read(file)))
+    layers += [(f"--set {text}", _assignment(text)) for text in assignments]
+    layers += [("flag", _nested(name, value)) for name, value in (flags or {}).items()]
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        _merge(merged, layer, origins, origin)
+    return Resolved(_validate(merged, origins), origins, profile)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of a nested mapping."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = _plain_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"cannot read the settings file {path}: {reason}; `pseudoris config show` writes one"
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{path} is not plain YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UsageError(f"{path} must hold a mapping of setting names to values")
+    return data
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"--set {text}: write --set section.name=value, e.g. --set captions.contrast=0.5")
+    try:
+        return _nested(name.strip(), _plain_yaml(value))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"--set {text}: {value!r} is not a plain YAML value") from error
+
+
+def _plain_yaml(text: str) -> Any:
+    """A YAML value without tags, repeated keys, aliases (nine lines of them make a thousand million values) and great depth.
+
+    YAMLError or ValueError for anything else.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it refers to another place of itself (*{event.anchor}); write the value out")
+        if depth > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
+    return yaml.load(text, _EachKeyOnce)  # a SafeLoader
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML forbids a key that comes twice; the library would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise ValueError(f"it has {key!r} twice (line {node.value[number][0].start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(base: dict[str, Any], layer: dict[str, Any], origins: dict[str, str], origin: str, prefix: str = "") -> None:
+    """Lay `layer` over `base` in place. Naming another backend drops what lower layers set for the old one."""
+    if layer.get("backend", base.get("backend")) != base.get("backend") and base:
+        for name, _ in list(leaves(base, prefix)):
+            origins.pop(name, None)
+        base.clear()
+    for name, value in layer.items():
+        if isinstance(value, dict):
+            if not isinstance(base.get(name), dict):
+                base[name] = {}
+            _merge(base[name], value, origins, origin, f"{prefix}{name}.")
+        else:
+            base[name] = value
+            origins[f"{prefix}{name}"] = origin
+
+
+def _validate(merged: dict[str, Any], origins: dict[str, str]) -> Settings:
+    problems = list(_backend_problems(merged, origins))
+    if not problems:
+        try:
+            return Settings.model_validate(merged)
+        except ValidationError as error:
+            problems = [_explain(error, (), Settings, origins)]
+    raise UsageError(
+        "\n".join(problems) + "\n`pseudoris config show` lists every setting and where its value comes from"
+    )
+
+
+def _backend_problems(merged: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:
+    """Check each backend's section with that backend's own model, so that errors name the setting."""
+    defaults = Settings()
+    for path in _BACKENDS:
+        section: Any = merged
+        default: Any = defaults
+        for name in path:
+            section = section.get(name, {}) if isinstance(section, dict) else {}
+            default = getattr(default, name)
+        if not isinstance(section, dict) or not section:
+            continue
+        backend = section.setdefault("backend", default.backend)
+        try:
+            model = import_module(f"pseudoris_cli.backends.{backend}").Settings
+        except (ImportError, AttributeError):
+            known = _backends()
+            wrong = f"{'.'.join(path)}.backend: there is no backend {backend!r}"
+            yield f"{wrong}; choose from {', '.join(known)}{nearest(str(backend), known)}"
+            continue
+        try:
+            model.model_validate(section)
+        except ValidationError as error:
+            yield _explain(error, path, model, origins)
+
+
+def _backends() -> list[str]:
+    folder = resource("backends")
+    files = (path for path in folder.glob("[a-z]*.py") if "class Settings(" in path.read_text(encoding="utf-8"))
+    return sorted(path.stem for path in files)
+
+
+def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseModel], origins: dict[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        location = ".".join(str(part) for part in (*path, *problem["loc"]))
+        origin = f" (from {origins[location]})" if location in origins else ""
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{location}: there is no such setting{nearest(location, _names())}{origin}")
+        elif "dict" in problem["type"] or problem["type"] == "model_type":
+            inside = [name for name in _names() if name.startswith(f"{location}.")]
+            example = f", e.g. {inside[-1]}" if inside else ""
+            lines.append(f"{location} is a section, not {problem['input']!r}: set what is in it{example}{origin}")
+        else:
+            lines.append(f"{location}: {problem['msg']}, not {problem['input']!r}{origin}")
+    return "\n".join(lines)
+
+
+def _names() -> list[str]:
+    return [name for name, _ in leaves(Settings().model_dump(mode="json"))]

@@ -1,0 +1,176 @@
+"""What a work directory holds: every stage, version, image and failure; and what nothing refers to any more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pseudoris_cli.storage import files, parts
+from pseudoris_cli.storage.locks import exclusive
+from pseudoris_cli.storage.manifest import ImageOutcome, Manifest
+from pseudoris_cli.storage.plan import Plan
+from pseudoris_cli.storage.workspace import STAGES, Artifact, Workspace
+
+RECENT_PARTS = 20
+RECENT_ROUNDS = 3
+"""Times the longest recent part: with many workers, twenty parts may have come at one moment."""
+DAMAGED = ".damaged"
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """One version of one stage."""
+
+    stage: str
+    version: str
+    current: bool
+    upstream: str | None
+    images: int
+    counts: dict[str, int]
+    pending: int
+    parts: int
+    parts_planned: int
+    rows: int
+    bytes: int
+    images_per_second: float | None
+    seconds_left: float | None
+    last_error: str | None
+    committed: float | None
+    notes: tuple[dict[str, Any], ...] = ()
+    """What the stage noted of each part, in the order of the plan."""
+
+
+def version_states(workspace: Workspace) -> Iterator[VersionState]:
+    """Every version, stage by stage."""
+    plan = cache(workspace.plan)  # reading that of millions of images takes a while
+    for stage in STAGES:
+        current = workspace.current(stage)
+        for artifact in workspace.versions(stage):
+            yield _state(plan(artifact.plan_name), artifact, artifact.version == current)
+
+
+def _state(plan: Plan, artifact: Artifact, current: bool) -> VersionState:
+    manifest = artifact.manifest()
+    entries = sorted(manifest.entries.values(), key=lambda entry: entry.committed)
+    counts = manifest.counts()
+    answered = sum(counts.values())
+    rate = images_per_second([(e.committed, e.seconds, sum(e.counts.values())) for e in entries])
+    pending = max(0, plan.image_count - answered)
+    failed = [entry for entry in entries if entry.counts.get("failed")]
+    error = next((image.error for image in failed[-1].images if image.status == "failed"), None) if failed else None
+    return VersionState(
+        stage=artifact.stage,
+        version=artifact.version,
+        current=current,
+        upstream=artifact.upstream,
+        images=plan.image_count,
+        counts=counts,
+        pending=pending,
+        parts=len(entries),
+        parts_planned=len(plan),
+        rows=sum(entry.file.rows for entry in entries),
+        bytes=sum(entry.file.bytes for entry in entries),
+        images_per_second=rate,
+        seconds_left=pending / rate if rate and pending else None,
+        last_error=error,
+        committed=entries[-1].committed if entries else None,
+        notes=tuple(manifest.entries[part].notes for part in sorted(manifest.entries)),
+    )
+
+
+def images_per_second(parts: Sequence[tuple[float, float, int]]) -> float | None:
+    """Images a second over the most recent parts, given as (time committed, seconds of work, images) by time.
+
+    Counts the time in which any worker or shard was busy, so that those side by side add up and pauses do not count.
+    """
+    first, longest = len(parts), 0.0
+    while first and (len(parts) - first < RECENT_PARTS or parts[-1][0] - parts[first][0] < RECENT_ROUNDS * longest):
+        first -= 1
+        longest = max(longest, parts[first][1])
+    reached = parts[first - 1][0] if first else float("-inf")
+    busy = 0.0
+    for start, end in sorted((committed - seconds, committed) for committed, seconds, _ in parts[first:]):
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return sum(images for *_, images in parts[first:]) / busy if busy else None
+
+
+def failures(workspace: Workspace) -> Iterator[tuple[str, ImageOutcome]]:
+    """Failed and vanished images of the current version of every stage."""
+    for stage in STAGES:
+        if version := workspace.current(stage):
+            for image in workspace.artifact(stage, version).manifest().failures():
+                yield stage, image
+
+
+def verify_parts(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
+    """Read every listed part and compare its digest: (stage, file, verdict) for each that is not whole.
+
+    A damaged file is renamed with `.damaged`, so that the next run of its stage makes the part anew. EnvironmentStop if
+    that is not permitted.
+    """
+    for stage in STAGES:
+        for artifact in workspace.versions(stage):
+            manifest = artifact.manifest()
+            for _, entry in sorted(manifest.entries.items()):
+                path = manifest.path_of(entry)
+                if manifest.is_whole(entry, digest=True):
+                    continue
+                if path.exists():
+                    with files.explained(path.parent):
+                        os.replace(path, path.with_name(path.name + DAMAGED))
+                        files.sync_folder(path.parent)
+                    yield stage, path, "damaged"
+                elif Manifest(artifact.folder).entries.get(entry.part) == entry:  # not redone while we were reading
+                    yield stage, path, "missing"
+
+
+def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
+    """The versions that `current` names, and all they were made from."""
+    keep: set[tuple[str, str]] = set()
+    for stage in STAGES:
+        if version := workspace.current(stage):
+            keep |= {
+                (made.stage, made.version) for made in workspace.chain(workspace.artifact(stage, version)).values()
+            }
+    return keep
+
+
+def unreferenced(workspace: Workspace) -> Iterator[tuple[Path, str]]:
+    """What nothing refers to: whole versions outside the current chain, and unlisted files within it."""
+    keep = current_chain(workspace)
+    for stage in STAGES:
+        for folder in sorted(path for path in (workspace.root / stage).glob("*") if path.is_dir()):
+            if (stage, folder.name) not in keep:
+                yield folder, "not the current version, nor what it was made from"
+                continue
+            listed = {entry.file.name for entry in Manifest(folder).entries.values()}
+            for path in sorted(folder.iterdir()):
+                stray = parts.writer_of(path.name) and path.name not in listed
+                if stray or path.name.endswith(DAMAGED):
+                    yield path, "damaged" if path.name.endswith(DAMAGED) else "superseded or left by a crash"
+
+
+def remove_unreferenced(path: Path) -> None:
+    """Delete what `unreferenced` found. EnvironmentStop if a run is at work in its folder, or if it is not permitted."""
+    folder = path if path.is_dir() else path.parent
+    with files.explained(folder), ExitStack() as locks:
+        for lock in sorted(folder.glob("manifest-*.lock")):
+            locks.enter_context(exclusive(lock, "prune"))
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in {entry.file.name for entry in Manifest(folder).entries.values()}:
+            path.unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size

@@ -1,0 +1,1 @@
+"""Checkpoints: the registry, fetching, reading tensors without running code, and licences."""

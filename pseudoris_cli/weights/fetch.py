@@ -1,0 +1,261 @@
+"""The registered checkpoints on this machine: what is there, getting what is not, and reading again what was got."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import errno
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
+from pseudoris_cli.storage import files
+from pseudoris_cli.storage.locks import exclusive
+from pseudoris_cli.text import nearest
+from pseudoris_cli.weights import registry as weights
+from pseudoris_cli.weights.download import Patience, Remote, Reporter, download
+from pseudoris_cli.weights.registry import Entry, HubFile
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of `weights list`. `size` is in bytes, of the file that is there, else as published, else None."""
+
+    name: str
+    purpose: str
+    licence: str
+    size: int | None
+    present: bool
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading a checkpoint again found. `unrecorded`: nobody published its digest and it was not fetched by us."""
+
+    name: str
+    state: Literal["ok", "missing", "wrong", "unrecorded"]
+    detail: str
+
+
+def rows() -> list[Row]:
+    """Every registered checkpoint, in the order of the registry. Reads no checkpoint."""
+    return [_row(name, entry) for name, entry in weights.registry().items()]
+
+
+def fetch(name: str, reporter: Reporter | None = None, patience: Patience | None = None) -> Path:
+    """Make a registered checkpoint available and return where it lies; nothing is fetched that is there and intact.
+
+    Raises UsageError for an unknown name, EnvironmentStop for network, disk or another fetch of the same file,
+    MissingDependency where the server does not have it or sends something else.
+    """
+    entry, reporter = known(name), reporter or Reporter()
+    package = _installed_package(name, entry)
+    if package or entry.embedded or _is_intact(name, entry):
+        return package or weights.place(entry)
+    _make_home(weights.weights_home())
+    with exclusive(weights.weights_home() / f".{entry.file}.lock", f"fetching {name}"):
+        if _is_intact(name, entry):  # another process may have fetched it before we held the lock
+            return weights.place(entry)
+        if weights.place(entry).exists():
+            reporter.notice(f"{weights.place(entry)} is damaged or another file; fetching {name} again")
+        if entry.hub:
+            return _fetch_from_hub(name, entry, entry.hub)
+        if not entry.url:
+            raise UsageError(f"{name!r} has no address to fetch it from. {entry.note}")
+        target = weights.weights_home() / entry.file
+        wanted = weights.expected_digest(entry)
+        digest = download(Remote(entry.url, entry.size, wanted), target, reporter, patience)
+        _keep_digest(entry, target, digest)
+        if entry.pipeline:
+            _unpack(target)
+    return weights.place(entry)
+
+
+def verify(name: str) -> Verdict:
+    """Read a registered checkpoint from the disk and compare its digest; nothing remembered is trusted."""
+    entry = known(name)
+    package = _installed_package(name, entry)
+    if package:
+        return Verdict(name, "unrecorded", f"installed as a package in {package}")
+    path = weights.place(entry)
+    if not path.exists():
+        return Verdict(name, "missing", f"not at {path}; fetch it with: pseudoris weights fetch {name}")
+    if entry.pipeline:
+        return _verify_unpacked(name, weights.weights_home() / Path(entry.file).stem)
+    if path.is_dir():
+        return Verdict(name, "unrecorded", f"{path} is a folder that ships with pseudoris")
+    try:
+        digest = weights.read_digest(path)
+    except OSError as error:
+        return Verdict(name, "wrong", f"{path} cannot be read: {error.strerror}")
+    wanted = weights.expected_digest(entry)
+    if wanted is None:
+        return Verdict(name, "unrecorded", f"{path}: sha256 {digest}, and none is published to compare with")
+    if digest != wanted:
+        return Verdict(name, "wrong", f"{path}: sha256 {digest}, not {wanted}")
+    return Verdict(name, "ok", f"{path}: sha256 {digest}")
+
+
+def known(name: str) -> Entry:
+    """The registry's entry, or UsageError naming what is registered."""
+    entry = weights.registry().get(name)
+    if entry is None:
+        raise UsageError(
+            f"no checkpoint is registered as {name!r}{nearest(name, weights.registry())}\n"
+            f"registered:  {', '.join(sorted(weights.registry()))}"
+        )
+    return entry
+
+
+def _row(name: str, entry: Entry) -> Row:
+    path = _installed_package(name, entry) or weights.place(entry)
+    present = path.exists()
+    size = path.stat().st_size if present and path.is_file() else entry.size
+    return Row(name, entry.purpose, entry.licence, size, present, path)
+
+
+def _installed_package(name: str, entry: Entry) -> Path | None:
+    """The folder of a spaCy pipeline that is installed as a package."""
+    spec = importlib.util.find_spec(name) if entry.pipeline else None
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentStop(
+            f"cannot make the weights folder {home}: {error.strerror}; "
+            "set PSEUDORIS_WEIGHTS to a folder that you can write"
+        ) from error
+
+
+def _is_intact(name: str, entry: Entry) -> bool:
+    """Whether it is there and has the digest that it must have."""
+    path = weights.place(entry)
+    if not path.exists():
+        return False
+    if entry.pipeline:
+        return _verify_unpacked(name, weights.weights_home() / Path(entry.file).stem).state == "ok"
+    wanted = weights.expected_digest(entry)
+    return wanted is None or weights.file_digest(path) == wanted
+
+
+def _keep_digest(entry: Entry, path: Path, digest: str) -> None:
+    """Record the digest of a first fetch where none is published, and spare the next run from reading the file."""
+    if entry.sha256 is None:
+        files.replace_file(weights.digest_record(entry), f"{digest}  {entry.file}\n".encode())
+    weights.remember_digest(path, path.stat(), digest)
+
+
+def _fetch_from_hub(name: str, entry: Entry, wanted: HubFile) -> Path:
+    """Through huggingface_hub, which resumes, keeps a cache and honours HF_HOME and HF_HUB_OFFLINE; then our check."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+        disable_progress_bars,
+        logging,
+    )
+
+    damaged = weights.place(entry)
+    if damaged.exists():
+        _remove(damaged)
+    logging.set_verbosity_error()  # it tells every try of a request
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    where = f"{wanted.file} of https://huggingface.co/{wanted.repo}"
+    try:
+        path = Path(hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision))
+    except LocalEntryNotFoundError as error:
+        raise EnvironmentStop(
+            f"{where} is not in the cache of the Hugging Face hub, and the hub cannot be asked for it\n"
+            f"{'unset HF_HUB_OFFLINE' if os.environ.get('HF_HUB_OFFLINE') else 'look at the network'}, or copy the file to "
+            f"{weights.weights_home() / entry.file}"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
+        raise MissingDependency(f"{where} is not there any more, or not for everybody: {_first_line(error)}") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise EnvironmentStop("the disk of the Hugging Face cache is full; make room or move HF_HOME") from error
+        raise EnvironmentStop(
+            f"{where} could not be fetched: {_first_line(error)}; the same command goes on"
+        ) from error
+    digest = weights.read_digest(path)
+    expected = weights.expected_digest(entry)
+    if expected and digest != expected:
+        _remove(path)
+        raise MissingDependency(
+            f"{where} is another file than the one expected: its sha256 is {digest}, not {expected}; it was not kept"
+        )
+    _keep_digest(entry, path, digest)
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _remove(path: Path) -> None:
+    """Delete a file of the weights folder, or one of the hub's cache with its blob; no other link is followed."""
+    from huggingface_hub import constants
+
+    blob = path.resolve()
+    path.unlink(missing_ok=True)
+    if blob.is_relative_to(Path(constants.HF_HUB_CACHE).resolve()):
+        blob.unlink(missing_ok=True)
+
+
+def _unpack(wheel: Path) -> None:
+    """Unpack a spaCy pipeline's wheel into a folder beside it, whole or not at all, and drop the wheel.
+
+    Not installed: no package manager is needed, and the environment stays as it is.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".unpack-", dir=wheel.parent))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder)
+            shutil.rmtree(wheel.with_suffix(""), ignore_errors=True)
+            folder.chmod(0o755)
+            folder.rename(wheel.with_suffix(""))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise EnvironmentStop(f"cannot unpack {wheel}: {error.strerror}; make room and fetch again") from error
+    wheel.unlink()
+
+
+def _verify_unpacked(name: str, folder: Path) -> Verdict:
+    """Compare every file with the wheel's own RECORD, which the wheel's digest covered."""
+    record = next(folder.glob("*.dist-info/RECORD"), None)
+    if record is None:
+        return Verdict(name, "wrong", f"{folder} has no RECORD")
+    for file, digest, _ in csv.reader(io.StringIO(record.read_text(encoding="utf-8"))):
+        if digest and digest != _wheel_digest(folder / file):
+            return Verdict(name, "wrong", f"{folder / file} is damaged or missing")
+    return Verdict(name, "ok", f"{folder}: every file as its wheel recorded it")
+
+
+def _wheel_digest(path: Path) -> str:
+    """A digest as wheels write it: sha256 in URL-safe base64 without padding; '' for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return ""
+    return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,52 @@
+"""Truth files other than the demo's own: COCO instances in all three mask forms, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.evaluation.truth import read_truth
+from pseudoris_cli.rle import decode_rle, encode_rle
+
+
+def test_coco_instances_give_masks_without_attributes(tmp_path):
+    square = np.zeros((6, 8), bool)
+    square[1:4, 2:5] = True
+    code = encode_rle(square)
+    forms = [
+        [[2, 1, 5, 1, 5, 4, 2, 4]],
+        {"size": [6, 8], "counts": [13, 3, 3, 3, 3, 3, 20]},
+        {"size": [6, 8], "counts": code.counts},
+    ]
+    annotations = [{"image_id": 5, "segmentation": form, "iscrowd": 0} for form in forms]
+    annotations.append({"image_id": 5, "segmentation": forms[1], "iscrowd": 1})
+    images = [{"id": 5, "file_name": "a.jpg", "height": 6, "width": 8}]
+    images.append({"id": 6, "file_name": "b.jpg", "height": 6, "width": 8})
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    full, empty = read_truth(path)
+    assert (full.key, full.attributes, empty.key, empty.masks) == ("a.jpg", None, "b.jpg", ())
+    assert len(full.masks) == 3
+    for rle in full.masks:
+        assert np.array_equal(decode_rle(rle), square)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "JSON"),
+        ("[]", "neither"),
+        ('{"images": []}', "neither"),
+        ('{"kind": "pseudoris-demo-truth", "images": [{}]}', "not a usable truth file"),
+        ('{"images": [{"id": 1}], "annotations": []}', "not a usable truth file"),
+    ],
+)
+def test_other_files_are_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "truth.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_truth(path)
+    assert str(path) in str(caught.value)

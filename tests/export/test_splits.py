@@ -1,0 +1,56 @@
+"""Splits stay put under growth; colliding ids are resolved in plan order; words as REFER has them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pseudoris_cli.codecs.refer_tokens import clean
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.export.splits import ImageIds, assign, parse
+
+
+def test_shares_are_met_and_depend_on_the_key_alone():
+    shares = parse("train=.8, val=.1 ,testA=0.1")
+    placed = [assign(f"images/{n}.jpg", shares) for n in range(20000)]
+    for name, share in shares.items():
+        assert abs(placed.count(name) / 20000 - share) < 0.01
+    assert placed == [assign(f"images/{n}.jpg", shares) for n in range(20000)]
+    assert {assign(str(n), parse("train=1")) for n in range(100)} == {"train"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "train", "train=x", "train=.5", "train=nan", "train=2,val=-1", "dev=1", "train=.5,train=.5"]
+)
+def test_wrong_splits_are_named(text):
+    with pytest.raises(UsageError, match="--split"):
+        parse(text)
+
+
+def _resolved(plan):
+    ids = ImageIds()
+    return [ids.take(key, wanted) for key, wanted in plan]
+
+
+def test_colliding_ids_are_resolved_in_plan_order():
+    plan = [("a", 5), ("b", 5), ("c", 0), ("d", -3), ("e", 5), ("f", 6)]
+    ids = _resolved(plan)
+    assert ids[0] == 5
+    assert ids[5] == 6
+    assert len(set(ids)) == 6
+    assert all(0 < i < 2**52 for i in ids)
+    assert _resolved([*plan, ("g", ids[1]), ("h", 6)])[:6] == ids
+
+
+@pytest.mark.parametrize(
+    ("raw", "sent"),
+    [
+        ("The car in blue, right.", "the car in blue right"),
+        ("Café-blue box “right” naïve 中文", "café-blue box right naïve 中文"),
+        ("a  man’s t-shirt ", "a man's t-shirt"),
+        ("a 1.5 litre bottle.", "a 1.5 litre bottle"),
+        ("left.right", "left right"),
+        ("?! ...", "?! ..."),
+    ],
+)
+def test_words(raw, sent):
+    assert clean(raw) == (sent, sent.split())

@@ -1,0 +1,76 @@
+"""The version of every stage in every profile, as released: a change that results do not need shows here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pseudoris_cli.settings.resolve import resolve
+from pseudoris_cli.stages import captions, export_index, filter, masks, scores
+from pseudoris_cli.storage.schema import SCHEMA_VERSION
+from pseudoris_cli.storage.workspace import fingerprint
+
+RANDOM = (
+    "masks.sam.checkpoint=random:0",
+    "masks.proposals.checkpoint=random:0",
+    "captions.checkpoint=random:0",
+    "filter.scorer.checkpoint=random:0",
+    "filter.nouns.pipeline=blank",
+)
+"""Stands in for weights that no test machine has; a checkpoint enters the version by its digest alone."""
+
+
+def versions(profile: str) -> dict[str, str]:
+    """Stage -> version, each made from the one before."""
+    settings: Any = resolve(profile, assignments=() if profile == "demo" else RANDOM).settings
+    contents = {
+        "masks": masks.version_content(settings.masks, settings.numerics),
+        "captions": captions.version_content(settings.captions, settings.numerics),
+        "scores": scores.version_content(settings.filter, settings.numerics),
+        "filter": filter.version_content(settings.filter),
+        "export": export_index.version_content(settings.export),
+    }
+    found: dict[str, str] = {}
+    upstream = None
+    for stage, content in contents.items():
+        whole = {"schema": SCHEMA_VERSION, "upstream": upstream, "plan": "plan.jsonl", **content}
+        upstream = found[stage] = fingerprint(whole)
+    return found
+
+
+PINS: dict[str, dict[str, str]] = {
+    "paper": {
+        "masks": "ac43caf52d37",
+        "captions": "5c7098c2ff7c",
+        "scores": "0e21a84002d3",
+        "filter": "421a3095100e",
+        "export": "e70b09d9d39f",
+    },
+    "reference": {
+        "masks": "5789eaba6644",
+        "captions": "6ca9d60512f9",
+        "scores": "5a0917f70586",
+        "filter": "d7a6d2aab398",
+        "export": "ba6a3cbac0ef",
+    },
+    "fast": {
+        "masks": "6b70353572a6",
+        "captions": "5414ae76b7d5",
+        "scores": "b65c1b875126",
+        "filter": "2d2ef1226174",
+        "export": "45dbf38c4cfd",
+    },
+    "demo": {
+        "masks": "cbaa30c957e2",
+        "captions": "1345b64ebf70",
+        "scores": "b0f632391477",
+        "filter": "dd3f416aaf74",
+        "export": "333991eb9fd5",
+    },
+}
+
+
+@pytest.mark.parametrize("profile", sorted(PINS))
+def test_versions_stay(profile: str) -> None:
+    assert versions(profile) == PINS[profile]

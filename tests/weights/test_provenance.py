@@ -1,0 +1,55 @@
+"""Licences of the weights for a dataset card: registered, random, demo, unknown, own masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pseudoris_cli.weights import registry as weights
+from pseudoris_cli.weights.provenance import DEMO, RANDOM, UNKNOWN, origins
+
+
+def header(part: str, name: str, digest: str, settings: dict[str, Any], **resolved: Any) -> dict[str, Any]:
+    return {"checkpoints": {part: {"name": name, "digest": digest}}, "settings": settings, "resolved": resolved}
+
+
+@pytest.mark.parametrize(
+    ("name", "digest", "row"),
+    [
+        ("sam_vit_h", weights.registry()["sam_vit_h"].sha256, ("sam_vit_h", "Apache-2.0", "")),
+        ("/home/me/renamed.pth", weights.registry()["sam_vit_b"].sha256, ("renamed.pth", "Apache-2.0", "")),
+        ("cutler_cascade", "recorded by the first fetch", ("cutler_cascade", "CC-BY-NC-4.0", "")),
+        ("/home/me/own.pth", "1234", ("own.pth", UNKNOWN, "")),
+        ("random:3", "random:3", ("random:3", "none", RANDOM)),
+        ("demo_sam", "5678", ("demo_sam", "MIT", DEMO)),
+        ("coco_masks", "9abc", ("masks of your own", "your own", "")),
+    ],
+)
+def test_every_kind_of_weights_has_a_licence_or_none_that_is_known(
+    name: str, digest: str, row: tuple[str, ...]
+) -> None:
+    settings = {"sam": {"backend": "sam", "model": "vit_h"}}
+    [found] = origins({"masks": header("sam", name, digest, settings)})
+    assert (found["weights"], found["licence"], found["remark"]) == row
+    assert (found["setting"], found["network"], found["digest"]) == ("masks.sam", "sam vit_h", digest)
+
+
+def test_captioner_and_parser_are_named_by_their_settings() -> None:
+    captions = header("captions", "coca_cc3m", "", {"backend": "coca", "model": "coca_ViT-L-14"})
+    nouns = {
+        pipeline: header(
+            "nouns",
+            "nouns",
+            "en_core_web_lg 3.8.0",
+            {"nouns": {"backend": "nouns"}},
+            filter={"nouns": {"pipeline": pipeline}},
+        )
+        for pipeline in ("en_core_web_lg", "demo", "blank", "/mine/de_core")
+    }
+    for pipeline, licence in zip(nouns, ("MIT", "MIT", "none", UNKNOWN), strict=True):
+        rows = origins({"captions": captions, "scores": nouns[pipeline]})
+        assert [row["setting"] for row in rows] == ["captions", "filter.nouns"]
+        assert [row["licence"] for row in rows] == ["MIT", licence]
+    assert origins({"masks": {"checkpoints": {"proposals": {}}, "settings": {}}}) == []
+    assert origins({"masks": {"settings": {}}}) == []
