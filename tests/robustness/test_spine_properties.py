@@ -19,7 +19,7 @@ from trivial_stages import Bench, _masks, check_whole, in_child, kill_at, outcom
 
 from pseudoris_cli.execution.tasks import Selection
 from pseudoris_cli.storage.lineage import Lineage
-from pseudoris_cli.storage.status import garbage, remove, verify
+from pseudoris_cli.storage.status import remove_unreferenced, unreferenced, verify_parts
 from pseudoris_cli.storage.workspace import Workspace
 
 MEMORY = Path("/dev/shm")
@@ -48,8 +48,10 @@ class Spine(RuleBasedStateMachine):
         """Whatever happened, one plain run of each stage makes everything whole."""
         self.bench.masks()
         self.bench.captions()
-        for path, _ in garbage(self.bench.workspace):  # what other writers had before; only they or `prune` delete it
-            remove(path)
+        for path, _ in unreferenced(
+            self.bench.workspace
+        ):  # what other writers had before; only they or `prune` delete it
+            remove_unreferenced(path)
         check_whole(self.bench.work, "masks")
         check_whole(self.bench.work, "captions")
         found = outcomes(self.bench.work, "masks")
@@ -75,7 +77,7 @@ class Spine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 99))
     @precondition(lambda self: len(list(self.bench.images.iterdir())) > 1)
-    def remove(self, number: int) -> None:
+    def remove_unreferenced(self, number: int) -> None:
         paths = sorted(self.bench.images.iterdir())
         paths[number % len(paths)].unlink()
 
@@ -114,7 +116,7 @@ class Spine(RuleBasedStateMachine):
             data = bytearray(path.read_bytes())
             data[number * 41 % len(data)] ^= 4
             path.write_bytes(data)
-        list(verify(self.bench.workspace))
+        list(verify_parts(self.bench.workspace))
 
     # --- what always holds --------------------------------------------------------------------------------------------
 
