@@ -77,7 +77,7 @@ class Spine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 99))
     @precondition(lambda self: len(list(self.bench.images.iterdir())) > 1)
-    def remove_unreferenced(self, number: int) -> None:
+    def remove(self, number: int) -> None:
         paths = sorted(self.bench.images.iterdir())
         paths[number % len(paths)].unlink()
 
