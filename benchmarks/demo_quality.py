@@ -26,12 +26,13 @@ from pseudoris_cli.demo.world import Split, render, scene_seed
 from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, Figure, evaluate
 from pseudoris_cli.evaluation.truth import KnownImage, known_scene
 from pseudoris_cli.execution.devices import DeviceRequest
-from pseudoris_cli.execution.tasks import LoadedImage, PartInput, PartTask, Worker
+from pseudoris_cli.execution.tasks import ImageReading, LoadedImage, NetworkContext, PartInput, PartTask, Worker
 from pseudoris_cli.method.selection import select
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.settings.models import FilterSettings
 from pseudoris_cli.settings.resolve import resolve
 from pseudoris_cli.sources.base import Stamp
+from pseudoris_cli.sources.folder import Folder
 from pseudoris_cli.stages import captions, masks, scores
 from pseudoris_cli.stages.filter import join
 from pseudoris_cli.storage.schema import Columns
@@ -96,22 +97,22 @@ def make(split: Split, numbers: Sequence[int], assignments: Sequence[str], metho
 
     torch.set_num_threads(1)
     scenes, seconds, clock = Scenes(split, numbers), {}, time.process_time()
-    reading: dict[str, Any] = {"device": DeviceRequest(device="cpu"), "source": None}
-    reading |= {"decode_threads": 1, "decode_ahead": 1}
     base = resolve("demo", assignments=assignments).settings
-    reading |= {"numerics": base.numerics, "max_pixels": base.masks.max_pixels}
+    context = NetworkContext(
+        base.numerics, DeviceRequest(device="cpu"), ImageReading(Folder(Path()), 1, 1, 1)
+    )  # nothing is read
 
     def lap(stage: str) -> None:
         nonlocal clock
         seconds[stage], clock = time.process_time() - clock, time.process_time()
 
-    found = scenes.run(masks.Spec(settings=base.masks, **reading).make_worker())
+    found = scenes.run(masks.Spec(context, base.masks).make_worker())
     lap("masks")
-    judge = scores.Spec(settings=base.filter, **reading).make_worker()
+    judge = scores.Spec(context, base.filter).make_worker()
     scored: dict[str, Columns] = {}
     for method in methods:
         own = resolve("demo", assignments=(*assignments, *METHODS[method])).settings
-        said = scenes.run(captions.Spec(settings=own.captions, **reading).make_worker(), masks=found)
+        said = scenes.run(captions.Spec(context, own.captions).make_worker(), masks=found)
         lap(f"captions, {method}")
         scored[method] = join(said, scenes.run(judge, masks=found, captions=said))
         lap(f"scores, {method}")

@@ -96,7 +96,7 @@ def start(work: Path, shards: int) -> None:
     content = {"schema": 1, "upstream": masks.version, "plan": "plan.jsonl", "settings": {}}
     captions = workspace.open_version("captions", content, {})
     selection = Selection((0, shards))
-    assert backlog.refuse_incomplete(selection) == 0
+    assert backlog.check_upstream(selection) == 0
     with ManifestWriter(captions.folder, "captions", writer_name((0, shards)), {}) as writer:
         backlog.manifest = writer.manifest
         assert len(backlog.pending(selection)) == len(range(0, len(backlog.plan), shards))

@@ -59,11 +59,10 @@ def run_stage(work: Path, images: Path) -> None:
     from pseudoris_cli.stages import masks
     from pseudoris_cli.stages.batching import run_batches
     from pseudoris_cli.storage.rows import mask_row
-    from pseudoris_cli.storage.schema import COLUMNS
 
     class Trivial:
         def run(self, part: PartInput) -> PartResult:
-            return run_batches(part, 8, self.work, [column.name for column in COLUMNS["masks"]])
+            return run_batches(part, 8, self.work, masks.NAME)
 
         def work(self, batch: list[LoadedImage]) -> list[ImageResult]:
             return [ImageResult([mask_row(image.ref, self.mask(image))]) for image in batch]

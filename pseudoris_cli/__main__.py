@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from pseudoris_cli.errors import Interrupted, PseudorisError
-from pseudoris_cli.execution.signals import let_signals_be, stop_at_once
+from pseudoris_cli.execution.signals import restore_default_signals, stop_at_once
 from pseudoris_cli.text import visible
 
 
@@ -18,7 +18,7 @@ def main() -> NoReturn:
     except Interrupted as error:
         _fail(str(error), error.exit_code)
     finally:
-        let_signals_be()
+        restore_default_signals()
     sys.exit(0)
 
 
@@ -39,7 +39,7 @@ def _command() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    let_signals_be()
+    restore_default_signals()
     first, _, rest = visible(message).partition("\n")
     sys.stdout.flush()
     print(f"error: {first}" + (f"\n{rest}" if rest else ""), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The way through the house: opens versions, joins stages to their upstream, and hands jobs to the runner."""
+"""The chain of stages at work: opens versions, joins each stage to its upstream, and hands jobs to the runner."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pseudoris_cli import __version__
 from pseudoris_cli.errors import UsageError
@@ -18,22 +18,23 @@ from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.execution.engine import Engine
 from pseudoris_cli.execution.runner import Job, Observer, Summary
 from pseudoris_cli.execution.signals import Stopper
-from pseudoris_cli.execution.tasks import Selection, StageSpec
+from pseudoris_cli.execution.tasks import ImageReading, NetworkContext, Selection
 from pseudoris_cli.export import destination, render
 from pseudoris_cli.export.base import ImageMode
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.settings.models import CaptionSettings, Settings
+from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.base import Source
-from pseudoris_cli.stages import captions, export_index, filter, masks, scores
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
-from pseudoris_cli.storage.workspace import Artifact, Workspace
+from pseudoris_cli.storage.stage_table import FIRST, STAGES, Stage, commands, stage, stages_of, upstream_of
+from pseudoris_cli.storage.workspace import Artifact, Workspace, fingerprint
 from pseudoris_cli.weights.provenance import origins
 
+PLAN = "plan.jsonl"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "spacy", "numpy", "pillow", "pyarrow")
 
 
@@ -57,26 +58,40 @@ class Session:
             raise UsageError(f"{self.workspace.root} has no source yet; begin with `pseudoris masks --images DIR`")
         return sources.open_source(description)
 
-    def on_images(self, max_pixels: int) -> dict[str, Any]:
-        """What every stage that runs networks on images is given."""
-        reading = self.settings.source
-        return {
-            "numerics": self.settings.numerics,
-            "device": self.device,
-            "source": self.source,
-            "max_pixels": max_pixels,
-            "decode_threads": reading.decode_threads,
-            "decode_ahead": reading.decode_ahead,
-        }
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def module_of(row: Stage) -> Any:
+    """The module of a stage (`stages/__init__.py` says what it defines)."""
+    return import_module(f"pseudoris_cli.stages.{row.file}")
+
+
+def wanted(settings: Settings) -> list[Stage]:
+    """The stages of a run with these settings, in order."""
+    return [row for row in STAGES if not row.optional or module_of(row).is_wanted(settings)]
+
+
+def versions(settings: Settings, plan_name: str = PLAN) -> dict[str, str]:
+    """The version of every stage that a run with these settings makes, each from the one before; nothing is written.
+
+    MissingDependency (exit 3) if a checkpoint is not here.
+    """
+    found: dict[str, str] = {}
+    upstream = None
+    for row in wanted(settings):
+        content = _content(settings, row, upstream, plan_name)
+        upstream = found[row.name] = fingerprint(content)
+    return found
 
 
 def run_masks(session: Session, limit: int | None = None, pilot: int | None = None) -> Summary:
-    """Stage 1, after planning the images of the source that are not planned yet."""
+    """The first stage, after planning the images of the source that are not planned yet."""
     settings = session.settings
     description = session.workspace.source()
     source = session.source
-    plan_name = f"plan-pilot-{pilot}.jsonl" if pilot else "plan.jsonl"
-    content = masks.version_content(settings.masks, settings.numerics)
+    plan_name = f"plan-pilot-{pilot}.jsonl" if pilot else PLAN
+    module_of(stage(FIRST)).version_content(settings)  # says what is missing before images are listed
     plan = session.workspace.plan(plan_name)
     if not pilot:
         shard = session.selection.shard
@@ -87,9 +102,7 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
         plan.extend(spread(list(source.images()), pilot), settings.source.part_size, pilot)
     if not len(plan):
         raise UsageError("the source has no images any more; did they move? (--image-root)")
-    artifact = _open(session, "masks", content, None, plan_name)
-    spec = masks.Spec(settings=settings.masks, **session.on_images(settings.masks.max_pixels))
-    return _run(session, artifact, spec, ())
+    return _run_stage(session, stage(FIRST), None, plan_name)
 
 
 def _images(session: Session, source: Source, description: dict[str, Any] | None) -> Iterator[ImageRef]:
@@ -99,46 +112,102 @@ def _images(session: Session, source: Source, description: dict[str, Any] | None
     yield from source.images()
 
 
-def run_captions(session: Session, version: str | None = None) -> Summary:
-    """Stage 2 on a masks version (default: the current one)."""
-    settings = cast(CaptionSettings, session.settings.captions)
-    numerics = session.settings.numerics
-    upstream = session.workspace.latest("masks", version)
-    artifact = _open(session, "captions", captions.version_content(settings, numerics), upstream)
-    limit = _max_pixels(upstream)
-    spec = captions.Spec(settings=settings, **session.on_images(limit))
-    return _run(session, artifact, spec, ("masks",))
+def run_command(session: Session, command: str, version: str | None = None) -> list[Summary]:
+    """The stages of a command other than `masks`, one after the other.
+
+    `version` is that of the stage before the first of them (default: the current one).
+    """
+    summaries: list[Summary] = []
+    chain = wanted(session.settings)
+    for row in (row for row in chain if row in stages_of(command)):
+        before = upstream_of(row.name, [other.name for other in chain])
+        assert before is not None, "the first stage has a function of its own"
+        upstream = session.workspace.latest(before, None if summaries else version)
+        summaries.append(_run_stage(session, row, upstream, upstream.plan_name))
+    return summaries
 
 
-def run_scores(session: Session, version: str | None = None) -> Summary:
-    """Stage 3a on a captions version (default: the current one)."""
-    settings = session.settings
-    upstream = session.workspace.latest("captions", version)
-    artifact = _open(session, "scores", scores.version_content(settings.filter, settings.numerics), upstream)
-    limit = _max_pixels(session.workspace.chain(upstream)["masks"])
-    spec = scores.Spec(settings=settings.filter, **session.on_images(limit))
-    return _run(session, artifact, spec, ("masks", "captions"))
-
-
-def run_filter(session: Session) -> Summary:
-    """Stage 3b on the scores just made."""
-    upstream = session.workspace.latest("scores")
-    artifact = _open(session, "filter", filter.version_content(session.settings.filter), upstream)
-    return _run(session, artifact, filter.Spec(session.settings.filter), ("captions", "scores"))
-
-
-def run_export_index(session: Session, version: str | None = None) -> Summary:
-    """The index that every export format is rendered from, on a filter version (default: the current one)."""
-    upstream = session.workspace.latest("filter", version)
-    artifact = _open(session, "export", export_index.version_content(session.settings.export), upstream)
-    return _run(session, artifact, export_index.Spec(session.settings.export), ("filter",))
+def commands_between(first: str, last: str) -> list[str]:
+    """The commands after `first` and before `last`, in the order of the chain."""
+    chain = commands()
+    return list(chain[chain.index(first) + 1 : chain.index(last)])
 
 
 def check_weights(settings: Settings) -> None:
     """MissingDependency (exit 3) if a checkpoint of any stage is not here: asked before the first stage has run for hours."""
-    masks.version_content(settings.masks, settings.numerics)
-    captions.version_content(cast(CaptionSettings, settings.captions), settings.numerics)
-    scores.version_content(settings.filter, settings.numerics)
+    versions(settings)
+
+
+def _run_stage(session: Session, row: Stage, upstream: Artifact | None, plan_name: str) -> Summary:
+    content = _content(session.settings, row, upstream.version if upstream else None, plan_name)
+    artifact = session.workspace.open_version(row.name, content, _record(session, row, upstream))
+    spec = module_of(row).make_spec(session.settings, lambda: _network_context(session, artifact))
+    chain = session.workspace.chain(artifact)
+    plan = session.workspace.plan(plan_name)
+    before = {name: made.manifest() for name, made in chain.items() if name != row.name}
+    backlog = Backlog(
+        stage=row.name,
+        plan=plan,
+        before=before,
+        reads=tuple(name for name in row.reads if name in before),
+        source=spec.source,
+        starts=spec.running_totals(plan, before),
+    )
+    header = {key: artifact.header[key] for key in artifact.header if key != "resolved"}
+    job = Job(artifact, spec, backlog, session.selection, session.engine, header)
+    return runner.run(job, session.observer, session.stopper)
+
+
+def _content(settings: Settings, row: Stage, upstream: str | None, plan_name: str) -> dict[str, Any]:
+    """All that decides the results of a stage; its hash is the version."""
+    own = module_of(row).version_content(settings)
+    return {"schema": SCHEMA_VERSION, "upstream": upstream, "plan": plan_name, **own}
+
+
+def _record(session: Session, row: Stage, upstream: Artifact | None) -> dict[str, Any]:
+    """What is kept with a version and does not decide its name."""
+    record = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pseudoris": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _package_version(name) for name in _PACKAGES},
+        "resolved": session.settings.model_dump(mode="json"),
+    }
+    if upstream and upstream.stage != upstream_of(row.name):
+        record["upstream_stage"] = upstream.stage
+    return record
+
+
+def _network_context(session: Session, artifact: Artifact) -> NetworkContext:
+    """What a stage that runs networks on images is given."""
+    reading = session.settings.source
+    first = session.workspace.chain(artifact)[FIRST]
+    return NetworkContext(
+        numerics=session.settings.numerics,
+        device=session.device,
+        reading=ImageReading(
+            source=session.source,
+            max_pixels=first.header["settings"]["max_pixels"],
+            decode_threads=reading.decode_threads,
+            decode_ahead=reading.decode_ahead,
+        ),
+    )
+
+
+def spread(images: list[ImageRef], count: int) -> list[ImageRef]:
+    """`count` images at even distances over the source."""
+    step = max(1.0, len(images) / count)
+    return [images[int(number * step)] for number in range(min(count, len(images)))]
+
+
+def _package_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+# --- export ---------------------------------------------------------------------------------------------------------
 
 
 def check_out(session: Session, folder: Path, overwrite: bool) -> None:
@@ -159,7 +228,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
     settings = session.settings.export
     plan = session.workspace.plan(index.plan_name)
     manifests = {stage: made.manifest() for stage, made in chain.items()}
-    lacking = _keep_whole(plan, manifests)
+    lacking = _keep_intact(plan, manifests)
     if lacking and not session.selection.allow_partial:
         raise UsageError(
             f"the export index is incomplete: {lacking} of {len(plan)} parts are missing; run `pseudoris export` without "
@@ -184,65 +253,14 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         images=images,
         provenance=provenance,
     )
-    with files.explained(folder):
+    with files.os_errors_as_stop(folder):
         return render.render(job, folder, overwrite)
 
 
-def _keep_whole(plan: Plan, manifests: dict[str, Manifest]) -> int:
+def _keep_intact(plan: Plan, manifests: dict[str, Manifest]) -> int:
     """Drop the parts whose index does not hold together with the stages before; returns how many that were."""
     lineage = Lineage(manifests)
     lacking = {part.part for part in plan.parts if lineage.entry("export", part.part) is None}
     for manifest in manifests.values():
         manifest.entries = {part: entry for part, entry in manifest.entries.items() if part not in lacking}
     return len(lacking)
-
-
-def spread(images: list[ImageRef], count: int) -> list[ImageRef]:
-    """`count` images at even distances over the source."""
-    step = max(1.0, len(images) / count)
-    return [images[int(number * step)] for number in range(min(count, len(images)))]
-
-
-def _open(
-    session: Session, stage: str, content: dict[str, Any], upstream: Artifact | None, plan_name: str | None = None
-) -> Artifact:
-    """The version of a stage: its content decides the name, the rest is kept for the record."""
-    content = {
-        "schema": SCHEMA_VERSION,
-        "upstream": upstream.version if upstream else None,
-        "plan": upstream.plan_name if upstream else plan_name,
-        **content,
-    }
-    record = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pseudoris": __version__,
-        "python": platform.python_version(),
-        "packages": {name: _package_version(name) for name in _PACKAGES},
-        "resolved": session.settings.model_dump(mode="json"),
-    }
-    return session.workspace.open_version(stage, content, record)
-
-
-def _run(session: Session, artifact: Artifact, spec: StageSpec, reads: tuple[str, ...]) -> Summary:
-    chain = session.workspace.chain(artifact)
-    backlog = Backlog(
-        stage=artifact.stage,
-        plan=session.workspace.plan(artifact.plan_name),
-        before={stage: made.manifest() for stage, made in chain.items() if stage != artifact.stage},
-        reads=reads,
-        source=spec.source,
-    )
-    header = {key: artifact.header[key] for key in artifact.header if key != "resolved"}
-    job = Job(artifact, spec, backlog, session.selection, session.engine, header)
-    return runner.run(job, session.observer, session.stopper)
-
-
-def _max_pixels(upstream: Artifact) -> int:
-    return upstream.header["settings"]["max_pixels"]
-
-
-def _package_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

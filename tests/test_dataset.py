@@ -27,7 +27,9 @@ from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter
 from pseudoris_cli.storage.rows import mask_row
 from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
-from pseudoris_cli.storage.workspace import STAGES, UPSTREAM, Workspace
+from pseudoris_cli.storage.stage_table import NAMES as STAGES
+from pseudoris_cli.storage.stage_table import upstream_of
+from pseudoris_cli.storage.workspace import Workspace
 
 FIXTURES = locations.FIXTURES / "formats"
 CAPTIONS = {(0, 0): ("the red one", "left"), (0, 1): ("the blue one",), (1, 0): ("a dog", "the dog", "dog on the left")}
@@ -113,7 +115,7 @@ def _work_directory(world, root, schema=SCHEMA_VERSION):
                 values.append(value)
     upstream, version = None, None
     for stage in STAGES[:4]:
-        before = UPSTREAM[stage]
+        before = upstream_of(stage)
         content = {"schema": schema, "upstream": version, "plan": "plan.jsonl", "settings": {}}
         artifact = workspace.open_version(stage, content, {})
         version = artifact.version

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from pseudoris_cli.method.protocols import Proposal
+from pseudoris_cli.method.protocols import Proposal, Proposer
 from pseudoris_cli.rle import encode_rle
 from pseudoris_cli.settings.models import BackendSettings, Channels, Fraction, Numerics
 from pseudoris_cli.weights.registry import resolve
@@ -17,13 +17,13 @@ from pseudoris_cli.weights.tensors import load_tensors, torch_generator
 if TYPE_CHECKING:
     from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN
 
+ROLE = "proposer"
+
 
 class Settings(BackendSettings):
     """Detection settings; the defaults are the paper's."""
 
-    backend: Literal["cascade_rcnn"] = Field(
-        "cascade_rcnn", description="who says which masks are objects: a file of pseudoris_cli/backends"
-    )
+    backend: Literal["cascade_rcnn"] = Field("cascade_rcnn", description="who says which masks are objects")
     model: Literal["r50_fpn", "demo", "tiny"] = Field("r50_fpn", description="size of the network")
     checkpoint: str = Field("cutler_cascade", description="registry name, path, or random:SEED")
     channels: Channels = Field("rgb", description="colour order into the network (release: bgr)")
@@ -36,7 +36,7 @@ class Settings(BackendSettings):
         return cls(model="tiny", checkpoint="random:0", min_size=128, max_size=256)
 
 
-class CascadeProposer:
+class CascadeProposer(Proposer):
     """The detector at work."""
 
     def __init__(self, network: CascadeRCNN, settings: Settings, device: str) -> None:

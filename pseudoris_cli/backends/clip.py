@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import Field
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.method.protocols import Scorer
 from pseudoris_cli.settings.models import BackendSettings, Numerics
 from pseudoris_cli.settings.resources import PACKAGE
 from pseudoris_cli.weights import registry as weights
@@ -34,12 +35,13 @@ OPENAI_ARCHIVES = {
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
+ROLE = "scorer"
+
+
 class Settings(BackendSettings):
     """The scorer; the defaults are the paper's."""
 
-    backend: Literal["clip"] = Field(
-        "clip", description="who compares captions and crops: a file of pseudoris_cli/backends"
-    )
+    backend: Literal["clip"] = Field("clip", description="who compares captions and crops")
     model: str = Field(default="RN50", description="open_clip model name, `demo` or `tiny`")
     checkpoint: str = Field(default="clip_rn50", description="registry name, path, open_clip tag, or random:SEED")
     pretrained: str | None = Field(
@@ -85,7 +87,7 @@ class Towers:
     std: tuple[float, float, float]
 
 
-class ClipScorer:
+class ClipScorer(Scorer):
     """A `Scorer`: crops and texts to unit vectors in float32, whatever the precision of the towers."""
 
     def __init__(self, towers: Towers, settings: Settings, numerics: Numerics, device: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.method.protocols import Captioner
 from pseudoris_cli.records import CROP_KINDS, Caption, MaskedImage
-from pseudoris_cli.settings.models import CaptionSettings, Numerics
+from pseudoris_cli.settings.models import CaptionSettings, CropStyle, Numerics
 from pseudoris_cli.settings.resources import PACKAGE
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights import tensors
@@ -20,12 +21,34 @@ if TYPE_CHECKING:
     from pseudoris_cli.decoding.rules import Generated, Rules
 
 
-class Settings(CaptionSettings):
-    """The captions stage with CoCa; the defaults are the paper's."""
+ROLE = "captioner"
+Rank = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(gt=0, le=1)]
 
-    backend: Literal["coca"] = Field("coca", description="who writes the captions: a file of pseudoris_cli/backends")
+
+class Settings(CaptionSettings):
+    """Distinctive caption sampling with CoCa (paper §3.2); the defaults are the paper's."""
+
+    backend: Literal["coca"] = Field("coca", description="who writes the captions")
     model: str = Field("coca_ViT-L-14", description="open_clip model name, `demo` or `tiny`")
     checkpoint: str = Field("coca_cc3m", description="registry name, path, open_clip tag, or random:SEED")
+    crop_style: CropStyle = Field("mended", description="boxes, fill and antialiasing of the crops")
+    top_k: tuple[Rank, ...] = Field((5, 7, 9, 11, 13), description="top-k samplers, one caption each per crop")
+    top_p: tuple[Probability, ...] = Field(
+        (0.4, 0.5, 0.6, 0.7, 0.8), description="top-p samplers, one caption each per crop"
+    )
+    beams: int = Field(2, ge=0, description="beam width of the one beam caption per crop; 0 for none")
+    contrast: float = Field(1.0, ge=0, description="strength of the contrast; 0 is plain sampling")
+    contrast_form: Literal["literal", "scale_preserving"] = Field(
+        "literal",
+        description="literal: the formula of the paper; scale_preserving: the same contrast with the logits' own scale",
+    )
+    contrast_max_masks: int | None = Field(None, ge=2, description="more masks than this: no contrast (release: 30)")
+    similarity_clamp: float | None = Field(None, description="lower bound of the similarities in the contrast")
+    pad_ends_row: bool = Field(False, description="a sampled token 0 ends the caption, as in the release")
+    min_length: int = Field(5, ge=1, description="tokens (start included) before a caption may end")
+    max_length: int = Field(30, ge=3, description="tokens of a caption, start and end included")
+    row_chunk: int = Field(1024, ge=1, description="(row, crop) pairs in one decoder call; bounds memory")
 
     @classmethod
     def tiny(cls) -> Settings:
@@ -61,8 +84,8 @@ def _tokenizer(model: str) -> Any:
     return open_clip.get_tokenizer(model)
 
 
-class CocaCaptioner:
-    """A `Captioner`. `halvings` counts how often memory ran out and the row chunk was halved."""
+class CocaCaptioner(Captioner):
+    """CoCa at work. `halvings` counts how often memory ran out and the row chunk was halved."""
 
     def __init__(self, coca: Any, tokenizer: Any, settings: Settings, numerics: Numerics) -> None:
         from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -86,10 +109,6 @@ class CocaCaptioner:
         self._tokenizer, self._settings = tokenizer, settings
         self._samplers = [f"top_k={k}" for k in settings.top_k] + [f"top_p={p}" for p in settings.top_p]
 
-    @property
-    def halvings(self) -> int:
-        return self._decoder.halvings
-
     def caption(self, images: Sequence[MaskedImage]) -> list[list[Caption]]:
         """Captions of every mask: crop kinds in the order of CROP_KINDS, the beam's before the samplers'.
 
@@ -100,6 +119,7 @@ class CocaCaptioner:
         with torch.inference_mode():
             groups = self._groups(images) if any(image.masks for image in images) else []
             found = iter(self._decoder.decode(groups))
+        self.halvings = self._decoder.halvings
         captions: list[list[Caption]] = []
         for image in images:
             by_kind = [next(found) for _ in CROP_KINDS] if image.masks else []
@@ -152,7 +172,7 @@ class CocaCaptioner:
         return self._tokenizer.decode(ids).strip()
 
 
-def caption_rules(settings: CaptionSettings, start: int, end: int, pad: int) -> Rules:
+def caption_rules(settings: Settings, start: int, end: int, pad: int) -> Rules:
     """The decoder's rules from the settings and the vocabulary's special tokens."""
     from pseudoris_cli.decoding.rules import Rules
 

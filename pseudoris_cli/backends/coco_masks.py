@@ -18,10 +18,12 @@ from pydantic import Field
 
 from pseudoris_cli.codecs.coco_segmentation import is_number, read_mask
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.method.protocols import Proposal
+from pseudoris_cli.method.protocols import Proposal, Proposer
 from pseudoris_cli.records import Category
 from pseudoris_cli.settings.models import BackendSettings, Numerics
 from pseudoris_cli.weights.registry import file_digest
+
+ROLE = "proposer"
 
 
 class Settings(BackendSettings):
@@ -30,9 +32,7 @@ class Settings(BackendSettings):
     NO_RESULT = frozenset({"path"})  # what the file holds enters the version by its digest
     MASKS_ARE_FINAL = True
 
-    backend: Literal["coco_masks"] = Field(
-        "coco_masks", description="who says which masks are objects: a file of pseudoris_cli/backends"
-    )
+    backend: Literal["coco_masks"] = Field("coco_masks", description="who says which masks are objects")
     path: str = Field(min_length=1, description="COCO instances JSON; its file names are matched with the images'")
 
     @classmethod
@@ -53,7 +53,7 @@ class AnnotatedImage:
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
 
-class AnnotatedMasks:
+class AnnotatedMasks(Proposer):
     """The masks of a file, by image."""
 
     def __init__(self, path: Path, images: Sequence[AnnotatedImage], categories: Mapping[int, str]) -> None:

@@ -9,19 +9,19 @@ import numpy as np
 from pydantic import Field
 
 from pseudoris_cli.errors import MissingDependency, UsageError
-from pseudoris_cli.method.protocols import Proposal
+from pseudoris_cli.method.protocols import Proposal, Proposer
 from pseudoris_cli.rle import encode_rle
 from pseudoris_cli.settings.models import BackendSettings, Channels, Fraction, Numerics
 from pseudoris_cli.weights.registry import resolve
 from pseudoris_cli.weights.tensors import load_tensors
 
+ROLE = "proposer"
+
 
 class Settings(BackendSettings):
     """Detection settings; the defaults are the paper's."""
 
-    backend: Literal["detectron2"] = Field(
-        "detectron2", description="who says which masks are objects: a file of pseudoris_cli/backends"
-    )
+    backend: Literal["detectron2"] = Field("detectron2", description="who says which masks are objects")
     checkpoint: str = Field("cutler_cascade", description="registry name, path, or random:SEED")
     channels: Channels = Field("rgb", description="colour order into the network (release: bgr)")
     score_thresh: Fraction = Field(0.5, description="detections must score higher")
@@ -42,7 +42,7 @@ class Settings(BackendSettings):
         return cls(checkpoint="random:0", min_size=128, max_size=256, overrides=widths)
 
 
-class Detectron2Proposer:
+class Detectron2Proposer(Proposer):
     """detectron2's network and transforms, one image at a time as the release runs them."""
 
     def __init__(self, network: Any, resize: Any, channels: str) -> None:

@@ -8,13 +8,13 @@ from pydantic import Field
 
 from pseudoris_cli.settings.models import BackendSettings, Numerics
 
+ROLE = "proposer"
+
 
 class Settings(BackendSettings):
     """There is nothing to set."""
 
-    backend: Literal["none"] = Field(
-        "none", description="who says which masks are objects: a file of pseudoris_cli/backends"
-    )
+    backend: Literal["none"] = Field("none", description="who says which masks are objects")
 
     @classmethod
     def tiny(cls) -> Settings:

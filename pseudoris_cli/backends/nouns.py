@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.method.protocols import NounFinder
 from pseudoris_cli.settings.models import BackendSettings, Numerics
 from pseudoris_cli.settings.resources import PACKAGE
 from pseudoris_cli.weights import registry as weights
@@ -26,14 +27,15 @@ _UNUSED = ("ner", "lemmatizer", "textcat", "senter")
 _REMEMBERED = 200_000
 
 
+ROLE = "nouns"
+
+
 class Settings(BackendSettings):
     """The spaCy pipeline that parses captions."""
 
     NO_RESULT: ClassVar[frozenset[str]] = frozenset({"pipeline"})  # `version` identifies it, wherever it lies
 
-    backend: Literal["nouns"] = Field(
-        "nouns", description="who finds the noun of a caption: a file of pseudoris_cli/backends"
-    )
+    backend: Literal["nouns"] = Field("nouns", description="who finds the noun of a caption")
     pipeline: str = Field(
         "en_core_web_lg", description="spaCy package or folder; `demo` for the embedded one; `blank` without parser"
     )
@@ -115,7 +117,7 @@ def _finds_chunks(nlp: Language) -> bool:
     return True
 
 
-class SpacyNouns:
+class SpacyNouns(NounFinder):
     """A `NounFinder`: each distinct caption is parsed once."""
 
     def __init__(self, nlp: Language, batch_size: int = 256) -> None:

@@ -1,11 +1,12 @@
-"""From backend settings to a loaded backend, and to what identifies its weights in a version."""
+"""From backend settings to a loaded backend, and to what identifies it in a version."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from pseudoris_cli.errors import MissingDependency
+from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.method.protocols import PROTOCOLS
+from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.models import BackendSettings, Numerics
 from pseudoris_cli.weights import registry as weights
 
@@ -14,18 +15,45 @@ _NO_RESULT = {"checkpoint"}
 
 
 def load(settings: BackendSettings, numerics: Numerics, device: str) -> Any:
-    """Build the backend on a device; imports torch. MissingDependency (exit 3) if a checkpoint or package is missing."""
-    return import_module(f"pseudoris_cli.backends.{settings.backend}").load(settings, numerics, device)
+    """Build the backend on a device; imports torch.
+
+    MissingDependency (exit 3) if a checkpoint or package is missing, UsageError (exit 2) if what the module returns lacks
+    something that its role needs.
+    """
+    module = plugins.load(plugins.BACKENDS, settings.backend)
+    backend = module.load(settings, numerics, device)
+    roles = (module.ROLE,) if isinstance(module.ROLE, str) else module.ROLE
+    for protocol in (PROTOCOLS[role] for role in roles):
+        if backend is not None and not isinstance(backend, protocol):
+            lacking = [name for name in sorted(_members(protocol)) if not hasattr(backend, name)]
+            raise UsageError(
+                f"the backend {settings.backend!r} gives a {type(backend).__name__} that lacks {', '.join(lacking)}; derive its "
+                f"class from pseudoris_cli.method.protocols.{protocol.__name__}"
+            )
+    return backend
+
+
+def _members(protocol: type) -> set[str]:
+    """The names that a protocol asks for."""
+    own = {*vars(protocol), *getattr(protocol, "__annotations__", {})}
+    return {name for name in own if not name.startswith("_")}
 
 
 def identify(settings: BackendSettings, setting: str) -> dict[str, str]:
     """Name and digest of the weights that the settings stand for, without importing torch; `setting` is their dotted name.
 
-    MissingDependency (exit 3) if the checkpoint is not here.
+    A backend without weights of its own may tell what identifies it by `version(settings)`. Of a backend that is not ours
+    the package and its number are told as well. MissingDependency (exit 3) if the checkpoint is not here.
     """
-    module = import_module(f"pseudoris_cli.backends.{settings.backend}")
-    if hasattr(module, "version"):
-        return {"name": settings.backend, "digest": module.version(settings)}
+    found = _weights(settings, setting)
+    plug_in = plugins.identity(plugins.BACKENDS, settings.backend)
+    return found | ({"plug_in": plug_in} if plug_in else {})
+
+
+def _weights(settings: BackendSettings, setting: str) -> dict[str, str]:
+    module = plugins.load(plugins.BACKENDS, settings.backend)
+    if version := getattr(module, "version", None):
+        return {"name": settings.backend, "digest": version(settings)}
     name = getattr(settings, "checkpoint", None)
     if name is None:
         return {}

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.method.protocols import Segment
+from pseudoris_cli.method.protocols import Segment, Segmenter
 from pseudoris_cli.settings.models import BackendSettings, Channels, Fraction, Numerics
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights import tensors
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from pseudoris_cli.networks.sam.automatic import AutomaticMasks, Candidate
     from pseudoris_cli.networks.sam.decoder import PromptDecoder
 
+ROLE = "segmenter"
+
 
 class Settings(BackendSettings):
     """Automatic mask generation; the defaults are the paper's."""
 
-    backend: Literal["sam"] = Field("sam", description="who makes every mask: a file of pseudoris_cli/backends")
+    backend: Literal["sam"] = Field("sam", description="who makes every mask")
     model: Literal["vit_h", "vit_l", "vit_b", "demo", "tiny"] = Field("vit_h", description="size of the image encoder")
     checkpoint: str = Field("sam_vit_h", description="registry name, path, or random:SEED")
     channels: Channels = Field("rgb", description="colour order into the network (release: bgr)")
@@ -60,7 +62,7 @@ class Settings(BackendSettings):
         )
 
 
-class SamSegmenter:
+class SamSegmenter(Segmenter):
     """A Segmenter (method/protocols.py)."""
 
     def __init__(self, generator: AutomaticMasks, channels: Channels) -> None:

@@ -34,23 +34,23 @@ def show(
     """
     resolved = options.resolve()
     if as_json:
-        print_json({name: {"value": value, "origin": origin} for name, value, origin in resolved.rows()})
+        print_json({name: {"value": value, "origin": layer} for name, value, layer in resolved.rows()})
         return
     meanings = dict(_meanings(resolved.settings))
     out.print(f"# profile {resolved.profile}; later layers win: defaults, profile, file, --set, flags", markup=False)
-    _print_tree(resolved.settings.model_dump(mode="json"), resolved.origins, meanings)
+    _print_tree(resolved.settings.model_dump(mode="json"), resolved.layers, meanings)
 
 
-def _print_tree(tree: dict[str, Any], origins: dict[str, str], meanings: dict[str, str], prefix: str = "") -> None:
+def _print_tree(tree: dict[str, Any], layers: dict[str, str], meanings: dict[str, str], prefix: str = "") -> None:
     indent = "  " * prefix.count(".")
     for name, value in tree.items():
         full = f"{prefix}{name}"
         if isinstance(value, dict):
             out.print(f"{indent}{name}:", markup=False)
-            _print_tree(value, origins, meanings, f"{full}.")
+            _print_tree(value, layers, meanings, f"{full}.")
             continue
         text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
-        comment = ", ".join(part for part in (meanings.get(full, ""), origins.get(full, "")) if part)
+        comment = ", ".join(part for part in (meanings.get(full, ""), layers.get(full, "")) if part)
         out.print(f"{indent}{name}: {text}" + (f"  # {comment}" if comment else ""), markup=False)
 
 

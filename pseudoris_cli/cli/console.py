@@ -37,7 +37,6 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 LOG_EVERY_SECONDS = 10
 WIDE = 110  # columns that the whole line of progress fits into; below, the rate of rows is left out
 _NO_TEXT = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_UNITS = {"masks": "masks", "captions": "captions", "scores": "scores", "filter": "captions", "export": "sentences"}
 
 
 def configure_logging(quiet: bool = False) -> None:
@@ -69,12 +68,15 @@ class ProgressObserver:
         self.live = err.is_terminal and not quiet
         self.progress: Progress | None = None
 
-    def begin(self, stage: str, images: int, done: int, mended: list[str]) -> None:
+    def begin(self, stage: str, images: int, done: int, recovered: list[str]) -> None:
+        from pseudoris_cli.storage import stage_table  # pyarrow comes with it: not on the way to --help
+
         self.stage, self.total, self.done = stage, images, done
+        self.unit = stage_table.stage(stage).unit
         self.started, self.logged = time.monotonic(), time.monotonic()
         self.worked = self.rows = self.failed = 0
         self.images_within = self.rows_within = 0
-        for line in mended:
+        for line in recovered:
             self._say(f"{stage}: {line}")
         if done and done < images:
             self._say(f"{stage}: {done:,} of {images:,} images are done already, going on")
@@ -124,7 +126,7 @@ class ProgressObserver:
         elapsed = max(time.monotonic() - self.started, 1e-9)
         worked, all_rows = self.worked + self.images_within, self.rows + self.rows_within
         failed = f", {self.failed} failed" if self.failed else ""
-        rows = f", {rate(all_rows / elapsed)} {_UNITS[self.stage]}/s"
+        rows = f", {rate(all_rows / elapsed)} {self.unit}/s"
         if self.progress:
             return f"{rate(worked / elapsed)}/s{rows if err.width >= WIDE else ''}{failed}"
         left = max(self.total - self.done - self.images_within, 0) / max(worked / elapsed, 1e-9)

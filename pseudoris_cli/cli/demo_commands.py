@@ -74,10 +74,9 @@ def run_demo(options: StageOptions, out_folder: Path) -> None:
             if not options.quiet:
                 note(what)
             varied = replace(session, settings=resolve("demo", assignments=assignments).settings)
-            pipeline.run_captions(varied)
-            pipeline.run_scores(varied)
-            pipeline.run_filter(varied)
-        pipeline.run_export_index(session)
+            for command in pipeline.commands_between("masks", "export"):
+                pipeline.run_command(varied, command)
+        pipeline.run_command(session, "export")
         pipeline.render_export(session, out_folder / "export", ("refcoco",), "copy", overwrite=False)
 
 

@@ -15,10 +15,11 @@ import typer
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.devices import DeviceRequest
-from pseudoris_cli.execution.tasks import Selection
+from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.resolve import PROFILES, Resolved, resolve
 
 if TYPE_CHECKING:
+    from pseudoris_cli.execution.tasks import Selection
     from pseudoris_cli.storage.workspace import Workspace
 
 R = TypeVar("R")
@@ -100,6 +101,8 @@ class StageOptions(SettingOptions, WorkOptions):
     @property
     def selection(self) -> Selection:
         """Which parts, and how strict."""
+        from pseudoris_cli.execution.tasks import Selection  # pyarrow comes with it: not on the way to --help
+
         return Selection(_parse_shard(self.shard), self.retry_failed, self.allow_partial)
 
 
@@ -123,6 +126,15 @@ class SourceOptions:
     source_split_by: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="of a REFER root with several refs(NAME).p: which, e.g. unc, umd, google"),
+    ] = None
+
+    source_kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"what --images is, where it is not recognised: {', '.join(plugins.names(plugins.SOURCES))}, or a module of "
+            "your own as my_package.my_module",
+        ),
     ] = None
 
     @property

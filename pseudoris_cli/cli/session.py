@@ -82,10 +82,10 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
             raise UsageError(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
             )
-        description = sources.describe(images, wanted.choices, image_root)
+        description = sources.describe(images, wanted.choices, image_root, wanted.source_kind)
         if next(iter(sources.open_source(description).images()), None) is None:
             raise UsageError(
-                f"{images} has no images; --images takes a folder of pictures, a list file, a COCO, REFER or ETRIS file, or an LMDB"
+                f"{images} has no images; --images takes a folder of images, a list file, a COCO, REFER or ETRIS file, or an LMDB"
             )
         workspace.create()
         if workspace.source() != description:
@@ -93,7 +93,9 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
                 if workspace.source() is None or not workspace.has_plan():
                     workspace.set_source(description)
     known = workspace.source() or {}
-    if images is not None and any(sources.sniffed(images)[name] != known[name] for name in ("kind", "root")):
+    if images is not None and any(
+        sources.identify(images, wanted.source_kind)[name] != known[name] for name in ("kind", "root")
+    ):
         raise UsageError(
             f"{workspace.root} belongs to {known['root']}, not to {images}; one work directory has one source.\n"
             "Use another --work; or, if the same images moved, point to them with --image-root"

@@ -68,9 +68,9 @@ def captions(options: StageOptions, from_version: From = None) -> None:
     Example: pseudoris captions --gpu 0. Next: pseudoris filter
     """
     with open_session(options, options.resolve()) as session:
-        from pseudoris_cli.pipeline import run_captions
+        from pseudoris_cli.pipeline import run_command
 
-        report(options, [run_captions(session, from_version)])
+        report(options, run_command(session, "captions", from_version))
 
 
 @with_options
@@ -90,9 +90,9 @@ def filter(
     """
     flags = _filter_flags(min_doc, top_k_per_mask, min_words, max_words)
     with open_session(options, options.resolve(flags)) as session:
-        from pseudoris_cli.pipeline import run_filter, run_scores
+        from pseudoris_cli.pipeline import run_command
 
-        summaries = [run_scores(session, from_version), run_filter(session)]
+        summaries = run_command(session, "filter", from_version)
         report(options, summaries, {"filter": _filter_figures(session)})
 
 
@@ -115,8 +115,8 @@ def export(
     """
     flags = _export_flags(split, dataset, split_by, max_captions)
     with open_session(options, options.resolve(flags)) as session:
-        summary, extra = _export(session, _wanted_out(out_folder), formats, from_version, (overwrite, image_files))
-        report(options, [summary], extra)
+        summaries, extra = _export(session, _wanted_out(out_folder), formats, from_version, (overwrite, image_files))
+        report(options, summaries, extra)
 
 
 @with_options
@@ -147,30 +147,27 @@ def run(
         if out_folder:
             _check_export(session, out_folder, formats, (overwrite, image_files))
         pipeline.check_weights(session.settings)
-        summaries = [
-            pipeline.run_masks(session, limit, pilot),
-            pipeline.run_captions(session),
-            pipeline.run_scores(session),
-            pipeline.run_filter(session),
-        ]
+        summaries = [pipeline.run_masks(session, limit, pilot)]
+        for command in pipeline.commands_between("masks", "export"):
+            summaries += pipeline.run_command(session, command)
         extra: dict[str, Any] = {"filter": _filter_figures(session)}
         if out_folder:
-            summary, exported = _export(session, out_folder, formats, None, (overwrite, image_files))
-            summaries.append(summary)
+            indexed, exported = _export(session, out_folder, formats, None, (overwrite, image_files))
+            summaries += indexed
             extra |= exported
         report(options, summaries, extra | _pilot_report(options, pilot))
 
 
 def _export(
     session: Session, folder: Path, formats: list[str], version: str | None, how: tuple[bool, str]
-) -> tuple[Summary, dict[str, Any]]:
+) -> tuple[list[Summary], dict[str, Any]]:
     from pseudoris_cli import pipeline
 
     _check_export(session, folder, formats, how)
     overwrite, image_files = how
-    summary = pipeline.run_export_index(session, version)
+    summaries = pipeline.run_command(session, "export", version)
     made = pipeline.render_export(session, folder, tuple(formats), image_files, overwrite)  # type: ignore[arg-type]
-    return summary, {"out": str(folder), "formats": formats, "rendered": made}
+    return summaries, {"out": str(folder), "formats": formats, "rendered": made}
 
 
 def _check_export(session: Session, folder: Path, formats: list[str], how: tuple[bool, str]) -> None:

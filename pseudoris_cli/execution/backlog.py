@@ -12,7 +12,8 @@ from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import ImageOutcome, Manifest, PartEntry
 from pseudoris_cli.storage.plan import Plan
-from pseudoris_cli.storage.workspace import UPSTREAM
+from pseudoris_cli.storage.stage_table import FIRST, upstream_of
+from pseudoris_cli.storage.stage_table import stage as stage_row
 
 
 @dataclass
@@ -29,36 +30,37 @@ class Backlog:
     manifest: Manifest = field(init=False)
     """The stage's own manifest; set once its lock is held."""
 
+    starts: dict[int, dict[str, int]] = field(default_factory=dict)
+    """Running totals of the parts before each part, for a stage that numbers its rows."""
+
     def __post_init__(self) -> None:
         self.lineage = Lineage(self.before)
-        self.starts = self._running_totals() if self.stage == "export" else {}
+        self.upstream_stage = upstream_of(self.stage, self.before)
 
     # --- upstream ---------------------------------------------------------------------------------------------------
 
     def upstream_entry(self, part: int) -> PartEntry | None:
-        """The part of the stage before, if it is there, whole, and made from the parts that are now before it."""
-        stage = UPSTREAM[self.stage]
-        return self.lineage.entry(stage, part) if stage else None
+        """The part of the stage before, if it is there, intact, and made from the parts that are now before it."""
+        return self.lineage.entry(self.upstream_stage, part) if self.upstream_stage else None
 
-    def refuse_incomplete(self, selection: Selection) -> int:
+    def check_upstream(self, selection: Selection) -> int:
         """UsageError (exit 2) if the stage before lacks parts, unless that is allowed; returns how many it lacks."""
-        stage = UPSTREAM[self.stage]
+        stage = self.upstream_stage
         if stage is None:
             return 0
         lacking = sum(self.upstream_entry(part.part) is None for part in self.plan.parts)
         if lacking and not selection.allow_partial:
-            command = "filter" if stage == "scores" else stage
             raise UsageError(
                 f"{stage} is incomplete: {lacking} of {len(self.plan)} parts are missing, damaged or out of date; "
-                f"run `pseudoris {command}` first, or take what is there with --allow-partial"
+                f"run `pseudoris {stage_row(stage).command}` first, or take what is there with --allow-partial"
             )
         return lacking
 
-    def refuse_changed(self, parts: list[int], selection: Selection) -> None:
-        """UsageError if images of these parts changed since their masks were made (captions would fit another picture)."""
-        if self.source is None or "masks" not in self.before or selection.allow_partial:
+    def check_images(self, parts: list[int], selection: Selection) -> None:
+        """UsageError if images of these parts changed since their masks were made (captions would fit another image)."""
+        if self.source is None or FIRST not in self.before or selection.allow_partial:
             return
-        entries = self.before["masks"].entries
+        entries = self.before[FIRST].entries
         changed = sum(_has_changed(image, self.source) for part in parts for image in entries[part].images)
         if changed:
             images = "1 image" if changed == 1 else f"{changed:,} images"
@@ -76,16 +78,20 @@ class Backlog:
 
     def _is_open(self, part: int, selection: Selection) -> bool:
         upstream = self.upstream_entry(part)
-        if UPSTREAM[self.stage] and upstream is None:
+        if self.upstream_stage and upstream is None:
             return False
         entry = self.manifest.entries.get(part)
-        if entry is None or not self.manifest.is_whole(entry) or entry.upstream != self._origin(part, upstream):
+        if (
+            entry is None
+            or not self.manifest.is_whole(entry)
+            or entry.upstream != self._upstream_digest(part, upstream)
+        ):
             return True
-        if selection.retry_failed and any(self._may_be_mended(image) for image in _unhappy(entry)):
+        if selection.retry_failed and any(self._may_recover(image) for image in _without_rows(entry)):
             return True
-        return self.stage == "masks" and any(_has_changed(image, self.source) for image in entry.images)
+        return self.stage == FIRST and any(_has_changed(image, self.source) for image in entry.images)
 
-    def _may_be_mended(self, image: ImageOutcome) -> bool:
+    def _may_recover(self, image: ImageOutcome) -> bool:
         """Whether another try could end better: a failure, or an image that is there again."""
         return image.status == "failed" or (self.source is not None and self.source.stamp(image.key) is not None)
 
@@ -103,45 +109,33 @@ class Backlog:
             answers = upstream.images
             wanted = {image.key for image in answers if image.status == "done" and self.source}
             absent = {
-                i.key: f"{UPSTREAM[self.stage]}: {i.error}"
-                for i in answers
-                if i.status in ("failed", "gone") or i.error
+                i.key: f"{self.upstream_stage}: {i.error}" for i in answers if i.status in ("failed", "gone") or i.error
             }
         parts: dict[str, UpstreamPart] = {}
         for stage in self.reads:
             if entry := self.before[stage].entries.get(part):
                 parts[stage] = UpstreamPart(self.before[stage].path_of(entry), entry.file.sha256)
-        masks = self.before["masks"].entries[part].images if upstream and self.source else []
+        masks = self.before[FIRST].entries[part].images if upstream and self.source else []
         return PartTask(
             part=part,
             images=images,
             wanted=frozenset(wanted),
             upstream=parts,
-            upstream_digest=self._origin(part, upstream),
+            upstream_digest=self._upstream_digest(part, upstream),
             absent=absent,
             start=self.starts.get(part, {}),
             digests={image.key: image.sha256 for image in masks if image.sha256},
         )
 
-    def _origin(self, part: int, upstream: PartEntry | None) -> str | None:
+    def _upstream_digest(self, part: int, upstream: PartEntry | None) -> str | None:
         """What a part is made from: the digest of the part before it, and its first ids where rows are numbered."""
         if upstream is None:
             return None
         start = self.starts.get(part)
         return upstream.file.sha256 + (f"+{start['refs']}+{start['sentences']}" if start else "")
 
-    def _running_totals(self) -> dict[int, dict[str, int]]:
-        """Refs and sentences in all parts before each part, from the notes of the filter stage: ids follow the plan's order."""
-        totals, refs, sentences = {}, 0, 0
-        for part in self.plan.parts:
-            totals[part.part] = {"refs": refs, "sentences": sentences}
-            if entry := self.before["filter"].entries.get(part.part):
-                refs += entry.notes["kept_masks"]
-                sentences += entry.notes["kept"]
-        return totals
 
-
-def _unhappy(entry: PartEntry) -> list[ImageOutcome]:
+def _without_rows(entry: PartEntry) -> list[ImageOutcome]:
     if not (entry.counts.get("failed") or entry.counts.get("gone")):
         return []
     return [image for image in entry.images if image.status in ("failed", "gone")]

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pseudoris_cli.execution.crash_log import Breadcrumb
+from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.signals import Stopper
 from pseudoris_cli.execution.tasks import PartResult, PartTask, StageSpec
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
     """Runs tasks; the caller publishes what comes out, so that there is one writer."""
 
     def run(
-        self, spec: StageSpec, tasks: Iterable[PartTask], breadcrumb: Breadcrumb, stopper: Stopper
+        self, spec: StageSpec, tasks: Iterable[PartTask], crash_log: CrashLog, stopper: Stopper
     ) -> Generator[Finished, None, None]:
         """Finished parts, in any order. When a stop is requested no further part is begun."""
         ...

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pseudoris_cli.codecs.image_decode import UndecodableImage, decode_rgb
-from pseudoris_cli.execution.tasks import LoadedImage, PartInput, PartTask, UnreadImage
+from pseudoris_cli.execution.tasks import ImageReading, LoadedImage, PartInput, PartTask, UnreadImage
 from pseudoris_cli.records import Failure, ImageRef
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.schema import Columns
 
 
-def load_image(source: Source | None, ref: ImageRef, max_pixels: int) -> LoadedImage | UnreadImage:
+def load_image(source: Source, ref: ImageRef, max_pixels: int) -> LoadedImage | UnreadImage:
     """Read and decode one image; what goes wrong becomes the reason in the manifest."""
-    assert source is not None, "a stage without source asked for pixels"
     stamp = source.stamp(ref.key)
     try:
         data = source.read(ref.key)
@@ -36,16 +35,15 @@ def load_image(source: Source | None, ref: ImageRef, max_pixels: int) -> LoadedI
         return UnreadImage(ref, Failure("not enough memory to decode it"), stamp, digest)
 
 
-Loader = Callable[[ImageRef], LoadedImage | UnreadImage]
-
-
 class Prefetcher:
-    """Decodes images in threads, in order and across parts, at most `ahead` images waiting."""
+    """Decodes images in threads, in order and across parts, at most `decode_ahead` images waiting."""
 
     PARTS_AHEAD = 4
 
-    def __init__(self, load: Loader, threads: int, ahead: int, announce: Callable[[int], None]) -> None:
-        self.load, self.threads, self.ahead, self.announce = load, threads, ahead, announce
+    def __init__(self, reading: ImageReading | None, announce: Callable[[int], None]) -> None:
+        """`reading` None is for a stage whose parts load no image."""
+        self.reading, self.announce = reading, announce
+        self.threads, self.ahead = (reading.decode_threads, reading.decode_ahead) if reading else (1, 1)
 
     def parts(self, tasks: Iterable[PartTask]) -> Iterator[PartInput]:
         """Each part with its images; they must be consumed before the next part is asked for.
@@ -74,7 +72,11 @@ class Prefetcher:
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         while len(self._waiting) < self.ahead and self._next_ref():
-            self._waiting.append(pool.submit(self.load, self._refs.popleft()))
+            self._waiting.append(pool.submit(self._load, self._refs.popleft()))
+
+    def _load(self, ref: ImageRef) -> LoadedImage | UnreadImage:
+        assert self.reading is not None, "a stage that reads no images asked for pixels"
+        return load_image(self.reading.source, ref, self.reading.max_pixels)
 
     def _next_ref(self) -> bool:
         """Make sure that an image is at hand, beginning further parts if needed."""
@@ -88,9 +90,10 @@ class Prefetcher:
         return True
 
 
-def load_part(task: PartTask, load: Loader) -> PartInput:
+def load_part(task: PartTask, reading: ImageReading | None) -> PartInput:
     """A part without reading ahead."""
-    return PartInput(task, map(load, task.to_load), read_upstream(task))
+    images = (load_image(reading.source, ref, reading.max_pixels) for ref in task.to_load) if reading else iter(())
+    return PartInput(task, images, read_upstream(task))
 
 
 def read_upstream(task: PartTask) -> dict[str, Columns]:

@@ -10,23 +10,23 @@ from typing import Any, Protocol
 
 from pseudoris_cli.errors import EnvironmentStop
 from pseudoris_cli.execution.backlog import Backlog
-from pseudoris_cli.execution.crash_log import Breadcrumb
+from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Engine, Finished
 from pseudoris_cli.execution.signals import Stopper
-from pseudoris_cli.execution.tasks import PartTask, Selection, StageSpec
+from pseudoris_cli.execution.tasks import Fingerprint, PartTask, Selection, StageSpec
 from pseudoris_cli.records import Failure, ImageRef, ImageStatus
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter, PartEntry, writer_name
 from pseudoris_cli.storage.workspace import Artifact
 
-HOPELESS_PARTS = 2
+MAX_FAILED_PARTS = 2
 
 
 class Observer(Protocol):
     """Who is told how a run goes (the progress bar)."""
 
-    def begin(self, stage: str, images: int, done: int, mended: list[str]) -> None:
+    def begin(self, stage: str, images: int, done: int, recovered: list[str]) -> None:
         """A run begins: images of its parts, how many are done already, and what a crash had left behind."""
         ...
 
@@ -87,21 +87,21 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
     """
     started = time.perf_counter()
     summary = Summary(job.spec.name, job.artifact.version)
-    summary.lacking = job.backlog.refuse_incomplete(job.selection)
+    summary.lacking = job.backlog.check_upstream(job.selection)
     writer = writer_name(job.selection.shard)
     folder = job.artifact.folder
-    with files.explained(folder), ManifestWriter(folder, job.spec.name, writer, job.part_header) as manifest:
+    with files.os_errors_as_stop(folder), ManifestWriter(folder, job.spec.name, writer, job.part_header) as manifest:
         job.backlog.manifest = manifest.manifest
         pending = job.backlog.pending(job.selection)
-        job.backlog.refuse_changed(pending, job.selection)
+        job.backlog.check_images(pending, job.selection)
         summary.parts_done_before = sum(job.selection.takes(p.part) for p in job.backlog.plan.parts) - len(pending)
         _announce(job, observer, manifest, pending)
         queue = _Queue(manifest, pending)
         try:
             if pending and not stopper.requested:
-                _work(job, queue, Breadcrumb(folder, writer, pending), (observer, stopper, summary))
+                _work(job, queue, CrashLog(folder, writer, pending), (observer, stopper, summary))
             elif not pending:
-                Breadcrumb(folder, writer, ()).close()
+                CrashLog(folder, writer, ()).close()
         finally:
             observer.end()
         summary.total_counts = manifest.manifest.counts()
@@ -135,20 +135,20 @@ def _announce(job: Job, observer: Observer, manifest: ManifestWriter, pending: l
     counts = {p.part: p.count for p in job.backlog.plan.parts if job.selection.takes(p.part)}
     todo = sum(counts[part] for part in pending)
     total = sum(counts.values())
-    mended = [f"removed {name}, left by a crash" for name in manifest.removed]
+    recovered = [f"removed {name}, left by a crash" for name in manifest.removed]
     if manifest.cut:
-        mended.append("cut an unfinished line off the manifest")
+        recovered.append("cut an unfinished line off the manifest")
     if manifest.manifest.damaged:
-        mended.append(f"{manifest.manifest.damaged} lines of the manifest are damaged; their parts are done again")
-    observer.begin(job.spec.name, total, total - todo, mended)
+        recovered.append(f"{manifest.manifest.damaged} lines of the manifest are damaged; their parts are done again")
+    observer.begin(job.spec.name, total, total - todo, recovered)
 
 
-def _work(job: Job, queue: _Queue, breadcrumb: Breadcrumb, watch: tuple[Observer, Stopper, Summary]) -> None:
+def _work(job: Job, queue: _Queue, crash_log: CrashLog, watch: tuple[Observer, Stopper, Summary]) -> None:
     observer, stopper, summary = watch
-    hopeless = 0
+    failed_parts = 0
     try:
-        tasks = _tasks(job, queue, breadcrumb)
-        with closing(job.engine.run(job.spec, tasks, breadcrumb, stopper)) as parts:
+        tasks = _tasks(job, queue, crash_log)
+        with closing(job.engine.run(job.spec, tasks, crash_log, stopper)) as parts:
             for finished in parts:
                 if not queue.is_open(finished.task.part):
                     continue
@@ -156,26 +156,26 @@ def _work(job: Job, queue: _Queue, breadcrumb: Breadcrumb, watch: tuple[Observer
                     entry = _commit(queue.manifest, finished, job.spec.source)
                 observer.part(entry)
                 summary.add(entry)
-                hopeless = hopeless + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
-                if hopeless == HOPELESS_PARTS and summary.parts < len(queue.pending):
-                    raise EnvironmentStop(_hopeless(entry))
+                failed_parts = failed_parts + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
+                if failed_parts == MAX_FAILED_PARTS and summary.parts < len(queue.pending):
+                    raise EnvironmentStop(_all_failed(entry))
     finally:
-        breadcrumb.close()
+        crash_log.close()
 
 
-def _hopeless(entry: PartEntry) -> str:
+def _all_failed(entry: PartEntry) -> str:
     reason = next(image.error for image in entry.images if image.error)
     return (
-        f"every image of the first {HOPELESS_PARTS} parts failed, so the run was stopped; the last reason was: {reason}\n"
-        "mend the cause, then run again with --retry-failed (`pseudoris status --failed` lists them)"
+        f"every image of the first {MAX_FAILED_PARTS} parts failed, so the run was stopped; the last reason was: {reason}\n"
+        "fix the cause, then run again with --retry-failed (`pseudoris status --failed` lists them)"
     )
 
 
-def _tasks(job: Job, queue: _Queue, breadcrumb: Breadcrumb) -> Iterator[PartTask]:
+def _tasks(job: Job, queue: _Queue, crash_log: CrashLog) -> Iterator[PartTask]:
     """The pending tasks, less those that another writer has finished meanwhile."""
     for task in job.backlog.tasks(queue.pending):
         if queue.is_open(task.part):
-            yield replace(task, skipped=breadcrumb.killers_of(task.part))
+            yield replace(task, skipped=crash_log.poison_images(task.part))
 
 
 def _commit(manifest: ManifestWriter, finished: Finished, source: Source | None) -> PartEntry:
@@ -191,11 +191,12 @@ def _commit(manifest: ManifestWriter, finished: Finished, source: Source | None)
 def _outcome(ref: ImageRef, finished: Finished, source: Source | None) -> ImageOutcome:
     task, result = finished.task, finished.result
     rows, failure = result.answers.get(ref.key, (0, None))
-    stamp, digest = result.origins.get(ref.key, (None, None))
+    read = result.fingerprints.get(ref.key, Fingerprint())
+    stamp = read.stamp
     if ref.key in task.skipped:
         failure = Failure(task.skipped[ref.key])
         stamp = source.stamp(ref.key) if source else None  # so that another image of this name is tried again
     status: ImageStatus = failure.status if failure else "done" if rows else "empty"
     error = failure.reason if failure else task.absent.get(ref.key)
     size, mtime = (stamp.size, stamp.mtime_ns) if stamp else (None, None)
-    return ImageOutcome(ref.key, status, rows, error, size, mtime, digest)
+    return ImageOutcome(ref.key, status, rows, error, size, mtime, read.sha256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -58,25 +59,23 @@ class Stopper:
         return Interrupted("interrupted; all committed parts are kept, the same command goes on from here")
 
 
-class _Early:
-    """A signal that came outside of `graceful_stop`."""
-
-    seen = False
+_pending_signal = threading.Event()
+"""Set by a signal that came outside of `graceful_stop`."""
 
 
 def stop_at_once() -> None:
     """From now on a signal raises Interrupted wherever the program is."""
-    _Early.seen = False
+    _pending_signal.clear()
     for number in _SIGNALS:
         signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _Early.seen = True
+    _pending_signal.set()
     raise Interrupted("interrupted")
 
 
-def let_signals_be() -> None:
+def restore_default_signals() -> None:
     """From now on signals do what they do by themselves: while Python shuts down nobody would catch an Interrupted."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -88,7 +87,7 @@ def graceful_stop() -> Iterator[Stopper]:
 
     Interrupted if a signal came before: compiled code that was calling back may have swallowed what its handler raised.
     """
-    if _Early.seen:
+    if _pending_signal.is_set():
         raise Interrupted("interrupted")
     stopper = Stopper()
     before = {number: signal.signal(number, stopper._on_signal) for number in _SIGNALS}

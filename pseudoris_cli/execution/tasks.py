@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.records import Failure, ImageRef
 from pseudoris_cli.settings.models import Numerics
 from pseudoris_cli.sources.base import Source, Stamp
+from pseudoris_cli.storage.manifest import Manifest
+from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import Columns
 
 if TYPE_CHECKING:
     import numpy as np
 
-Origin = tuple[Stamp | None, str | None]
-"""Stamp and sha256 of the bytes that were read."""
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What was read of an image: stamp and sha256 of its bytes; None where there were none."""
+
+    stamp: Stamp | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,12 +96,12 @@ class UnreadImage:
     sha256: str | None = None
 
 
-Heard = Callable[[int, int], None]
-"""Is told how many images more of a part are done, and the rows that they gave."""
+ProgressCallback = Callable[[int, int], None]
+"""Is told how many more images of a part are done, and how many rows they gave."""
 
 
-def unheard(images: int, rows: int) -> None:
-    """Nobody listens."""
+def no_progress(images: int, rows: int) -> None:
+    """For work that nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ class PartInput:
     task: PartTask
     images: Iterator[LoadedImage | UnreadImage]
     columns: dict[str, Columns]
-    heard: Heard = unheard
+    on_progress: ProgressCallback = no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,7 @@ class PartResult:
     columns: Columns
     answers: dict[str, tuple[int, Failure | None]]
     notes: dict[str, Any] = field(default_factory=dict)
-    origins: dict[str, Origin] = field(default_factory=dict)
+    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     """What each image was read from; filled in by the engine."""
 
 
@@ -134,46 +141,65 @@ class Worker(Protocol):
         ...
 
 
-class StageSpec(Protocol):
-    """A stage as the runner sees it; picklable, so that a worker can be made in another process."""
+@dataclass(frozen=True, slots=True)
+class ImageReading:
+    """How a stage's images are read."""
+
+    source: Source
+    max_pixels: int
+    """Larger images are failures."""
+    decode_threads: int
+    """Threads that read images ahead of the worker."""
+    decode_ahead: int
+    """Images read ahead of the worker."""
+
+
+class StageSpec:
+    """A stage as the runner sees it; picklable, so that a worker can be made in another process.
+
+    This is the base of stages that read rows only. Stages that look at images derive from `ImageStage`.
+    """
+
+    name: ClassVar[str]
 
     @property
-    def name(self) -> str:
-        """The stage."""
-        ...
+    def reading(self) -> ImageReading | None:
+        """How images are read; None for a stage that needs no pixels."""
+        return None
 
     @property
     def source(self) -> Source | None:
         """Where pixels come from; None for a stage that needs none."""
-        ...
+        return self.reading.source if self.reading else None
 
-    @property
-    def max_pixels(self) -> int:
-        """Larger images are failures."""
-        ...
-
-    @property
-    def decode_threads(self) -> int:
-        """Threads that read images ahead of the worker."""
-        ...
-
-    @property
-    def decode_ahead(self) -> int:
-        """Images read ahead of the worker."""
-        ...
+    def running_totals(self, plan: Plan, before: Mapping[str, Manifest]) -> dict[int, dict[str, int]]:
+        """For a stage that numbers its rows over the whole plan: what the parts before each part amount to."""
+        return {}
 
     def make_worker(self) -> Worker:
         """Load the networks; called once per process."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class ImageStage:
-    """What every stage that runs networks on images is given, beside its settings; the fields are those of StageSpec."""
+class NetworkContext:
+    """What a stage that runs networks on images is given, beside its settings."""
 
     numerics: Numerics
     device: DeviceRequest
-    source: Source
-    max_pixels: int
-    decode_threads: int
-    decode_ahead: int
+    reading: ImageReading
+
+
+ContextMaker: TypeAlias = Callable[[], NetworkContext]
+"""Opens the source and names the device, for the stages that need them."""
+
+
+@dataclass(frozen=True)
+class ImageStage(StageSpec):
+    """The base of stages that run networks on images."""
+
+    context: NetworkContext
+
+    @property
+    def reading(self) -> ImageReading:
+        return self.context.reading

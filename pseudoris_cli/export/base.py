@@ -12,7 +12,6 @@ The export stage owns everything else: the index and its ids, plan order, stagin
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.records import Category, Mask
-from pseudoris_cli.text import nearest
+from pseudoris_cli.settings import plugins
 
 T = TypeVar("T")
 ImageMode: TypeAlias = Literal["copy", "link", "none"]
@@ -135,18 +134,16 @@ def render(formats: Sequence[Format], images: Iterable[ExportImage], context: Ex
 
 
 def format_names() -> list[str]:
-    """Every format, as `--format` spells it."""
-    files = (Path(__file__).parent / "formats").glob("[a-z]*.py")
-    return sorted(file.stem.replace("_", "-") for file in files)
+    """Every format, ours and those of installed packages, as `--format` spells it."""
+    return plugins.names(plugins.FORMATS)
 
 
 def load_format(name: str) -> Format:
     """The module of a format; UsageError names the ones there are."""
-    if name not in format_names():
-        raise UsageError(
-            f"there is no format {name!r}; choose from {', '.join(format_names())}{nearest(name, format_names())}"
-        )
-    return cast(Format, importlib.import_module(f"pseudoris_cli.export.formats.{name.replace('-', '_')}"))
+    module = plugins.load(plugins.FORMATS, name)
+    if not hasattr(module, "open_writer"):
+        raise UsageError(f"{name!r} is no format: it defines no open_writer(context, folder)")
+    return cast(Format, module)
 
 
 def wants_candidates(formats: Sequence[Format]) -> bool:

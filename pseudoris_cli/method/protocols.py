@@ -1,17 +1,22 @@
 """What a backend must offer. A stage knows these protocols and nothing else about a network.
 
-A backend is one file in this folder. Its name is the value of the `backend` setting; it defines
+A backend is a module: a file of `pseudoris_cli/backends`, or of an installed package (docs/extending.md). It defines
 
-* `Settings`, a frozen pydantic model derived from `pseudoris_cli.settings.models.BackendSettings`,
-* `Settings.tiny()`, a configuration that builds in a second on a CPU with `checkpoint: random:0`,
-* `load(settings, numerics, device)`, which imports torch, reads the checkpoint and returns what meets a protocol below.
+* `ROLE`, one of the keys of `PROTOCOLS` or a tuple of them,
+* `Settings`, a frozen pydantic model derived from `pseudoris_cli.settings.models.BackendSettings` (captioners: from
+  `CaptionSettings`),
+* `Settings.tiny()`, a configuration with random weights that builds and runs in about a second on a CPU,
+* `load(settings, numerics, device)`, which imports torch, reads the checkpoint and returns what meets the protocol of its role,
+* optionally `version(settings)`, what identifies it in a version where that is not a `checkpoint`.
+
+Classes that derive from a protocol inherit its defaults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +46,7 @@ class Proposal:
     category: Category | None = None
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Every mask of an image (segment_anything's SamAutomaticMaskGenerator is the model)."""
 
@@ -49,24 +55,30 @@ class Segmenter(Protocol):
         ...
 
 
+@runtime_checkable
 class Proposer(Protocol):
     """The objects of an image (CutLER is the model)."""
 
     def propose(self, images_rgb: Sequence[np.ndarray], keys: Sequence[str]) -> list[list[Proposal]]:
-        """Detect in each [H, W, 3] uint8 RGB image; sorted by falling score. `keys` name the images (own-mask files need them)."""
+        """Detect in each [H, W, 3] uint8 RGB image, in descending order of score. `keys` name the images."""
         ...
 
 
+@runtime_checkable
 class Captioner(Protocol):
     """Candidate expressions for every mask of an image."""
+
+    halvings: int = 0
+    """How often memory ran out so far and a batch was halved; the stage notes it with the part."""
 
     def caption(self, images: Sequence[MaskedImage]) -> list[list[Caption]]:
         """Captions of each image, mask by mask, candidate ids 0.. within a mask; the same whatever else is in the batch."""
         ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
-    """A joint image-text embedding."""
+    """A joint image-text embedding. `size`, `mean` and `std` say how its crops are made: side in pixels, RGB in 0..1."""
 
     size: int
     mean: tuple[float, float, float]
@@ -82,9 +94,20 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
 class NounFinder(Protocol):
     """The head noun of a caption."""
 
     def nouns(self, captions: Sequence[str]) -> list[str]:
         """One word (or the text itself where no noun chunk holds the head) for each caption; '' for an empty caption."""
         ...
+
+
+PROTOCOLS: dict[str, type] = {
+    "segmenter": Segmenter,
+    "proposer": Proposer,
+    "captioner": Captioner,
+    "scorer": Scorer,
+    "nouns": NounFinder,
+}
+"""Role -> what the backend's `load` returns. `none`, a proposer that proposes nothing, returns None."""

@@ -10,15 +10,16 @@ from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import PartEntry
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.plan import Plan
-from pseudoris_cli.storage.workspace import STAGES, UPSTREAM, Artifact, Workspace
+from pseudoris_cli.storage.stage_table import NAMES
+from pseudoris_cli.storage.workspace import Artifact, Workspace
 
-SHOWN = ("masks", "captions", "scores", "filter")
-"""The stages whose rows a report shows; the export only renumbers them."""
+SHOWN = NAMES[:-1]
+"""The stages whose rows a report shows; the last, the export, only renumbers them."""
 
 
 def find_version(workspace: Workspace, version: str) -> Artifact:
     """The artifact of that version, whatever its stage. UsageError names the versions that there are."""
-    made = [artifact for stage in STAGES for artifact in workspace.versions(stage)]
+    made = [artifact for stage in NAMES for artifact in workspace.versions(stage)]
     for artifact in made:
         if artifact.version == version:
             return artifact
@@ -33,24 +34,24 @@ def chain_of(workspace: Workspace, start: Artifact | None = None) -> dict[str, A
     taken, else the last worked on. UsageError if there is nothing yet.
     """
     if start is None:
-        current = [workspace.latest(stage) for stage in STAGES if workspace.current(stage)]
+        current = [workspace.latest(stage) for stage in NAMES if workspace.current(stage)]
         start = max(current or [workspace.latest("masks")], key=lambda made: _last_change(workspace, made))
     chain = workspace.chain(start)
-    for stage in STAGES:
-        parent = UPSTREAM[stage]
-        if stage in chain or parent not in chain:
+    for stage in NAMES:
+        if stage in chain:
             continue
-        made = [artifact for artifact in workspace.versions(stage) if artifact.upstream == chain[parent].version]
+        here = {name: artifact.version for name, artifact in chain.items()}
+        made = [made for made in workspace.versions(stage) if here.get(made.upstream_stage or "") == made.upstream]
         if made:
             current_version = workspace.current(stage)
             chain[stage] = max(made, key=lambda a: (a.version == current_version, _last_commit(a)))
-    return {stage: chain[stage] for stage in STAGES if stage in chain}
+    return {stage: chain[stage] for stage in NAMES if stage in chain}
 
 
 def _last_change(workspace: Workspace, artifact: Artifact) -> tuple[float, int]:
     """When a current version was made current or last written to; the later stage where that is equal."""
     chosen = (workspace.root / artifact.stage / "current").stat().st_mtime
-    return max(chosen, _last_commit(artifact)), STAGES.index(artifact.stage)
+    return max(chosen, _last_commit(artifact)), NAMES.index(artifact.stage)
 
 
 def _last_commit(artifact: Artifact) -> float:

@@ -46,7 +46,7 @@ def write_report(
         shown.append(pictures.picture(source, ref, report.max_pixels, image.sha256))
         overlays.append([pictures.overlay(mask.rle) for mask in image.masks])
     html = page.render(report, shown, overlays)
-    with files.explained(out.parent):
+    with files.os_errors_as_stop(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         files.replace_file(out, html.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
     return out

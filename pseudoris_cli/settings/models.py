@@ -1,20 +1,23 @@
 """Settings: one frozen pydantic model per stage, defaults written once (they are the `paper` profile).
 
-Nothing here imports torch. Backend settings live in `backends/<backend>.py` and are found by their file name.
+Nothing here imports torch. The settings of a backend are in its own file and come with it, whoever brings it (`plugins.py`).
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.settings import plugins
+
 Channels = Literal["rgb", "bgr"]
 CropStyle = Literal["mended", "released"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Rank = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -24,7 +27,7 @@ class Section(BaseModel):
 
 
 class BackendSettings(Section):
-    """Settings of one backend; the file name in `backends/` is the value of `backend`."""
+    """Settings of one backend; `backend` is its name or dotted path."""
 
     NO_RESULT: ClassVar[frozenset[str]] = frozenset()
     """Names of settings that change no result and so stay out of the version."""
@@ -40,24 +43,66 @@ class BackendSettings(Section):
         raise NotImplementedError
 
 
-def _pick_backend(value: Any) -> Any:
-    """Turn a mapping into the Settings of the backend that it names."""
+class CaptionSettings(BackendSettings):
+    """Stage 2: what every captioner has; its own Settings derive from this."""
+
+    seed: int = Field(0, ge=0, description="seed of whatever is drawn at random")
+    image_batch: int = Field(4, ge=1, description="images that are captioned together")
+
+
+def select_backend(value: Any, role: str) -> Any:
+    """Turn a mapping into the Settings of the backend that it names; ValueError if there is none, or it has another role."""
     if not isinstance(value, dict):
         return value
     name = str(value.get("backend", ""))
-    if not name.isidentifier():
-        raise ValueError(f"`backend` must name a file of pseudoris_cli/backends, not {name!r}")
     try:
-        module = import_module(f"pseudoris_cli.backends.{name}")
-    except ModuleNotFoundError as error:
-        raise ValueError(f"there is no backend {name!r}") from error
-    settings: type[BackendSettings] | None = getattr(module, "Settings", None)
-    if settings is None:
-        raise ValueError(f"{name!r} is not a backend")
+        module = plugins.load(plugins.BACKENDS, name, plugins.backends_of(role))
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    if problem := role_problem(module, name, role):
+        raise ValueError(problem)
+    settings: type[BackendSettings] = module.Settings
     return settings.model_validate(value)
 
 
-Backend = Annotated[SerializeAsAny[BackendSettings], BeforeValidator(_pick_backend)]
+def role_problem(module: ModuleType, name: str, role: str) -> str | None:
+    """Why a module cannot be the backend of a role; None if it can."""
+    declared = getattr(module, "ROLE", None)
+    own = (declared,) if isinstance(declared, str) else tuple(declared or ())
+    choices = ", ".join(plugins.backends_of(role))
+    if not own or not hasattr(module, "Settings") or not hasattr(module, "load"):
+        return f"{name!r} is no backend: it defines no ROLE, Settings or load; a {role} is one of: {choices}"
+    if role not in own:
+        return f"{name!r} is a {' and a '.join(own)}, not a {role}; choose from {choices}"
+    if role == "captioner" and not issubclass(module.Settings, CaptionSettings):
+        return f"{name!r} is no captioner: its Settings must derive from pseudoris_cli.settings.models.CaptionSettings"
+    return None
+
+
+def _default(role: str, name: str) -> Callable[[], Any]:
+    return lambda: select_backend({"backend": name}, role)
+
+
+SegmenterSection = Annotated[
+    SerializeAsAny[BackendSettings], BeforeValidator(partial(select_backend, role="segmenter"))
+]
+ProposerSection = Annotated[SerializeAsAny[BackendSettings], BeforeValidator(partial(select_backend, role="proposer"))]
+CaptionerSection = Annotated[
+    SerializeAsAny[CaptionSettings], BeforeValidator(partial(select_backend, role="captioner"))
+]
+ScorerSection = Annotated[SerializeAsAny[BackendSettings], BeforeValidator(partial(select_backend, role="scorer"))]
+NounsSection = Annotated[SerializeAsAny[BackendSettings], BeforeValidator(partial(select_backend, role="nouns"))]
+
+
+def backend_sections(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path, role) of every section of a model that takes the settings of a backend."""
+    for name, info in model.model_fields.items():
+        validators = (mark.func for mark in info.metadata if isinstance(mark, BeforeValidator))
+        roles = [check.keywords["role"] for check in validators if isinstance(check, partial)]
+        if roles:
+            yield (*path, name), roles[0]
+        elif isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from backend_sections(info.annotation, (*path, name))
 
 
 class Numerics(Section):
@@ -91,9 +136,9 @@ class MaskRules(Section):
 class MaskSettings(Section):
     """Stage 1 (paper §3.1)."""
 
-    sam: Backend = Field(default_factory=lambda: _pick_backend({"backend": "sam"}), description="automatic masks")
-    proposals: Backend = Field(
-        default_factory=lambda: _pick_backend({"backend": "cascade_rcnn"}), description="which masks are objects"
+    sam: SegmenterSection = Field(default_factory=_default("segmenter", "sam"), description="automatic masks")
+    proposals: ProposerSection = Field(
+        default_factory=_default("proposer", "cascade_rcnn"), description="which masks are objects"
     )
     match: Literal["iou", "overlap"] = Field("iou", description="how the SAM mask of a detection is chosen")
     match_min_iou: Fraction = Field(0.0, description="a detection whose best mask is below this is dropped")
@@ -104,36 +149,14 @@ class MaskSettings(Section):
     image_batch: int = Field(4, ge=1, description="images that share an encoder batch")
 
 
-class CaptionSettings(BackendSettings):
-    """Stage 2: distinctive caption sampling (paper §3.2). A captioner's Settings add its checkpoint."""
-
-    crop_style: CropStyle = Field("mended", description="boxes, fill and antialiasing of the crops")
-    top_k: tuple[Rank, ...] = Field((5, 7, 9, 11, 13), description="top-k samplers, one caption each per crop")
-    top_p: tuple[Share, ...] = Field((0.4, 0.5, 0.6, 0.7, 0.8), description="top-p samplers, one caption each per crop")
-    beams: int = Field(2, ge=0, description="beam width of the one beam caption per crop; 0 for none")
-    contrast: float = Field(1.0, ge=0, description="strength of the contrast; 0 is plain sampling")
-    contrast_form: Literal["literal", "scale_preserving"] = Field(
-        "literal",
-        description="literal: the formula of the paper; scale_preserving: the same contrast with the logits' own scale",
-    )
-    contrast_max_masks: int | None = Field(None, ge=2, description="more masks than this: no contrast (release: 30)")
-    similarity_clamp: float | None = Field(None, description="lower bound of the similarities in the contrast")
-    pad_ends_row: bool = Field(False, description="a sampled token 0 ends the caption, as in the release")
-    min_length: int = Field(5, ge=1, description="tokens (start included) before a caption may end")
-    max_length: int = Field(30, ge=3, description="tokens of a caption, start and end included")
-    seed: int = Field(0, ge=0, description="seed of the sampling")
-    image_batch: int = Field(4, ge=1, description="images that are decoded together")
-    row_chunk: int = Field(1024, ge=1, description="(row, crop) pairs in one decoder call; bounds memory")
-
-
 class FilterSettings(Section):
     """Stage 3: distinctiveness of caption (paper §3.3)."""
 
     SCORES: ClassVar[tuple[str, ...]] = ("scorer", "nouns", "crop_style", "clamp", "doc_cap", "image_batch")
     """The settings that decide scores; the others only select and so recompute no score."""
 
-    scorer: Backend = Field(default_factory=lambda: _pick_backend({"backend": "clip"}), description="image-text scorer")
-    nouns: Backend = Field(default_factory=lambda: _pick_backend({"backend": "nouns"}), description="head nouns")
+    scorer: ScorerSection = Field(default_factory=_default("scorer", "clip"), description="image-text scorer")
+    nouns: NounsSection = Field(default_factory=_default("nouns", "nouns"), description="head nouns")
     crop_style: CropStyle = Field("mended", description="boxes, fill and antialiasing of the crops")
     clamp: bool = Field(True, description="clamp cosines at 0 before they are multiplied")
     doc_cap: float | None = Field(100.0, gt=0, description="largest DoC, flagged where it cuts; null for none")
@@ -160,6 +183,6 @@ class Settings(Section):
     source: SourceSettings = SourceSettings()
     numerics: Numerics = Numerics()
     masks: MaskSettings = Field(default_factory=MaskSettings)
-    captions: Backend = Field(default_factory=lambda: _pick_backend({"backend": "coca"}))
+    captions: CaptionerSection = Field(default_factory=_default("captioner", "coca"))
     filter: FilterSettings = Field(default_factory=FilterSettings)
     export: ExportSettings = ExportSettings()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,28 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.settings.models import Settings
+from pseudoris_cli.settings import plugins
+from pseudoris_cli.settings.models import Settings, backend_sections, role_problem
 from pseudoris_cli.settings.resources import resource
 from pseudoris_cli.text import nearest
 
 PROFILES = ("paper", "reference", "fast", "demo")
 LOCAL_FILE = Path("pseudoris.yaml")
 DEEPEST = 20
-_BACKENDS = (("masks", "sam"), ("masks", "proposals"), ("captions",), ("filter", "scorer"), ("filter", "nouns"))
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings, and for each dotted name where its value came from."""
+    """Settings, and for each dotted name the layer that its value came from."""
 
     settings: Settings
-    origins: dict[str, str]
+    layers: dict[str, str]
     profile: str
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
-        """(dotted name, value, origin) of every setting, in the order of the models."""
+        """(dotted name, value, layer) of every setting, in the order of the models."""
         for name, value in leaves(self.settings.model_dump(mode="json")):
-            yield name, value, self.origins.get(name, "default")
+            yield name, value, self.layers.get(name, "default")
 
 
 def resolve(
@@ -51,18 +50,18 @@ def resolve(
         raise UsageError(
             f"there is no profile {profile!r}; choose from {', '.join(PROFILES)}{nearest(profile, PROFILES)}"
         )
-    layers: list[tuple[str, dict[str, Any]]] = [(f"profile {profile}", _read(resource(f"configs/{profile}.yaml")))]
+    given: list[tuple[str, dict[str, Any]]] = [(f"profile {profile}", _read(resource(f"configs/{profile}.yaml")))]
     if file is None and LOCAL_FILE.is_file():
         file = LOCAL_FILE
     if file is not None:
-        layers.append((str(file), _read(file)))
-    layers += [(f"--set {text}", _assignment(text)) for text in assignments]
-    layers += [("flag", _nested(name, value)) for name, value in (flags or {}).items()]
+        given.append((str(file), _read(file)))
+    given += [(f"--set {text}", _assignment(text)) for text in assignments]
+    given += [("flag", _nested(name, value)) for name, value in (flags or {}).items()]
     merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for origin, layer in layers:
-        _merge(merged, layer, origins, origin)
-    return Resolved(_validate(merged, origins), origins, profile)
+    layers: dict[str, str] = {}
+    for layer, values in given:
+        _merge(merged, values, layers, layer)
+    return Resolved(_validate(merged, layers), layers, profile)
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -133,38 +132,38 @@ def _nested(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _merge(base: dict[str, Any], layer: dict[str, Any], origins: dict[str, str], origin: str, prefix: str = "") -> None:
-    """Lay `layer` over `base` in place. Naming another backend drops what lower layers set for the old one."""
-    if layer.get("backend", base.get("backend")) != base.get("backend") and base:
+def _merge(base: dict[str, Any], values: dict[str, Any], layers: dict[str, str], layer: str, prefix: str = "") -> None:
+    """Lay the values of a layer over `base` in place. Naming another backend drops what lower layers set for the old one."""
+    if values.get("backend", base.get("backend")) != base.get("backend") and base:
         for name, _ in list(leaves(base, prefix)):
-            origins.pop(name, None)
+            layers.pop(name, None)
         base.clear()
-    for name, value in layer.items():
+    for name, value in values.items():
         if isinstance(value, dict):
             if not isinstance(base.get(name), dict):
                 base[name] = {}
-            _merge(base[name], value, origins, origin, f"{prefix}{name}.")
+            _merge(base[name], value, layers, layer, f"{prefix}{name}.")
         else:
             base[name] = value
-            origins[f"{prefix}{name}"] = origin
+            layers[f"{prefix}{name}"] = layer
 
 
-def _validate(merged: dict[str, Any], origins: dict[str, str]) -> Settings:
-    problems = list(_backend_problems(merged, origins))
+def _validate(merged: dict[str, Any], layers: dict[str, str]) -> Settings:
+    problems = list(_backend_problems(merged, layers))
     if not problems:
         try:
             return Settings.model_validate(merged)
         except ValidationError as error:
-            problems = [_explain(error, (), Settings, origins)]
+            problems = [_explain(error, (), Settings, layers)]
     raise UsageError(
         "\n".join(problems) + "\n`pseudoris config show` lists every setting and where its value comes from"
     )
 
 
-def _backend_problems(merged: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:
+def _backend_problems(merged: dict[str, Any], layers: dict[str, str]) -> Iterator[str]:
     """Check each backend's section with that backend's own model, so that errors name the setting."""
     defaults = Settings()
-    for path in _BACKENDS:
+    for path, role in backend_sections(Settings):
         section: Any = merged
         default: Any = defaults
         for name in path:
@@ -173,39 +172,40 @@ def _backend_problems(merged: dict[str, Any], origins: dict[str, str]) -> Iterat
         if not isinstance(section, dict) or not section:
             continue
         backend = section.setdefault("backend", default.backend)
+        setting = f"{'.'.join(path)}.backend"
         try:
-            model = import_module(f"pseudoris_cli.backends.{backend}").Settings
-        except (ImportError, AttributeError):
-            known = _backends()
-            wrong = f"{'.'.join(path)}.backend: there is no backend {backend!r}"
-            yield f"{wrong}; choose from {', '.join(known)}{nearest(str(backend), known)}"
+            module = plugins.load(plugins.BACKENDS, str(backend), plugins.backends_of(role))
+        except UsageError as error:
+            yield f"{setting}: {error}{_said_in(setting, layers)}"
+            continue
+        if problem := role_problem(module, str(backend), role):
+            yield f"{setting}: {problem}{_said_in(setting, layers)}"
             continue
         try:
-            model.model_validate(section)
+            module.Settings.model_validate(section)
         except ValidationError as error:
-            yield _explain(error, path, model, origins)
+            yield _explain(error, path, module.Settings, layers)
 
 
-def _backends() -> list[str]:
-    folder = resource("backends")
-    files = (path for path in folder.glob("[a-z]*.py") if "class Settings(" in path.read_text(encoding="utf-8"))
-    return sorted(path.stem for path in files)
-
-
-def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseModel], origins: dict[str, str]) -> str:
+def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseModel], layers: dict[str, str]) -> str:
     lines = []
     for problem in error.errors():
         location = ".".join(str(part) for part in (*path, *problem["loc"]))
-        origin = f" (from {origins[location]})" if location in origins else ""
+        said = _said_in(location, layers)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{location}: there is no such setting{nearest(location, _names())}{origin}")
+            lines.append(f"{location}: there is no such setting{nearest(location, _names())}{said}")
         elif "dict" in problem["type"] or problem["type"] == "model_type":
             inside = [name for name in _names() if name.startswith(f"{location}.")]
             example = f", e.g. {inside[-1]}" if inside else ""
-            lines.append(f"{location} is a section, not {problem['input']!r}: set what is in it{example}{origin}")
+            lines.append(f"{location} is a section, not {problem['input']!r}: set what is in it{example}{said}")
         else:
-            lines.append(f"{location}: {problem['msg']}, not {problem['input']!r}{origin}")
+            lines.append(f"{location}: {problem['msg']}, not {problem['input']!r}{said}")
     return "\n".join(lines)
+
+
+def _said_in(setting: str, layers: dict[str, str]) -> str:
+    """Which layer gave a setting its value, as the end of a message."""
+    return f" (from {layers[setting]})" if setting in layers else ""
 
 
 def _names() -> list[str]:

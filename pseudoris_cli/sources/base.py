@@ -9,12 +9,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+SPLITS = ("train", "val", "test", "testA", "testB", "testC")
+"""Names under which ETRIS keeps its splits."""
 MAX_BYTES = 1 << 29
 """40 million pixels of four 16-bit channels have 320 MB uncompressed."""
 _COCO_STEM = re.compile(r"(?:COCO_.*_)?(\d{12})")
@@ -28,12 +30,19 @@ class Stamp:
     mtime_ns: int
 
 
+@runtime_checkable
 class Source(Protocol):
     """An ordered collection of images. Listing never reads pixels.
 
-    A kind of source is one file in this folder, named like the kind, with `open_source(root, options, image_root)`. One
-    with something to choose from has `options`: what was chosen, by the user or by default.
+    A kind of source is one file in this folder, named like the kind (or a module of an installed package). It defines
+
+    * `open_source(root, options, image_root)`, which returns a Source; `options` are the user's choices within it,
+    * `detects(path)`, whether a path given as `--images` looks like one of this kind; OSError where it cannot be read,
+    * `DETECT_ORDER`: kinds with a lower number are asked first (50 where there is none).
     """
+
+    options: dict[str, str] = {}  # noqa: RUF012  # never changed in place
+    """What was chosen within the source, by the user or by default."""
 
     def images(self) -> Iterator[ImageRef]:
         """Every image, always in the same order. UsageError when the source cannot be read."""
@@ -46,6 +55,12 @@ class Source(Protocol):
     def read(self, key: str) -> bytes:
         """The encoded image. FileNotFoundError if it is gone, another OSError if it cannot be read."""
         ...
+
+
+def read_head(path: Path, size: int = 4096) -> bytes:
+    """The first bytes of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def image_id_of(key: str) -> int:
@@ -77,7 +92,9 @@ def is_text(name: str) -> bool:
 
 
 class FileReader:
-    """The half of a source that reads files below one folder."""
+    """The half of a source that reads files below one folder; a class derived from it adds `images`."""
+
+    options: dict[str, str] = {}  # noqa: RUF012  # never changed in place
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -95,11 +112,11 @@ class FileReader:
         return Stamp(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
     def read(self, key: str) -> bytes:
-        """The file's bytes. OSError for what is no regular file (a pipe would never end) or too large to be a picture."""
+        """The file's bytes. OSError for what is no regular file (a pipe would never end) or too large to be an image."""
         path = self.path(key)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         if status.st_size > MAX_BYTES:
-            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes are more than a picture has")
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes are more than an image has")
         return path.read_bytes()

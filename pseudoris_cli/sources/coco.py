@@ -9,7 +9,9 @@ from typing import Any
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import FileReader
-from pseudoris_cli.sources.metadata import first_of_each, image_ref, read_json
+from pseudoris_cli.sources.metadata import begins_with_list, first_of_each, image_ref, read_json
+
+DETECT_ORDER = 40
 
 
 class CocoInstances(FileReader):
@@ -39,6 +41,11 @@ def _read_images(path: Path) -> list[Any]:
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         raise UsageError(f"{path} has no `images` list; --images takes a COCO instances file")
     return data["images"]
+
+
+def detects(path: Path) -> bool:
+    """A JSON file that does not begin with a list."""
+    return path.is_file() and path.suffix.lower() == ".json" and not begins_with_list(path)
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> CocoInstances:

@@ -1,67 +1,58 @@
-"""What kind of source a path is, told from its name and first bytes; nothing is read whole."""
+"""What kind of source a path is: each kind is asked whether the path looks like one of its own; nothing is read whole."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from types import ModuleType
 
-from pseudoris_cli.errors import UsageError
+from pseudoris_cli.errors import PseudorisError, UsageError
+from pseudoris_cli.settings import plugins
 from pseudoris_cli.sources.base import IMAGE_SUFFIXES
-from pseudoris_cli.sources.refer import dataset_folders
 
-_LMDB_MAGIC = bytes.fromhex("dec0efbe")
-_HEAD = 4096
-_SPLITS = ("train", "val", "test", "testA", "testB", "testC")
+log = logging.getLogger("pseudoris")
+
+USUAL_ORDER = 50
+"""Of a kind that does not say when it wants to be asked."""
 
 
-def sniff(path: Path) -> str:
-    """The kind of source: the name of a file in this folder. UsageError says why a path can be none."""
-    return _sniff_folder(path) if path.is_dir() else _sniff_file(path)
+def detect(path: Path) -> str:
+    """The kind of source: the first, in the order of their `DETECT_ORDER`, that detects the path. UsageError if none does."""
+    try:
+        for name, module in _kinds():
+            if module.detects(path):
+                return name
+    except OSError as error:
+        what = "listed" if path.is_dir() else "read"
+        raise UsageError(f"{path} cannot be {what}: {error.strerror}") from error
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise UsageError(f"{path} is a single image; --images takes its folder or a list file")
+    theirs = [f", {name}" for name, found in plugins.known(plugins.SOURCES).items() if found.distribution]
+    raise UsageError(
+        f"{path} is neither a folder, a list of images, a COCO or ETRIS JSON nor an LMDB{''.join(theirs)}; --source-kind says "
+        "what it is"
+    )
+
+
+def _kinds() -> list[tuple[str, ModuleType]]:
+    """Every kind that can detect, in order. One of another package that cannot be imported is left out, with a warning."""
+    found = []
+    for name, plug_in in plugins.known(plugins.SOURCES).items():
+        try:
+            module = plugins.load(plugins.SOURCES, name)
+        except PseudorisError as error:
+            if not plug_in.distribution:
+                raise
+            log.warning("%s", error)
+            continue
+        if hasattr(module, "detects"):
+            found.append((getattr(module, "DETECT_ORDER", USUAL_ORDER), name, module))
+    return [(name, module) for _, name, module in sorted(found, key=lambda row: row[:2])]
 
 
 def authors_source(folder: Path) -> Path | None:
-    """What the release's scripts read in a directory laid out like its authors': the RefCOCO+ LMDB, else its pictures."""
+    """What the release's scripts read in a directory laid out like its authors': the RefCOCO+ LMDB, else its images."""
     for name in ("datasets/lmdb/refcoco+/train.lmdb", "datasets/images/train2014"):
         if (folder / name).exists():
             return folder / name
     return None
-
-
-def _sniff_folder(path: Path) -> str:
-    try:
-        if (path / "data.mdb").is_file() or any((path / f"{split}.lmdb").is_file() for split in _SPLITS):
-            return "etris_lmdb"
-        if dataset_folders(path):
-            return "refer"
-        annotations = [path / f"{split}.json" for split in _SPLITS if (path / f"{split}.json").is_file()]
-        if annotations and _sniff_json(annotations[0]) == "etris_anns":
-            return "etris_anns"
-    except OSError as error:
-        raise UsageError(f"{path} cannot be listed: {error.strerror}") from error
-    return "folder"
-
-
-def _sniff_file(path: Path) -> str:
-    head = _head(path)
-    if path.suffix.lower() == ".lmdb" or head[16:20] == _LMDB_MAGIC:
-        return "etris_lmdb"
-    if path.suffix.lower() == ".json":
-        return _sniff_json(path)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise UsageError(f"{path} is a single picture; --images takes its folder or a list file")
-    if path.suffix == ".p" and path.name.startswith("refs("):
-        return "refer"
-    if b"\0" in head:
-        raise UsageError(f"{path} is neither a folder, a list of images, a COCO or ETRIS JSON nor an LMDB")
-    return "listing"
-
-
-def _sniff_json(path: Path) -> str:
-    return "etris_anns" if _head(path).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") else "coco"
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEAD)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error

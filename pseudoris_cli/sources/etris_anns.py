@@ -8,8 +8,10 @@ from typing import Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import FileReader
-from pseudoris_cli.sources.metadata import chosen_file, existing, first_of_each, image_ref, read_json
+from pseudoris_cli.sources.base import SPLITS, FileReader
+from pseudoris_cli.sources.metadata import begins_with_list, chosen_file, existing, first_of_each, image_ref, read_json
+
+DETECT_ORDER = 30
 
 
 class EtrisAnns(FileReader):
@@ -32,6 +34,14 @@ class EtrisAnns(FileReader):
             if not isinstance(item, dict) or "img_name" not in item:
                 raise UsageError(f"{where}: has no img_name")
             yield image_ref(item["img_name"], item.get("img_id"), where)
+
+
+def detects(path: Path) -> bool:
+    """A JSON file that begins with a list, or a folder of them named like splits."""
+    if path.is_dir():
+        files = [path / f"{split}.json" for split in SPLITS if (path / f"{split}.json").is_file()]
+        return bool(files) and begins_with_list(files[0])
+    return path.suffix.lower() == ".json" and begins_with_list(path)
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> EtrisAnns:

@@ -17,13 +17,16 @@ from pseudoris_cli.codecs import pyarrow_serialize
 from pseudoris_cli.codecs.lmdb_reader import DamagedLmdb, LmdbFile
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import Stamp
+from pseudoris_cli.sources.base import SPLITS, Source, Stamp, read_head
 from pseudoris_cli.sources.metadata import chosen_file, first_of_each, image_ref
 
 _LOCK = RLock()
 
+LMDB_MAGIC = bytes.fromhex("dec0efbe")
+DETECT_ORDER = 10
 
-class EtrisLmdb:
+
+class EtrisLmdb(Source):
     """The pictures of one LMDB, in the order of its records. Opened on first use, in each process for itself."""
 
     def __init__(self, file: Path, options: dict[str, str]) -> None:
@@ -106,6 +109,13 @@ class EtrisLmdb:
         if not isinstance(keys, list) or not all(isinstance(key, bytes) and 0 < len(key) <= 511 for key in keys):
             raise UsageError(f"{self.file}, __keys__: is not a list of keys")
         return keys
+
+
+def detects(path: Path) -> bool:
+    """An LMDB by its name or magic number, or a folder of LMDBs named like splits."""
+    if path.is_dir():
+        return (path / "data.mdb").is_file() or any((path / f"{split}.lmdb").is_file() for split in SPLITS)
+    return path.is_file() and (path.suffix.lower() == ".lmdb" or read_head(path, 20)[16:20] == LMDB_MAGIC)
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> EtrisLmdb:

@@ -14,6 +14,8 @@ from pseudoris_cli.sources.base import IMAGE_SUFFIXES, FileReader, image_id_of
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
+DETECT_ORDER = 90
+
 
 class Folder(FileReader):
     """Every file with an image's suffix below a folder, in the order of its path; hidden files and folders are left out.
@@ -65,6 +67,11 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that loops: listed, and recorded as gone when it is read
         return False
+
+
+def detects(path: Path) -> bool:
+    """Any folder."""
+    return path.is_dir()
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Folder:

@@ -8,7 +8,9 @@ from typing import Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import FileReader, image_id_of, is_text
+from pseudoris_cli.sources.base import IMAGE_SUFFIXES, FileReader, image_id_of, is_text, read_head
+
+DETECT_ORDER = 80
 
 
 class Listing(FileReader):
@@ -30,6 +32,11 @@ class Listing(FileReader):
                         yield ImageRef(key, image_id_of(key), key)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the image list {self.list_file}: {error}") from error
+
+
+def detects(path: Path) -> bool:
+    """Any file that could be text and is not named like an image."""
+    return path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES and b"\0" not in read_head(path)
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Listing:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import image_id_of, is_text, safe_key
+from pseudoris_cli.sources.base import image_id_of, is_text, read_head, safe_key
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -20,6 +20,11 @@ def read_json(path: Path, what: str) -> Any:
         raise UsageError(f"{path} cannot be read as {what}: {error.strerror}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} is not {what}: {error}") from error
+
+
+def begins_with_list(path: Path) -> bool:
+    """Whether a JSON file holds a list, told from its first bytes. Raises OSError."""
+    return read_head(path).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def image_ref(name: Any, image_id: Any, where: str) -> ImageRef:

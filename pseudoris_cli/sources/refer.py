@@ -18,6 +18,8 @@ from pseudoris_cli.sources.metadata import existing, first_of_each, image_ref, r
 
 _REFS = re.compile(r"refs\((.+)\)\.p")
 
+DETECT_ORDER = 20
+
 
 class Refer(FileReader):
     """The images of one split, in the order in which its refs name them first."""
@@ -57,6 +59,13 @@ class Refer(FileReader):
             raise UsageError(
                 f"{refs_file} has no split {self.split!r}; it has {', '.join(sorted(splits)) or 'none'} (--source-split)"
             )
+
+
+def detects(path: Path) -> bool:
+    """A `refs(...).p`, or a folder that holds one with an instances.json beside it, itself or one level below."""
+    if path.is_dir():
+        return bool(dataset_folders(path))
+    return path.suffix == ".p" and path.name.startswith("refs(")
 
 
 def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Refer:

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError
 from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, UnreadImage
 from pseudoris_cli.records import Failure
+from pseudoris_cli.storage.schema import COLUMNS
 
 log = logging.getLogger("pseudoris")
 Work = Callable[[list[LoadedImage]], Sequence[ImageResult]]
 T = TypeVar("T")
 
 
-def run_batches(part: PartInput, size: int, work: Work, columns: Sequence[str]) -> PartResult:
-    """Give the images that could be read to `work`, `size` at a time, and gather rows, answers and notes.
+def run_batches(part: PartInput, size: int, work: Work, stage: str) -> PartResult:
+    """Give the images that could be read to `work`, `size` at a time, and gather the stage's rows, answers and notes.
 
     Batches are cut by position within the part, so they are the same after a resume.
     """
@@ -30,8 +31,8 @@ def run_batches(part: PartInput, size: int, work: Work, columns: Sequence[str]) 
             answer = ImageResult(failure=image.failure) if isinstance(image, UnreadImage) else answers[image.ref.key]
             rows.extend(answer.rows)
             result.answers[image.ref.key] = (len(answer.rows), answer.failure)
-        part.heard(len(batch), len(rows) - before)
-    result.columns = {name: [row[name] for row in rows] for name in columns}
+        part.on_progress(len(batch), len(rows) - before)
+    result.columns = {column.name: [row[column.name] for row in rows] for column in COLUMNS[stage]}
     return result
 
 

@@ -6,26 +6,30 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pseudoris_cli.backends import registry as backends
-from pseudoris_cli.execution.tasks import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
+from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 from pseudoris_cli.method.protocols import Captioner
 from pseudoris_cli.records import MaskedImage
-from pseudoris_cli.settings.models import CaptionSettings, Numerics
+from pseudoris_cli.settings.models import CaptionSettings, Settings
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage.rows import caption_row, masks_by_image
-from pseudoris_cli.storage.schema import COLUMNS
 
 NAME = "captions"
 REVISION = 2
 
 
-def version_content(settings: CaptionSettings, numerics: Numerics) -> dict[str, Any]:
+def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
     return {
         "revision": REVISION,
-        "settings": backends.results_of(settings),
-        "numerics": numerics.model_dump(mode="json"),
-        "checkpoints": {NAME: backends.identify(settings, NAME)},
+        "settings": backends.results_of(settings.captions),
+        "numerics": settings.numerics.model_dump(mode="json"),
+        "checkpoints": {NAME: backends.identify(settings.captions, NAME)},
     }
+
+
+def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
+    """The stage, ready to load its captioner."""
+    return Spec(make_context(), settings.captions)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Spec(ImageStage):
 
     def make_worker(self) -> CaptionWorker:
         """Load the captioner."""
-        return CaptionWorker(self.settings, backends.load(self.settings, self.numerics, self.device.resolve()))
+        captioner = backends.load(self.settings, self.context.numerics, self.context.device.resolve())
+        return CaptionWorker(self.settings, captioner)
 
 
 class CaptionWorker:
@@ -58,8 +63,8 @@ class CaptionWorker:
                 for image, found in zip(batch, captions, strict=True)
             ]
 
-        halved = getattr(self.captioner, "halvings", 0)
-        result = run_batches(part, self.settings.image_batch, work, [c.name for c in COLUMNS[NAME]])
-        if (times := getattr(self.captioner, "halvings", 0) - halved) > 0:
+        halved = self.captioner.halvings
+        result = run_batches(part, self.settings.image_batch, work, NAME)
+        if (times := self.captioner.halvings - halved) > 0:
             result.notes["row_chunk_halved"] = times
         return result

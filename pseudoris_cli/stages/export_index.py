@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
 
-from pseudoris_cli.execution.tasks import PartInput, PartResult
+from pseudoris_cli.execution.tasks import ContextMaker, PartInput, PartResult, StageSpec
 from pseudoris_cli.export import splits
-from pseudoris_cli.settings.models import ExportSettings
+from pseudoris_cli.settings.models import ExportSettings, Settings
+from pseudoris_cli.storage.manifest import Manifest
+from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.rows import kept_rows
 from pseudoris_cli.storage.schema import COLUMNS
 
@@ -16,21 +19,35 @@ NAME = "export"
 REVISION = 1
 
 
-def version_content(settings: ExportSettings) -> dict[str, Any]:
+def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the index, beside its upstream; the name of the data set does not."""
-    return {"revision": REVISION, "settings": settings.model_dump(mode="json", include={"split", "max_captions"})}
+    return {
+        "revision": REVISION,
+        "settings": settings.export.model_dump(mode="json", include={"split", "max_captions"}),
+    }
+
+
+def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
+    """The stage; it runs no network."""
+    return Spec(settings.export)
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(StageSpec):
     """The index of an export."""
 
     settings: ExportSettings
-    source: None = None
-    max_pixels: int = 0
-    decode_threads: int = 1
-    decode_ahead: int = 1
     name: ClassVar[str] = NAME
+
+    def running_totals(self, plan: Plan, before: Mapping[str, Manifest]) -> dict[int, dict[str, int]]:
+        """Refs and sentences in all parts before each part, from the notes of the filter stage: ids follow the plan's order."""
+        totals, refs, sentences = {}, 0, 0
+        for part in plan.parts:
+            totals[part.part] = {"refs": refs, "sentences": sentences}
+            if entry := before["filter"].entries.get(part.part):
+                refs += entry.notes["kept_masks"]
+                sentences += entry.notes["kept"]
+        return totals
 
     def make_worker(self) -> IndexWorker:
         """There is nothing to load."""

@@ -7,28 +7,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pseudoris_cli.execution.tasks import PartInput, PartResult
-from pseudoris_cli.settings.models import FilterSettings
+from pseudoris_cli.execution.tasks import ContextMaker, PartInput, PartResult, StageSpec
+from pseudoris_cli.settings.models import FilterSettings, Settings
 from pseudoris_cli.storage.schema import COLUMNS, Columns
 
 NAME = "filter"
 REVISION = 2
 
 
-def version_content(settings: FilterSettings) -> dict[str, Any]:
+def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
-    return {"revision": REVISION, "settings": settings.model_dump(mode="json", exclude=set(settings.SCORES))}
+    selection = settings.filter
+    return {"revision": REVISION, "settings": selection.model_dump(mode="json", exclude=set(selection.SCORES))}
+
+
+def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
+    """The stage; it runs no network."""
+    return Spec(settings.filter)
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(StageSpec):
     """The filter stage."""
 
     settings: FilterSettings
-    source: None = None
-    max_pixels: int = 0
-    decode_threads: int = 1
-    decode_ahead: int = 1
     name: ClassVar[str] = NAME
 
     def make_worker(self) -> FilterWorker:

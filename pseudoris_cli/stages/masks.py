@@ -7,28 +7,33 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pseudoris_cli.backends import registry as backends
-from pseudoris_cli.execution.tasks import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
+from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 from pseudoris_cli.method.matching import choose
 from pseudoris_cli.method.protocols import Proposer, Segmenter
-from pseudoris_cli.settings.models import MaskSettings, Numerics
+from pseudoris_cli.settings.models import MaskSettings, Settings
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage.rows import mask_row
-from pseudoris_cli.storage.schema import COLUMNS
 
 NAME = "masks"
 REVISION = 1
 
 
-def version_content(settings: MaskSettings, numerics: Numerics) -> dict[str, Any]:
-    """What decides the results of this stage, beside its upstream."""
-    plain = settings.model_dump(mode="json", exclude={"sam", "proposals"})
-    names = ("proposals",) if settings.proposals.MASKS_ARE_FINAL else ("sam", "proposals")
+def version_content(settings: Settings) -> dict[str, Any]:
+    """What decides the results of this stage."""
+    masks = settings.masks
+    plain = masks.model_dump(mode="json", exclude={"sam", "proposals"})
+    names = ("proposals",) if masks.proposals.MASKS_ARE_FINAL else ("sam", "proposals")
     return {
         "revision": REVISION,
-        "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in names},
-        "numerics": numerics.model_dump(mode="json"),
-        "checkpoints": {n: backends.identify(getattr(settings, n), f"{NAME}.{n}") for n in names},
+        "settings": plain | {n: backends.results_of(getattr(masks, n)) for n in names},
+        "numerics": settings.numerics.model_dump(mode="json"),
+        "checkpoints": {n: backends.identify(getattr(masks, n), f"{NAME}.{n}") for n in names},
     }
+
+
+def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
+    """The stage, ready to load its networks."""
+    return Spec(make_context(), settings.masks)
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,10 @@ class Spec(ImageStage):
 
     def make_worker(self) -> MaskWorker:
         """Load SAM and the detector."""
-        device = self.device.resolve()
+        device, numerics = self.context.device.resolve(), self.context.numerics
         proposals = self.settings.proposals
-        proposer = backends.load(proposals, self.numerics, device)
-        segmenter = None if proposals.MASKS_ARE_FINAL else backends.load(self.settings.sam, self.numerics, device)
+        proposer = backends.load(proposals, numerics, device)
+        segmenter = None if proposals.MASKS_ARE_FINAL else backends.load(self.settings.sam, numerics, device)
         return MaskWorker(self.settings, segmenter, proposer)
 
 
@@ -56,9 +61,7 @@ class MaskWorker:
     def run(self, part: PartInput) -> PartResult:
         """Pseudo-masks of every image of a part; an image without any is empty."""
         dropped: Counter[str] = Counter()
-        result = run_batches(
-            part, self.settings.image_batch, lambda batch: self._masks(batch, dropped), [c.name for c in COLUMNS[NAME]]
-        )
+        result = run_batches(part, self.settings.image_batch, lambda batch: self._masks(batch, dropped), NAME)
         if dropped:
             result.notes["dropped"] = dict(dropped)
         return result

@@ -6,27 +6,32 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pseudoris_cli.backends import registry as backends
-from pseudoris_cli.execution.tasks import ImageResult, ImageStage, LoadedImage, PartInput, PartResult
+from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 from pseudoris_cli.method.protocols import NounFinder, Scorer
 from pseudoris_cli.records import MaskedImage
-from pseudoris_cli.settings.models import FilterSettings, Numerics
+from pseudoris_cli.settings.models import FilterSettings, Settings
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage.rows import candidates_by_image, masks_by_image
-from pseudoris_cli.storage.schema import COLUMNS
 
 NAME = "scores"
 REVISION = 1
 
 
-def version_content(settings: FilterSettings, numerics: Numerics) -> dict[str, Any]:
+def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
-    plain = settings.model_dump(mode="json", include=set(settings.SCORES) - {"scorer", "nouns"})
+    scoring = settings.filter
+    plain = scoring.model_dump(mode="json", include=set(scoring.SCORES) - {"scorer", "nouns"})
     return {
         "revision": REVISION,
-        "settings": plain | {n: backends.results_of(getattr(settings, n)) for n in ("scorer", "nouns")},
-        "numerics": numerics.model_dump(mode="json"),
-        "checkpoints": {n: backends.identify(getattr(settings, n), f"filter.{n}") for n in ("scorer", "nouns")},
+        "settings": plain | {n: backends.results_of(getattr(scoring, n)) for n in ("scorer", "nouns")},
+        "numerics": settings.numerics.model_dump(mode="json"),
+        "checkpoints": {n: backends.identify(getattr(scoring, n), f"filter.{n}") for n in ("scorer", "nouns")},
     }
+
+
+def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
+    """The stage, ready to load its networks."""
+    return Spec(make_context(), settings.filter)
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,9 @@ class Spec(ImageStage):
 
     def make_worker(self) -> ScoreWorker:
         """Load the scorer and the parser."""
-        device = self.device.resolve()
-        nouns = backends.load(self.settings.nouns, self.numerics, device)
-        return ScoreWorker(self.settings, backends.load(self.settings.scorer, self.numerics, device), nouns)
+        device, numerics = self.context.device.resolve(), self.context.numerics
+        nouns = backends.load(self.settings.nouns, numerics, device)
+        return ScoreWorker(self.settings, backends.load(self.settings.scorer, numerics, device), nouns)
 
 
 class ScoreWorker:
@@ -65,4 +70,4 @@ class ScoreWorker:
                 for image, rows in zip(batch, scored, strict=True)
             ]
 
-        return run_batches(part, self.settings.image_batch, work, [c.name for c in COLUMNS[NAME]])
+        return run_batches(part, self.settings.image_batch, work, NAME)

@@ -181,7 +181,7 @@ def _last_line_start(file: BinaryIO, size: int, block: int = 1 << 16) -> int:
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def os_errors_as_stop(folder: Path) -> Iterator[None]:
     """Turn what the operating system refuses inside the block into an EnvironmentStop (exit 1) with the next step."""
     try:
         yield

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pseudoris_cli.storage.manifest import Manifest, PartEntry
-from pseudoris_cli.storage.workspace import UPSTREAM
+from pseudoris_cli.storage.stage_table import upstream_of
 
 
 class Lineage:
     """Which parts of a chain of stages hold together: each whole, and made from the part that is now before it."""
 
     def __init__(self, manifests: dict[str, Manifest]) -> None:
+        """`manifests`: those of a version and of all that it was made from, by stage."""
         self.manifests = manifests
         self._known: dict[tuple[str, int], PartEntry | None] = {}
 
@@ -25,7 +26,7 @@ class Lineage:
         entry = manifest.entries.get(part)
         if entry is None or not manifest.is_whole(entry):
             return None
-        parent = UPSTREAM[stage]
+        parent = upstream_of(stage, self.manifests)
         if parent is None:
             return entry
         origin = self.entry(parent, part)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pseudoris_cli.errors import EnvironmentStop
-from pseudoris_cli.storage.files import explained
+from pseudoris_cli.storage.files import os_errors_as_stop
 
 _POLL_SECONDS = 0.05
 
@@ -26,7 +26,7 @@ def exclusive(path: Path, purpose: str, patience: float = 0.0) -> Iterator[None]
     The file holds host, pid, SLURM job and purpose of its last holder. Raises EnvironmentStop (exit 1) if somebody else
     still holds it after `patience` seconds, naming them, or if the file system has no flock.
     """
-    with explained(path.parent):
+    with os_errors_as_stop(path.parent):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         _take(descriptor, path, time.monotonic() + patience)
@@ -37,7 +37,7 @@ def exclusive(path: Path, purpose: str, patience: float = 0.0) -> Iterator[None]
             "purpose": purpose,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        with explained(path.parent):
+        with os_errors_as_stop(path.parent):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield

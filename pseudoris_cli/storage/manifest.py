@@ -92,12 +92,12 @@ class Manifest:
             for offset, length, record in files.read_lines(path, start):
                 entry = _entry(record, (path, offset, length))
                 if entry:
-                    self.admit(entry)
+                    self.add(entry)
                 else:
                     self.damaged += 1
                 self._read_to[path] = offset + length
 
-    def admit(self, entry: PartEntry) -> None:
+    def add(self, entry: PartEntry) -> None:
         """Take an entry into account."""
         path, offset, length = entry.place
         if self._read_to.get(path, 0) == offset:
@@ -187,7 +187,7 @@ class ManifestWriter:
         files.sync_line(self._file)
         entry = _entry(record, (self.path, offset, self._file.tell() - offset))
         assert entry is not None
-        self.manifest.admit(entry)
+        self.manifest.add(entry)
         if old and parts.writer_of(old.file.name) == self.writer:
             self.manifest.path_of(old).unlink(missing_ok=True)
         return entry

@@ -44,9 +44,9 @@ class Plan:
         """Read the file anew. EnvironmentStop if it is damaged: every part's meaning hangs on it."""
         self.parts: list[PlannedPart] = []
         for offset, length, record in files.read_lines(self.path):
-            self._admit(record or {}, offset, length)
+            self._add(record or {}, offset, length)
 
-    def _admit(self, record: dict[str, Any], offset: int, length: int) -> None:
+    def _add(self, record: dict[str, Any], offset: int, length: int) -> None:
         part, images = record.get("part"), record.get("images")
         if part != len(self.parts) or not isinstance(images, list):
             raise EnvironmentStop(
@@ -84,12 +84,12 @@ class Plan:
         planning and take what is there, if anything is.
         """
         if not leader:
-            with files.explained(self.path.parent), self.locked("waiting"):
+            with files.os_errors_as_stop(self.path.parent), self.locked("waiting"):
                 pass  # reading takes long for millions of images, and needs no lock
             self.reload()
             if self.parts:
                 return 0
-        with files.explained(self.path.parent), self.locked("planning"):
+        with files.os_errors_as_stop(self.path.parent), self.locked("planning"):
             files.cut_torn_line(self.path)
             self.reload()  # another writer may have planned meanwhile
             known = {_fingerprint(image.key) for image in self.all_images()}
@@ -105,7 +105,7 @@ class Plan:
             while chunk:
                 record = {"part": len(self.parts), "images": [_row(image) for image in chunk]}
                 offset = files.append_line(file, record)
-                self._admit(record, offset, file.tell() - offset)
+                self._add(record, offset, file.tell() - offset)
                 added += len(chunk)
                 chunk = list(islice(images, part_size))
             files.sync_line(file)

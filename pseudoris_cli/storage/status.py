@@ -15,7 +15,8 @@ from pseudoris_cli.storage import files, parts
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import ImageOutcome, Manifest
 from pseudoris_cli.storage.plan import Plan
-from pseudoris_cli.storage.workspace import STAGES, Artifact, Workspace
+from pseudoris_cli.storage.stage_table import NAMES
+from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 RECENT_PARTS = 20
 RECENT_ROUNDS = 3
@@ -49,7 +50,7 @@ class VersionState:
 def version_states(workspace: Workspace) -> Iterator[VersionState]:
     """Every version, stage by stage."""
     plan = cache(workspace.plan)  # reading that of millions of images takes a while
-    for stage in STAGES:
+    for stage in NAMES:
         current = workspace.current(stage)
         for artifact in workspace.versions(stage):
             yield _state(plan(artifact.plan_name), artifact, artifact.version == current)
@@ -103,7 +104,7 @@ def images_per_second(parts: Sequence[tuple[float, float, int]]) -> float | None
 
 def failures(workspace: Workspace) -> Iterator[tuple[str, ImageOutcome]]:
     """Failed and vanished images of the current version of every stage."""
-    for stage in STAGES:
+    for stage in NAMES:
         if version := workspace.current(stage):
             for image in workspace.artifact(stage, version).manifest().failures():
                 yield stage, image
@@ -115,7 +116,7 @@ def verify_parts(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
     A damaged file is renamed with `.damaged`, so that the next run of its stage makes the part anew. EnvironmentStop if
     that is not permitted.
     """
-    for stage in STAGES:
+    for stage in NAMES:
         for artifact in workspace.versions(stage):
             manifest = artifact.manifest()
             for _, entry in sorted(manifest.entries.items()):
@@ -123,7 +124,7 @@ def verify_parts(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
                 if manifest.is_whole(entry, digest=True):
                     continue
                 if path.exists():
-                    with files.explained(path.parent):
+                    with files.os_errors_as_stop(path.parent):
                         os.replace(path, path.with_name(path.name + DAMAGED))
                         files.sync_folder(path.parent)
                     yield stage, path, "damaged"
@@ -134,7 +135,7 @@ def verify_parts(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
 def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
     """The versions that `current` names, and all they were made from."""
     keep: set[tuple[str, str]] = set()
-    for stage in STAGES:
+    for stage in NAMES:
         if version := workspace.current(stage):
             keep |= {
                 (made.stage, made.version) for made in workspace.chain(workspace.artifact(stage, version)).values()
@@ -145,7 +146,7 @@ def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
 def unreferenced(workspace: Workspace) -> Iterator[tuple[Path, str]]:
     """What nothing refers to: whole versions outside the current chain, and unlisted files within it."""
     keep = current_chain(workspace)
-    for stage in STAGES:
+    for stage in NAMES:
         for folder in sorted(path for path in (workspace.root / stage).glob("*") if path.is_dir()):
             if (stage, folder.name) not in keep:
                 yield folder, "not the current version, nor what it was made from"
@@ -160,7 +161,7 @@ def unreferenced(workspace: Workspace) -> Iterator[tuple[Path, str]]:
 def remove_unreferenced(path: Path) -> None:
     """Delete what `unreferenced` found. EnvironmentStop if a run is at work in its folder, or if it is not permitted."""
     folder = path if path.is_dir() else path.parent
-    with files.explained(folder), ExitStack() as locks:
+    with files.os_errors_as_stop(folder), ExitStack() as locks:
         for lock in sorted(folder.glob("manifest-*.lock")):
             locks.enter_context(exclusive(lock, "prune"))
         if path.is_dir():

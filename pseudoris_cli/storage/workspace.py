@@ -15,10 +15,10 @@ from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import READABLE
+from pseudoris_cli.storage.stage_table import NAMES, upstream_of
+from pseudoris_cli.storage.stage_table import stage as stage_row
 
-STAGES = ("masks", "captions", "scores", "filter", "export")
 PATIENCE = 60
-UPSTREAM = {"masks": None, "captions": "masks", "scores": "captions", "filter": "scores", "export": "filter"}
 
 
 def fingerprint(content: dict[str, Any]) -> str:
@@ -42,6 +42,11 @@ class Artifact:
         return self.header["upstream"]
 
     @property
+    def upstream_stage(self) -> str | None:
+        """The stage that this one was made from; recorded where that is an optional one."""
+        return (self.header.get("upstream_stage") or upstream_of(self.stage)) if self.upstream else None
+
+    @property
     def plan_name(self) -> str:
         """The plan whose parts this version has."""
         return self.header["plan"]
@@ -59,7 +64,7 @@ class Workspace:
 
     def create(self) -> None:
         """Make the directory; EnvironmentStop if that is impossible."""
-        with files.explained(self.root):
+        with files.os_errors_as_stop(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
 
     # --- source -----------------------------------------------------------------------------------------------------
@@ -70,7 +75,7 @@ class Workspace:
 
     def set_source(self, description: dict[str, Any]) -> None:
         """Remember the source. Call it while `changing`."""
-        with files.explained(self.root):
+        with files.os_errors_as_stop(self.root):
             files.replace_json(self.root / "source.json", description)
 
     def changing(self) -> AbstractContextManager[None]:
@@ -99,7 +104,7 @@ class Workspace:
         header = _read_json(folder / "artifact.json")
         if header is None:
             known = ", ".join(path.parent.name for path in sorted((self.root / stage).glob("*/artifact.json")))
-            others = [other for other in STAGES if (self.root / other / version / "artifact.json").is_file()]
+            others = [other for other in NAMES if (self.root / other / version / "artifact.json").is_file()]
             hint = f"; {version} is a version of {others[0]}" if others else ""
             raise UsageError(
                 f"there is no version {version!r} of {stage} in {self.root} (there are: {known or 'none'}){hint}"
@@ -123,9 +128,8 @@ class Workspace:
         """The named version of a stage, else the one last run. UsageError says which command makes one."""
         version = version or self.current(stage)
         if version is None:
-            command = "filter" if stage == "scores" else stage
             raise UsageError(
-                f"{self.root} holds no version of {stage} yet; run `pseudoris {command}` first (or name --work)"
+                f"{self.root} holds no version of {stage} yet; run `pseudoris {stage_row(stage).command}` first (or name --work)"
             )
         return self.artifact(stage, version)
 
@@ -136,7 +140,7 @@ class Workspace:
         """
         version = fingerprint(content)
         folder = self.root / stage / version
-        with self.changing(), files.explained(folder):
+        with self.changing(), files.os_errors_as_stop(folder):
             if not (folder / "artifact.json").exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 files.sync_folder(self.root)
@@ -148,7 +152,7 @@ class Workspace:
     def chain(self, artifact: Artifact) -> dict[str, Artifact]:
         """The artifact and all it was made from, by stage."""
         found = {artifact.stage: artifact}
-        while artifact.upstream and (before := UPSTREAM[artifact.stage]):
+        while artifact.upstream and (before := artifact.upstream_stage):
             artifact = found[before] = self.artifact(before, artifact.upstream)
         return found
 

@@ -16,7 +16,7 @@ def test_a_scene_goes_through_every_stage_and_is_judged():
     sys.modules[spec.name] = demo_quality
     spec.loader.exec_module(demo_quality)
     made = demo_quality.make("tune", [0], ["captions.top_p=[]"], ["plain"])
-    settings = demo_quality.profiles.resolve("demo").settings.filter
+    settings = demo_quality.resolve("demo").settings.filter
     judged = demo_quality.judge_at(1.2, made, settings)
     assert (judged.images, judged.masks) == (1, len(made.masks["mask_id"]))
     assert judged.mask_figures["recall@.5"].value > 0.7

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from trivial_stages import Bench, Trick, check_whole, file_set, in_child, no_trick, outcomes, paint, paint_folder, rows
 
-from pseudoris_cli.execution.crash_log import Breadcrumb
+from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.tasks import Selection
 
 
@@ -55,7 +55,7 @@ def test_the_third_death_gives_the_image_up(bench: Bench, stage: str) -> None:
     if stage == "captions":
         clean.captions()
     assert rows(bench.work, stage) == rows(clean.work, stage)
-    assert file_set(bench.work) == file_set(clean.work), "no breadcrumb is left"
+    assert file_set(bench.work) == file_set(clean.work), "no crash log is left"
 
 
 def test_an_image_given_up_is_tried_again_on_demand_or_when_it_changes(bench: Bench) -> None:
@@ -102,7 +102,7 @@ def test_a_part_that_dies_only_as_a_whole_is_run_image_by_image(bench: Bench) ->
     assert [in_child(bench.masks) for _ in range(5)] == [-signal.SIGKILL] * 4 + [0]
     check_whole(bench.work, "masks")
     entries = bench.workspace.latest("masks").manifest().entries
-    assert [entries[part].notes for part in range(3)] == [{}, {"singly": True}, {}]
+    assert [entries[part].notes for part in range(3)] == [{}, {"one_by_one": True}, {}]
     clean = Bench(bench.work.parent / "clean", bench.images)
     clean.masks()
     assert rows(bench.work, "masks") == rows(clean.work, "masks")
@@ -125,30 +125,30 @@ def test_a_part_that_hangs_ends_the_process_and_its_image_is_found(bench: Bench,
 
 def test_an_orderly_end_counts_as_no_death(tmp_path: Path) -> None:
     for _ in range(5):
-        crumb = Breadcrumb(tmp_path, "main", [0, 1])
-        crumb.begin(0)
-        assert not crumb.is_suspect(0)
-        crumb.close()
+        log = CrashLog(tmp_path, "main", [0, 1])
+        log.begin(0)
+        assert not log.is_quarantined(0)
+        log.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_remembered_of_parts_that_are_done_is_dropped(tmp_path: Path) -> None:
     for _ in range(2):
-        crumb = Breadcrumb(tmp_path, "main", [0, 1])
-        crumb.begin(0)
-        crumb.begin(1)
-    crumb = Breadcrumb(tmp_path, "main", [1])
-    assert (crumb.is_suspect(0), crumb.is_suspect(1)) == (False, True)
-    crumb.close()
-    assert Breadcrumb(tmp_path, "main", [1]).is_suspect(1)
-    Breadcrumb(tmp_path, "main", []).close()
+        log = CrashLog(tmp_path, "main", [0, 1])
+        log.begin(0)
+        log.begin(1)
+    log = CrashLog(tmp_path, "main", [1])
+    assert (log.is_quarantined(0), log.is_quarantined(1)) == (False, True)
+    log.close()
+    assert CrashLog(tmp_path, "main", [1]).is_quarantined(1)
+    CrashLog(tmp_path, "main", []).close()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"deaths": 3}'])
-def test_a_damaged_breadcrumb_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_crash_log_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "running-main.json").write_text(text)
-    crumb = Breadcrumb(tmp_path, "main", [0])
-    assert not crumb.is_suspect(0)
-    crumb.close()
+    log = CrashLog(tmp_path, "main", [0])
+    assert not log.is_quarantined(0)
+    log.close()
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from invoking import Outcome, draw_pictures, invoke, rows_of
-from short_memory import only_singly
+from short_memory import only_one_by_one
 
 from pseudoris_cli.backends.sam import SamSegmenter
 from pseudoris_cli.decoding.engine import Decoder
@@ -34,8 +34,8 @@ def notes(folder: Path, work: str, stage: str, name: str = "out_of_memory") -> l
 def test_masks_and_scores_are_the_same_after_halving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_pictures(tmp_path / "pictures", 4)
     assert run(tmp_path, "plenty").code == 0
-    monkeypatch.setattr(SamSegmenter, "segment", only_singly(SamSegmenter.segment, 1))
-    monkeypatch.setattr(scoring, "score_images", only_singly(scoring.score_images, 0))
+    monkeypatch.setattr(SamSegmenter, "segment", only_one_by_one(SamSegmenter.segment, 1))
+    monkeypatch.setattr(scoring, "score_images", only_one_by_one(scoring.score_images, 0))
     short = run(tmp_path, "short")
     assert short.code == 0, short.stderr
     for stage in ("masks", "scores"):

@@ -16,7 +16,7 @@ from pseudoris_cli.settings.resolve import PROFILES, resolve
 def test_every_profile_is_valid_and_names_its_origin(profile: str) -> None:
     resolved = resolve(profile)
     file = yaml.safe_load(Path(f"configs/{profile}.yaml").read_text()) or {}
-    assert set(resolved.origins.values()) == ({f"profile {profile}"} if file else set())
+    assert set(resolved.layers.values()) == ({f"profile {profile}"} if file else set())
 
 
 def test_the_paper_profile_is_the_defaults() -> None:
@@ -46,13 +46,13 @@ def test_flags_win_over_set_over_file_over_profile(tmp_path: Path) -> None:
     resolved = resolve("fast", file, ["captions.contrast=0.2", "masks.match=iou"], {"captions.contrast": 0.3})
     settings = resolved.settings
     assert settings.captions.contrast == 0.3
-    assert resolved.origins["captions.contrast"] == "flag"
+    assert resolved.layers["captions.contrast"] == "flag"
     assert settings.masks.match == "iou"
-    assert resolved.origins["masks.match"] == "--set masks.match=iou"
+    assert resolved.layers["masks.match"] == "--set masks.match=iou"
     assert settings.captions.top_k == (1,)
-    assert resolved.origins["captions.top_k"] == str(file)
+    assert resolved.layers["captions.top_k"] == str(file)
     assert settings.masks.sam.model == "vit_b"
-    assert resolved.origins["masks.sam.model"] == "profile fast"
+    assert resolved.layers["masks.sam.model"] == "profile fast"
 
 
 def test_a_local_settings_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from pseudoris_cli.pipeline import versions
 from pseudoris_cli.settings.resolve import resolve
-from pseudoris_cli.stages import captions, export_index, filter, masks, scores
-from pseudoris_cli.storage.schema import SCHEMA_VERSION
-from pseudoris_cli.storage.workspace import fingerprint
 
 RANDOM = (
     "masks.sam.checkpoint=random:0",
@@ -19,24 +15,6 @@ RANDOM = (
     "filter.nouns.pipeline=blank",
 )
 """Stands in for weights that no test machine has; a checkpoint enters the version by its digest alone."""
-
-
-def versions(profile: str) -> dict[str, str]:
-    """Stage -> version, each made from the one before."""
-    settings: Any = resolve(profile, assignments=() if profile == "demo" else RANDOM).settings
-    contents = {
-        "masks": masks.version_content(settings.masks, settings.numerics),
-        "captions": captions.version_content(settings.captions, settings.numerics),
-        "scores": scores.version_content(settings.filter, settings.numerics),
-        "filter": filter.version_content(settings.filter),
-        "export": export_index.version_content(settings.export),
-    }
-    found: dict[str, str] = {}
-    upstream = None
-    for stage, content in contents.items():
-        whole = {"schema": SCHEMA_VERSION, "upstream": upstream, "plan": "plan.jsonl", **content}
-        upstream = found[stage] = fingerprint(whole)
-    return found
 
 
 PINS: dict[str, dict[str, str]] = {
@@ -73,4 +51,5 @@ PINS: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("profile", sorted(PINS))
 def test_versions_stay(profile: str) -> None:
-    assert versions(profile) == PINS[profile]
+    settings = resolve(profile, assignments=() if profile == "demo" else RANDOM).settings
+    assert versions(settings) == PINS[profile]

@@ -92,19 +92,19 @@ def test_refer_splits_and_pictures(tmp_path):
 
 
 def test_kinds_are_told_apart(tmp_path):
-    assert detect.sniff(_lmdb("etris")) == detect.sniff(_lmdb("etris").parent) == "etris_lmdb"
-    assert detect.sniff(FIXTURES / "refer") == detect.sniff(FIXTURES / "refer" / "refcoco+") == "refer"
-    assert detect.sniff(FIXTURES / "refer" / "refcoco+" / "instances.json") == "coco"
-    assert detect.sniff(FIXTURES / "etris" / "anns" / "refcoco+") == "etris_anns"
-    assert detect.sniff(FIXTURES / "etris" / "anns" / "refcoco+" / "train.json") == "etris_anns"
-    assert detect.sniff(PICTURES) == "folder"
+    assert detect.detect(_lmdb("etris")) == detect.detect(_lmdb("etris").parent) == "etris_lmdb"
+    assert detect.detect(FIXTURES / "refer") == detect.detect(FIXTURES / "refer" / "refcoco+") == "refer"
+    assert detect.detect(FIXTURES / "refer" / "refcoco+" / "instances.json") == "coco"
+    assert detect.detect(FIXTURES / "etris" / "anns" / "refcoco+") == "etris_anns"
+    assert detect.detect(FIXTURES / "etris" / "anns" / "refcoco+" / "train.json") == "etris_anns"
+    assert detect.detect(PICTURES) == "folder"
     (tmp_path / "images.txt").write_text("a.jpg\n")
-    assert detect.sniff(tmp_path / "images.txt") == "listing"
+    assert detect.detect(tmp_path / "images.txt") == "listing"
     shutil.copy(_lmdb("etris"), tmp_path / "unnamed")
-    assert detect.sniff(tmp_path / "unnamed") == "etris_lmdb"
-    with pytest.raises(UsageError, match="single picture"):
-        detect.sniff(next(PICTURES.iterdir()))
-    assert detect.sniff(FIXTURES / "refer" / "refcoco+" / "refs(unc).p") == "refer"
+    assert detect.detect(tmp_path / "unnamed") == "etris_lmdb"
+    with pytest.raises(UsageError, match="single image"):
+        detect.detect(next(PICTURES.iterdir()))
+    assert detect.detect(FIXTURES / "refer" / "refcoco+" / "refs(unc).p") == "refer"
 
 
 def test_the_authors_directory_is_known(tmp_path):
@@ -114,7 +114,7 @@ def test_the_authors_directory_is_known(tmp_path):
     (tmp_path / "datasets/lmdb/refcoco+").mkdir(parents=True)
     shutil.copy(_lmdb("pseudo_ris"), tmp_path / "datasets/lmdb/refcoco+")
     assert detect.authors_source(tmp_path) == tmp_path / "datasets/lmdb/refcoco+/train.lmdb"
-    assert detect.sniff(detect.authors_source(tmp_path)) == "etris_lmdb"
+    assert detect.detect(detect.authors_source(tmp_path)) == "etris_lmdb"
 
 
 def test_a_moved_lmdb_is_found_by_image_root(tmp_path):

@@ -123,7 +123,7 @@ def test_replacing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch
     ],
 )
 def test_what_the_system_refuses_is_explained(code: int, says: str) -> None:
-    with pytest.raises(EnvironmentStop, match=says), files.explained(Path("there")):
+    with pytest.raises(EnvironmentStop, match=says), files.os_errors_as_stop(Path("there")):
         raise OSError(code, "reason")
 
 

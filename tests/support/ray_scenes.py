@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from unittest import mock
 
 import psutil
 import trivial_stages
-from short_memory import only_singly
+from short_memory import only_one_by_one
 from trivial_stages import Bench, MaskSpec
 
 from pseudoris_cli.errors import MissingDependency, UsageError
@@ -87,7 +86,7 @@ class Wait(Trick):
 
 
 class Refuse(Trick):
-    """The worker finds something that the user can mend."""
+    """The worker finds something that the user can fix."""
 
     def play(self) -> None:
         raise UsageError("mend this first")
@@ -111,8 +110,8 @@ class Short(MaskSpec):
     """A stage whose device has memory for one image at a time."""
 
     def run(self, part: PartInput) -> PartResult:
-        def short(part: PartInput, size: int, work: batching.Work, columns: Sequence[str]) -> PartResult:
-            return batching.run_batches(part, size, only_singly(work, 0), columns)
+        def short(part: PartInput, size: int, work: batching.Work, stage: str) -> PartResult:
+            return batching.run_batches(part, size, only_one_by_one(work, 0), stage)
 
         with mock.patch.object(trivial_stages, "run_batches", short):
             return super().run(part)
@@ -137,8 +136,8 @@ def watched(bench: Bench, stage: str) -> tuple[Summary, list[str]]:
 
 
 def address() -> tuple[str, dict[str, str]]:
-    """Dismiss the workers, and tell where and with which secret others can join our Ray."""
-    ENGINE._dismiss()
+    """End the workers, and tell where and with which secret others can join our Ray."""
+    ENGINE._shutdown()
     assert ENGINE.connection
     secret = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     return ENGINE.connection.ray.get_runtime_context().gcs_address, secret

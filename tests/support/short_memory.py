@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def only_singly(work: Callable[..., Any], place: int) -> Callable[..., Any]:
+def only_one_by_one(work: Callable[..., Any], place: int) -> Callable[..., Any]:
     """`work`, but out of memory for more than one image; `place`: which argument holds the images."""
 
     def limited(*arguments: Any) -> Any:

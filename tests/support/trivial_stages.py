@@ -20,20 +20,31 @@ from PIL import Image
 
 from pseudoris_cli.errors import Interrupted, PseudorisError
 from pseudoris_cli.execution.backlog import Backlog
+from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.execution.engine import Engine
 from pseudoris_cli.execution.engine_inprocess import InProcess
 from pseudoris_cli.execution.runner import Job, Summary, run
 from pseudoris_cli.execution.signals import Stopper, graceful_stop
-from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, Selection
+from pseudoris_cli.execution.tasks import (
+    ImageReading,
+    ImageResult,
+    ImageStage,
+    LoadedImage,
+    NetworkContext,
+    PartInput,
+    PartResult,
+    Selection,
+)
 from pseudoris_cli.records import Caption, Mask
 from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
+from pseudoris_cli.settings.models import Numerics
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.sources.folder import Folder
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import ImageOutcome
 from pseudoris_cli.storage.rows import caption_row, mask_row, masks_by_image
-from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
+from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 Image.init()  # once here instead of in every forked child
@@ -47,14 +58,10 @@ def no_trick(key: str, together: int) -> None:
 
 
 @dataclass(frozen=True)
-class MaskSpec:
-    """Pixels above the mean are one mask, those below another; a picture of one colour is empty."""
+class MaskSpec(ImageStage):
+    """Pixels above the mean are one mask, those below another; an image of one colour is empty."""
 
-    source: Source
     trick: Trick = no_trick
-    max_pixels: int = 1_000_000
-    decode_threads: int = 2
-    decode_ahead: int = 4
     name: ClassVar[str] = "masks"
 
     def make_worker(self) -> MaskSpec:
@@ -66,7 +73,7 @@ class MaskSpec:
                 self.trick(image.ref.key, len(part.task.to_load))
             return [ImageResult([mask_row(image.ref, mask) for mask in _masks(image.image_rgb)]) for image in batch]
 
-        return run_batches(part, 2, work, [column.name for column in COLUMNS["masks"]])
+        return run_batches(part, 2, work, self.name)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class CaptionSpec(MaskSpec):
                 for image in batch
             ]
 
-        return run_batches(part, 2, work, [column.name for column in COLUMNS["captions"]])
+        return run_batches(part, 2, work, self.name)
 
 
 def _masks(image_rgb: np.ndarray) -> list[Mask]:
@@ -134,7 +141,7 @@ def paint_folder(folder: Path, count: int) -> Path:
 class Silent:
     """Nobody watches."""
 
-    def begin(self, stage: str, images: int, done: int, mended: list[str]) -> None: ...
+    def begin(self, stage: str, images: int, done: int, recovered: list[str]) -> None: ...
 
     def part(self, entry: Any) -> None: ...
 
@@ -168,21 +175,25 @@ class Bench:
             self.workspace.create()
             source = Folder(self.images)
             self.workspace.plan().extend(source.images(), self.part_size, self.limit)
-            spec = MaskSpec(source, self.trick, decode_ahead=self.decode_ahead)
+            spec = MaskSpec(self._context(source), self.trick)
             return self._run(self._open("masks", None), spec, (), stopper)
 
     def captions(self) -> Summary:
         """Run the second stage on the current masks."""
         with graceful_stop() as stopper:
             artifact = self._open("captions", self.workspace.current("masks"))
-            spec = CaptionSpec(Folder(self.images), self.trick, decode_ahead=self.decode_ahead)
+            spec = CaptionSpec(self._context(Folder(self.images)), self.trick)
             return self._run(artifact, spec, ("masks",), stopper)
+
+    def _context(self, source: Source) -> NetworkContext:
+        reading = ImageReading(source, max_pixels=1_000_000, decode_threads=2, decode_ahead=self.decode_ahead)
+        return NetworkContext(Numerics(), DeviceRequest(device="cpu"), reading)
 
     def _open(self, stage: str, upstream: str | None) -> Artifact:
         content = {"schema": SCHEMA_VERSION, "upstream": upstream, "plan": "plan.jsonl", "settings": self.flavour}
         return self.workspace.open_version(stage, content, {})
 
-    def _run(self, artifact: Artifact, spec: MaskSpec, reads: tuple[str, ...], stopper: Stopper) -> Summary:
+    def _run(self, artifact: Artifact, spec: ImageStage, reads: tuple[str, ...], stopper: Stopper) -> Summary:
         chain = self.workspace.chain(artifact)
         before = {stage: made.manifest() for stage, made in chain.items() if stage != artifact.stage}
         backlog = Backlog(artifact.stage, self.workspace.plan(), before, reads, spec.source)

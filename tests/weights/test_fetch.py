@@ -191,9 +191,9 @@ def test_a_pipeline_is_unpacked_and_verified_file_by_file(home: Path, monkeypatc
 _HUB = """
 import sys, hashlib
 from huggingface_hub import try_to_load_from_cache
-from pseudoris_cli import fetching
+from pseudoris_cli.weights import fetch
 from pseudoris_cli.errors import PseudorisError
-from pseudoris_cli.backends import weights
+from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights.registry import Entry, HubFile
 for order in sys.argv[1:]:
     file, _, digest = order.partition(":")

@@ -198,7 +198,7 @@ def test_many_threads_may_remember_at_once(tmp_path: Path) -> None:
 def test_resolving_imports_no_torch(tmp_path: Path) -> None:
     hub_file(tmp_path, "laion/CoCa-ViT-L-14-laion2B-s13B-b90k", "x", "open_clip_pytorch_model.bin")
     code = (
-        "import sys; from pseudoris_cli.backends import weights\n"
+        "import sys; from pseudoris_cli.weights import registry as weights\n"
         "try: weights.resolve('laion2b_s13b_b90k', model='coca_ViT-L-14')\n"
         "except Exception as error: print(type(error).__name__)\n"
         "print([name for name in ('torch', 'open_clip', 'httpx', 'numpy') if name in sys.modules])"

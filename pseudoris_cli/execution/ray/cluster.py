@@ -32,14 +32,14 @@ QUIET = {
     "RAY_worker_niceness": "0",
 }
 """Ray's own switches, each left alone where the user has set it."""
-HURRIED = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_py_gcs_connect_timeout_s": "10"}
+IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_py_gcs_connect_timeout_s": "10"}
 """For a cluster that is there, or is not: without these Ray tries for minutes where another service answers."""
 STORE_BYTES = 256 << 20
 """Size of the object store: answers pass through it one part a worker, and /dev/shm may be small."""
-KNOCK_SECONDS = 5
+REACH_SECONDS = 5
 LOCAL_ATTEMPTS = 4
 """Ray gives its processes 15 and 30 seconds to start, and no switch to change that; a machine under load may need more."""
-FOLDER, CLAIM = "pseudoris-ray-", "driver.lock"
+FOLDER, LOCK = "pseudoris-ray-", "driver.lock"
 LONGEST_FOLDER = 40
 """Ray puts sockets below its folder, and the path of a socket may not be longer than 107 bytes."""
 
@@ -52,7 +52,7 @@ class RayCluster:
     gpus: tuple[int, ...] = ()
     address: str | None = None
 
-    def crew(self, ray: Any, device: DeviceRequest) -> tuple[int, DeviceRequest]:
+    def workers_and_device(self, ray: Any, device: DeviceRequest) -> tuple[int, DeviceRequest]:
         """How many workers there will be, and the device as each of them sees it (Ray shows it its own GPU only).
 
         Asked once connected. UsageError if there are not so many GPUs.
@@ -82,7 +82,7 @@ class Connection:
             DeviceRequest(gpu=gpu).resolve()  # else the complaint would come from a worker, which counts otherwise
         self.cluster = cluster
         self.folder: Path | None = None
-        for name, value in (QUIET | (HURRIED if cluster.address else {})).items():
+        for name, value in (QUIET | (IMPATIENT if cluster.address else {})).items():
             os.environ.setdefault(name, value)
         if not (cluster.address or "RAY_AUTH_MODE" in os.environ):
             # A secret of our own: nobody else may give our Ray orders, and none is left in the home folder.
@@ -106,16 +106,16 @@ class Connection:
                 raise
 
     def _join(self) -> None:
-        _knock(str(self.cluster.address))
+        _check_reachable(str(self.cluster.address))
         self.ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
 
     def _start(self) -> None:
         """A Ray of our own: it dies with this process, even of SIGKILL."""
         base = tempfile.gettempdir()
         base = base if len(base) < LONGEST_FOLDER - 22 else "/tmp"
-        _sweep(Path(base))
+        _remove_stale(Path(base))
         self.folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=base))
-        self.lock = _claim(self.folder)
+        self.lock = _lock_folder(self.folder)
         with _visible(self.cluster.gpus):
             self.ray.init(
                 address="local",  # else RAY_ADDRESS would decide
@@ -148,23 +148,23 @@ def _import_ray() -> Any:
     return ray
 
 
-def _claim(folder: Path) -> int:
+def _lock_folder(folder: Path) -> int:
     """Hold a lock in the folder for as long as this process lives."""
     descriptor = os.open(folder / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.replace(folder / "claim", folder / CLAIM)  # nobody may see it before it is locked
+    os.replace(folder / "claim", folder / LOCK)  # nobody may see it before it is locked
     return descriptor
 
 
-def _sweep(base: Path) -> None:
+def _remove_stale(base: Path) -> None:
     """Remove the folders of Rays whose driver was killed and could not do it."""
-    for claim in base.glob(f"{FOLDER}*/{CLAIM}"):
+    for claim in base.glob(f"{FOLDER}*/{LOCK}"):
         with suppress(OSError), claim.open("r+") as file:  # still held, or somebody else's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(claim.parent, ignore_errors=True)
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """UsageError unless something listens there: Ray itself would go on trying, loudly, for most of a minute."""
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -172,9 +172,9 @@ def _knock(address: str) -> None:
     if "://" in address:
         raise UsageError(f"--ray-address {address}: that is the address of a Ray client; {advice}")
     try:
-        place = canonicalize_bootstrap_address(address)  # for `auto` what Ray has found
-        host, _, port = str(place).rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+        found = canonicalize_bootstrap_address(address)  # for `auto` what Ray has found
+        host, _, port = str(found).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
     except (OSError, ValueError) as error:  # a ConnectionError of Ray's, too
         raise UsageError(f"no Ray cluster at --ray-address {address} ({str(error).strip()}); {advice}") from error
 

@@ -9,19 +9,17 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from pseudoris_cli import __version__
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError
-from pseudoris_cli.execution.crash_log import Breadcrumb
-from pseudoris_cli.execution.devices import DeviceRequest
+from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Finished
 from pseudoris_cli.execution.engine_inprocess import InProcess, run_part
-from pseudoris_cli.execution.prefetch import Prefetcher, load_image, load_part
+from pseudoris_cli.execution.prefetch import Prefetcher, load_part
 from pseudoris_cli.execution.ray.cluster import Connection, RayCluster
 from pseudoris_cli.execution.signals import Stopper
-from pseudoris_cli.execution.tasks import PartResult, PartTask, StageSpec
+from pseudoris_cli.execution.tasks import ImageStage, PartResult, PartTask, StageSpec
 from pseudoris_cli.records import ImageRef
 
 log = logging.getLogger("pseudoris")
@@ -31,7 +29,7 @@ POLL_SECONDS = 0.2
 FETCH_SECONDS = 60
 DEATHS_TOO_MANY = 8
 """So many dead workers more than there are workers, without an answer between them: the cluster is broken, not an image."""
-HANDED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PSEUDORIS_WEIGHTS", "XDG_CACHE_HOME")
+FORWARDED_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PSEUDORIS_WEIGHTS", "XDG_CACHE_HOME")
 """Variables that decide results or find checkpoints; workers on other machines see them too."""
 
 
@@ -55,18 +53,17 @@ class PartActor:
             )
         self.worker: Any = None  # first the networks of the stage before go
         self.spec, self.worker = spec, spec.make_worker()
-        self.load = partial(load_image, spec.source, max_pixels=spec.max_pixels)
 
-    def run(self, task: PartTask, singly: bool) -> tuple[PartResult, float]:
+    def run(self, task: PartTask, one_by_one: bool) -> tuple[PartResult, float]:
         """Do a part; returns the answer and the seconds it took."""
         started = time.perf_counter()
-        prefetcher = Prefetcher(self.load, self.spec.decode_threads, self.spec.decode_ahead, lambda part: None)
-        [result] = [run_part(self.worker, part, singly) for part in prefetcher.parts([task])]
+        prefetcher = Prefetcher(self.spec.reading, lambda part: None)
+        [result] = [run_part(self.worker, part, one_by_one) for part in prefetcher.parts([task])]
         return result, time.perf_counter() - started
 
-    def try_alone(self, task: PartTask) -> None:
+    def run_isolated(self, task: PartTask) -> None:
         """Do a single image and forget the answer."""
-        run_part(self.worker, load_part(task, self.load))
+        run_part(self.worker, load_part(task, self.spec.reading))
 
 
 @dataclass
@@ -78,7 +75,7 @@ class _Slot:
     """What it was asked to do and has not answered yet."""
     started: bool = False
     task: PartTask | None = None
-    trying: deque[ImageRef] = field(default_factory=deque)
+    isolating: deque[ImageRef] = field(default_factory=deque)
     """Images of the task to try alone, the first of them now; none: the part itself is at work."""
     since: float = 0.0
 
@@ -89,13 +86,13 @@ class RayEngine:
     def __init__(self, cluster: RayCluster, part_timeout: float | None = None) -> None:
         self.cluster, self.part_timeout = cluster, part_timeout
         self.connection: Connection | None = None
-        self.crew: _Crew | None = None
+        self.pool: _Pool | None = None
 
     def run(
-        self, spec: StageSpec, tasks: Iterable[PartTask], breadcrumb: Breadcrumb, stopper: Stopper
+        self, spec: StageSpec, tasks: Iterable[PartTask], crash_log: CrashLog, stopper: Stopper
     ) -> Generator[Finished, None, None]:
-        if spec.source is None:  # selecting rows is faster than moving them
-            yield from InProcess(self.part_timeout).run(spec, tasks, breadcrumb, stopper)
+        if not isinstance(spec, ImageStage):  # selecting rows is faster than moving them
+            yield from InProcess(self.part_timeout).run(spec, tasks, crash_log, stopper)
             return
         with stopper.shielded():  # Ray swallows what a signal handler raises
             try:
@@ -106,27 +103,27 @@ class RayEngine:
                 raise
             if stopper.requested:
                 return
-            self.crew = self.crew or _Crew(self.connection)
-            self.crew.begin(spec, breadcrumb, self.part_timeout)
+            self.pool = self.pool or _Pool(self.connection)
+            self.pool.begin(spec, crash_log, self.part_timeout)
         try:
-            yield from self.crew.work(iter(tasks), stopper)
+            yield from self.pool.work(iter(tasks), stopper)
         finally:
-            if any(slot.task for slot in self.crew.slots):
-                self._dismiss()
+            if any(slot.task for slot in self.pool.slots):
+                self._shutdown()
 
     def close(self) -> None:
-        self._dismiss()
+        self._shutdown()
         if self.connection:
             self.connection.close()
         self.connection = None
 
-    def _dismiss(self) -> None:
-        if self.crew:
-            self.crew.dismiss()
-        self.crew = None
+    def _shutdown(self) -> None:
+        if self.pool:
+            self.pool.shutdown()
+        self.pool = None
 
 
-class _Crew:
+class _Pool:
     """The actors, who of them does what, and their stage. They stay for the next stage, with other networks."""
 
     def __init__(self, connection: Connection) -> None:
@@ -134,23 +131,22 @@ class _Crew:
         self.slots: list[_Slot] = []
         self.again: deque[PartTask] = deque()
 
-    def begin(self, spec: StageSpec, breadcrumb: Breadcrumb, part_timeout: float | None) -> None:
-        """Let every actor load the networks of a stage; hire them first, if need be."""
-        self.breadcrumb, self.part_timeout, self.deaths = breadcrumb, part_timeout, 0
+    def begin(self, spec: ImageStage, crash_log: CrashLog, part_timeout: float | None) -> None:
+        """Let every actor load the networks of a stage; start the actors first, if need be."""
+        self.crash_log, self.part_timeout, self.deaths = crash_log, part_timeout, 0
         self.again.clear()
-        count, device = self.cluster.crew(self.ray, getattr(spec, "device", DeviceRequest(device="cpu")))
-        if hasattr(spec, "device"):
-            spec = replace(cast(Any, spec), device=device)
+        count, device = self.cluster.workers_and_device(self.ray, spec.context.device)
+        spec = replace(spec, context=replace(spec.context, device=device))
         self.spec = self.ray.put(spec)
-        seen = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        seen = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
         self.options: dict[str, Any] = {"num_cpus": 1, "num_gpus": int(device.device == "cuda:0"), "max_restarts": 0}
         if self.cluster.address and seen:
             self.options["runtime_env"] = {"env_vars": seen}
-        self.slots = self.slots or [_Slot(self._hire()) for _ in range(count)]
+        self.slots = self.slots or [_Slot(self._start_actor()) for _ in range(count)]
         for slot in self.slots:
             self._start(slot)
 
-    def _hire(self) -> Any:
+    def _start_actor(self) -> Any:
         body = self.ray.remote(PartActor).options(**self.options)
         return body.remote(os.environ.get("OMP_NUM_THREADS"), os.getcwd())
 
@@ -158,7 +154,7 @@ class _Crew:
         slot.started, slot.task = False, None
         slot.call = slot.actor.start.remote(self.spec, __version__)
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """End all actors."""
         for slot in self.slots:
             self.ray.kill(slot.actor)
@@ -182,19 +178,19 @@ class _Crew:
         task = self.again.popleft() if self.again else next(todo, None)
         if task is None:
             return False
-        self.breadcrumb.begin(task.part)
-        slot.task = replace(task, skipped={**task.skipped, **self.breadcrumb.killers_of(task.part)})
-        slot.trying = deque(slot.task.to_load if self.breadcrumb.is_suspect(task.part) else ())
+        self.crash_log.begin(task.part)
+        slot.task = replace(task, skipped={**task.skipped, **self.crash_log.poison_images(task.part)})
+        slot.isolating = deque(slot.task.to_load if self.crash_log.is_quarantined(task.part) else ())
         self._call(slot, slot.task)
         return True
 
     def _call(self, slot: _Slot, task: PartTask) -> None:
         """The next call of a task: an image to try alone, or the part."""
         slot.since = time.monotonic()
-        if slot.trying:
-            slot.call = slot.actor.try_alone.remote(task.only(slot.trying[0]))
+        if slot.isolating:
+            slot.call = slot.actor.run_isolated.remote(task.only(slot.isolating[0]))
         else:
-            slot.call = slot.actor.run.remote(task, self.breadcrumb.is_deadly(task.part))
+            slot.call = slot.actor.run.remote(task, self.crash_log.runs_one_by_one(task.part))
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -207,7 +203,7 @@ class _Crew:
                 yield finished
         for slot in self.slots:
             if slot.task and self.part_timeout and time.monotonic() - slot.since > self.part_timeout:
-                self._bury(slot, f"took longer than source.part_timeout ({self.part_timeout:g} s)", stopper)
+                self._handle_death(slot, f"took longer than source.part_timeout ({self.part_timeout:g} s)", stopper)
 
     def _answer(self, slot: _Slot, stopper: Stopper) -> Finished | None:
         """Take the answer of an actor: a finished part, or that it lives, or its death."""
@@ -216,7 +212,7 @@ class _Crew:
         except self.ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, PseudorisError) else error) from None
         except self.ray.exceptions.RayError as error:
-            self._bury(slot, _cause_of_death(self.ray, error), stopper)
+            self._handle_death(slot, _cause_of_death(self.ray, error), stopper)
             return None
         slot.call = None
         task = slot.task
@@ -224,19 +220,19 @@ class _Crew:
             slot.started = True
             return None
         self.deaths = 0
-        if slot.trying:
-            slot.trying.popleft()
+        if slot.isolating:
+            slot.isolating.popleft()
             if stopper.requested:
                 slot.task = None
             else:
                 self._call(slot, task)
             return None
         slot.task = None
-        self.breadcrumb.finish(task.part)
+        self.crash_log.finish(task.part)
         return Finished(task, *answer)
 
-    def _bury(self, slot: _Slot, reason: str, stopper: Stopper) -> None:
-        """Count a death against the part (or the image that was tried alone), put the part back, and hire anew.
+    def _handle_death(self, slot: _Slot, reason: str, stopper: Stopper) -> None:
+        """Count a death against the part (or the image that was tried alone), put the part back, and start another actor.
 
         EnvironmentStop if too many died.
         """
@@ -245,15 +241,15 @@ class _Crew:
         if stopper.requested:  # it may have got the signal too
             slot.call = None
             return
-        victim = slot.trying[0].key if task and slot.trying else None
+        victim = slot.isolating[0].key if task and slot.isolating else None
         self._report(task, victim, reason)
         if task:
-            self.breadcrumb.died(task.part, victim)
+            self.crash_log.died(task.part, victim)
             self.again.append(task)
         self.deaths += 1
         if self.deaths >= DEATHS_TOO_MANY + len(self.slots):
             raise EnvironmentStop(f"{self.deaths} Ray workers died one after the other; the last one {reason}")
-        slot.actor = self._hire()
+        slot.actor = self._start_actor()
         self._start(slot)
 
     def _report(self, task: PartTask | None, victim: str | None, reason: str) -> None:

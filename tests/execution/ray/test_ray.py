@@ -131,8 +131,8 @@ def deaths(bench: Bench, whole: Bench) -> Callable[[int], None]:
     def died(times: int) -> None:
         folder = bench.work / whole.workspace.latest("masks").folder.relative_to(whole.work)
         folder.mkdir(parents=True)
-        crumb = {"deaths": {"1": times}, "killers": {}, "working": [], "image": None}
-        (folder / "running-main.json").write_text(json.dumps(crumb))
+        log = {"deaths": {"1": times}, "killers": {}, "working": [], "image": None}
+        (folder / "running-main.json").write_text(json.dumps(log))
 
     return died
 
@@ -142,7 +142,7 @@ def test_a_part_that_dies_only_as_a_whole_is_run_image_by_image(
 ) -> None:
     deaths(4)
     driver.run(bench)
-    assert [entry["notes"] for entry in entries(bench)] == [{}, {"singly": True}, {}]
+    assert [entry["notes"] for entry in entries(bench)] == [{}, {"one_by_one": True}, {}]
     assert rows(bench.work, "masks") == rows(whole.work, "masks")
     assert "running-main.json" not in {path.name for path in bench.work.rglob("*")}
 
