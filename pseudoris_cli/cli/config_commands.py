@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ import yaml
 from pseudoris_cli.cli.console import out, print_json
 from pseudoris_cli.cli.options import SettingOptions, WorkOptions, with_options
 from pseudoris_cli.errors import MissingDependency
+from pseudoris_cli.settings import plugins
+from pseudoris_cli.settings.models import Settings, backend_sections
 
 app = typer.Typer(
     help="Settings: every value in force, and where it comes from.", no_args_is_help=True, rich_markup_mode=None
@@ -34,11 +37,26 @@ def show(
     """
     resolved = options.resolve()
     if as_json:
-        print_json({name: {"value": value, "origin": layer} for name, value, layer in resolved.rows()})
+        choices = dict(_backend_choices())
+        print_json(
+            {
+                name: {"value": value, "origin": layer} | ({"choices": choices[name]} if name in choices else {})
+                for name, value, layer in resolved.rows()
+            }
+        )
         return
     meanings = dict(_meanings(resolved.settings))
+    for name, fitting in _backend_choices():
+        meanings[name] = f"{meanings.get(name, 'plug-in')}; one of: {', '.join(fitting)}"
     out.print(f"# profile {resolved.profile}; later layers win: defaults, profile, file, --set, flags", markup=False)
     _print_tree(resolved.settings.model_dump(mode="json"), resolved.layers, meanings)
+
+
+def _backend_choices() -> Iterator[tuple[str, list[str]]]:
+    """Every setting that names a backend, with the backends that fit there; those of other packages say whose they are."""
+    for path, role in backend_sections(Settings):
+        known = plugins.known(plugins.BACKENDS)
+        yield f"{'.'.join(path)}.backend", [str(known[name]) for name in plugins.backends_of(role)]
 
 
 def _print_tree(tree: dict[str, Any], layers: dict[str, str], meanings: dict[str, str], prefix: str = "") -> None:

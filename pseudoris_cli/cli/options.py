@@ -16,13 +16,25 @@ import typer
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings import plugins
-from pseudoris_cli.settings.resolve import PROFILES, Resolved, resolve
+from pseudoris_cli.settings.models import Settings
+from pseudoris_cli.settings.resolve import DEFAULT_PROFILE, LOCAL_FILE, PROFILES, Resolved, resolve
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.tasks import Selection
     from pseudoris_cli.storage.workspace import Workspace
 
 R = TypeVar("R")
+
+
+def setting_option(name: str, **more: Any) -> Any:
+    """An option for one setting: its help is the setting's meaning, with the default where there is one."""
+    *sections, last = name.split(".")
+    model: Any = Settings
+    for section in sections:
+        model = model.model_fields[section].annotation
+    field_info = model.model_fields[last]
+    default = f"  [default: {field_info.default}]" if field_info.default is not None else ""
+    return typer.Option(help=f"{field_info.description}{default}", show_default=False, **more)
 
 
 @dataclass
@@ -47,11 +59,11 @@ class SettingOptions:
     """Which settings are in force."""
 
     profile: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PROFILES)}  [default: paper]", show_default=False)
+        str | None, typer.Option(help=f"{', '.join(PROFILES)}  [default: {DEFAULT_PROFILE}]", show_default=False)
     ] = None
-    config: Annotated[
-        Path | None, typer.Option(help="settings file (YAML)  [default: ./pseudoris.yaml if present]")
-    ] = None
+    config: Annotated[Path | None, typer.Option(help=f"settings file (YAML)  [default: ./{LOCAL_FILE} if present]")] = (
+        None
+    )
     assignments: Annotated[
         list[str],
         typer.Option("--set", metavar="NAME=VALUE", help="one setting, e.g. captions.contrast=0.5; repeatable"),
@@ -132,7 +144,7 @@ class SourceOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"what --images is, where it is not recognised: {', '.join(plugins.names(plugins.SOURCES))}, or a module of "
+            help=f"what --images is, where it is not recognised: {plugins.described(plugins.SOURCES)}, or a module of "
             "your own as my_package.my_module",
         ),
     ] = None

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
-from pseudoris_cli.cli.options import SourceOptions, StageOptions, with_options
+from pseudoris_cli.cli.options import SourceOptions, StageOptions, setting_option, with_options
 from pseudoris_cli.cli.report_command import report_on_pilot
 from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.export.base import ImageMode
+from pseudoris_cli.settings import plugins
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.runner import Summary
     from pseudoris_cli.pipeline import Session
 
+R = TypeVar("R")
 Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
 Pilot = Annotated[
     int | None, typer.Option(min=1, help="only this many images, spread over the source, as a version of its own")
@@ -23,28 +28,38 @@ Pilot = Annotated[
 From = Annotated[
     str | None, typer.Option("--from", metavar="VERSION", help="version of the stage before  [default: last run]")
 ]
-MinDoc = Annotated[
-    float | None, typer.Option(help="keep captions with a larger DoC  [default: 1.0]", show_default=False)
-]
-TopK = Annotated[int | None, typer.Option(min=1, help="keep at most this many captions per mask")]
-MinWords = Annotated[int | None, typer.Option(min=0, help="fewest words of a kept caption")]
-MaxWords = Annotated[int | None, typer.Option(min=1, help="most words of a kept caption")]
-Formats = Annotated[
-    list[str], typer.Option("--format", help="refcoco, etris, reference-csv, coco, hf, jsonl; repeatable")
-]
+MinDoc = Annotated[float | None, setting_option("filter.min_doc")]
+TopK = Annotated[int | None, setting_option("filter.top_k_per_mask", min=1)]
+MinWords = Annotated[int | None, setting_option("filter.min_words", min=0)]
+MaxWords = Annotated[int | None, setting_option("filter.max_words", min=1)]
+Formats = Annotated[list[str], typer.Option("--format", help=f"{plugins.described(plugins.FORMATS)}; repeatable")]
 Out = Annotated[Path | None, typer.Option(help="folder for the exported files")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace a folder that pseudoris did not make")]
-ImageFiles = Annotated[str, typer.Option("--images", help="pictures in the export: copy, link or none")]
-RunImageFiles = Annotated[str, typer.Option("--export-images", help="pictures in the export: copy, link or none")]
-Split = Annotated[str | None, typer.Option(help="shares by image, e.g. train=.9,val=.1", show_default=False)]
-Dataset = Annotated[str | None, typer.Option(help="name of the data set  [default: refcoco]", show_default=False)]
-SplitBy = Annotated[
-    str | None, typer.Option(help="REFER's splitBy, part of a file name  [default: pseudo]", show_default=False)
-]
-MaxCaptions = Annotated[int | None, typer.Option(min=1, help="most sentences per mask, best first")]
+_IMAGE_MODES = ", ".join(get_args(ImageMode))
+ImageFiles = Annotated[str, typer.Option("--images", help=f"image files in the export: {_IMAGE_MODES}")]
+RunImageFiles = Annotated[str, typer.Option("--export-images", help=f"image files in the export: {_IMAGE_MODES}")]
+Split = Annotated[str | None, setting_option("export.split")]
+Dataset = Annotated[str | None, setting_option("export.dataset")]
+SplitBy = Annotated[str | None, setting_option("export.split_by")]
+MaxCaptions = Annotated[int | None, setting_option("export.max_captions", min=1)]
+
+
+def _lists_backends(**sections: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Let a command's help name the backends that fit each section of the settings, given as section=role."""
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        takes = [
+            f"{section.replace('__', '.')}.backend takes {plugins.described(plugins.BACKENDS, plugins.backends_of(role))}"
+            for section, role in sections.items()
+        ]
+        command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\nPlug-ins: {'; '.join(takes)}."
+        return command
+
+    return decorate
 
 
 @with_options
+@_lists_backends(masks__sam="segmenter", masks__proposals="proposer")
 def masks(options: StageOptions, source: SourceOptions, limit: Limit = None, pilot: Pilot = None) -> None:
     """Stage 1: pseudo-masks. SAM's masks of every image, of which CutLER chooses the objects.
 
@@ -62,6 +77,7 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None, pil
 
 
 @with_options
+@_lists_backends(captions="captioner")
 def captions(options: StageOptions, from_version: From = None) -> None:
     """Stage 2: candidate expressions for every mask by distinctive caption sampling.
 
@@ -74,6 +90,7 @@ def captions(options: StageOptions, from_version: From = None) -> None:
 
 
 @with_options
+@_lists_backends(filter__scorer="scorer", filter__nouns="nouns")
 def filter(
     options: StageOptions,
     from_version: From = None,
@@ -176,8 +193,8 @@ def _check_export(session: Session, folder: Path, formats: list[str], how: tuple
     from pseudoris_cli.export.base import load_format
 
     overwrite, image_files = how
-    if image_files not in ("copy", "link", "none"):
-        raise UsageError(f"pictures in the export, {image_files!r}: choose copy, link or none")
+    if image_files not in get_args(ImageMode):
+        raise UsageError(f"image files in the export, {image_files!r}: choose one of {_IMAGE_MODES}")
     for name in formats:
         load_format(name)
     pipeline.check_out(session, folder, overwrite)

@@ -127,10 +127,10 @@ class MaskRules(Section):
 
     nms_iou: Fraction = Field(0.8, description="mask IoU above which the worse of two masks goes")
     containment: Fraction = Field(
-        0.95, description="share of a mask inside another above which the worse of the two goes"
+        0.95, description="fraction of a mask inside another above which the worse of the two goes"
     )
     min_area: int = Field(100, ge=0, description="smallest mask, in pixels")
-    max_area: Fraction = Field(0.6, description="largest mask, as a share of the image")
+    max_area: Fraction = Field(0.6, description="largest mask, as a fraction of the image")
 
 
 class MaskSettings(Section):
@@ -173,7 +173,7 @@ class ExportSettings(Section):
 
     dataset: str = Field("refcoco", pattern=r"^[A-Za-z0-9_+.-]+$", description="name of the data set folder")
     split_by: str = Field("pseudo", pattern=r"^[A-Za-z0-9_+.-]+$", description="REFER's splitBy, part of a file name")
-    split: str = Field("train=1", description="share of each split, by image, e.g. train=.9,val=.1")
+    split: str = Field("train=1", description="fraction of each split, by image, e.g. train=.9,val=.1")
     max_captions: int | None = Field(None, ge=1, description="most sentences per mask, by DoC")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module, metadata, util
 from pathlib import Path
@@ -58,11 +58,17 @@ class PlugIn:
     module: str
     distribution: str = ""
     """Name and version of the installed package that brings it; empty for ours and for a dotted path."""
+    rival: str = ""
+    """Another installed package that brings one of this name."""
+
+    def __str__(self) -> str:
+        """The name, with whose it is where it is not ours."""
+        return f"{self.name} ({self.distribution})" if self.distribution else self.name
 
 
 @lru_cache(maxsize=8)
 def known(kind: Kind) -> dict[str, PlugIn]:
-    """Every plug-in of a kind by name: ours, then those of installed packages. UsageError if two packages claim a name."""
+    """Every plug-in of a kind by name: ours and those of installed packages."""
     files = (path.stem for path in (PACKAGE / kind.folder).glob("[a-z]*.py") if path.stem not in kind.joints)
     ours = {_spelled(kind, file): PlugIn(_spelled(kind, file), f"{kind.package}.{file}") for file in sorted(files)}
     theirs: dict[str, PlugIn] = {}
@@ -71,10 +77,7 @@ def known(kind: Kind) -> dict[str, PlugIn]:
         found = PlugIn(entry.name, entry.value.partition(":")[0].strip(), owner)
         before = theirs.setdefault(entry.name, found)
         if before.module != found.module:
-            raise UsageError(
-                f"two installed packages bring a {kind.title} named {entry.name!r}: {before.module} ({before.distribution}) and "
-                f"{found.module} ({found.distribution}); uninstall one of them"
-            )
+            theirs[entry.name] = replace(before, rival=f"{found.module} ({found.distribution})")
     return theirs | ours
 
 
@@ -90,6 +93,11 @@ def names(kind: Kind) -> list[str]:
 def locate(kind: Kind, name: str, choices: Sequence[str] = ()) -> PlugIn:
     """The plug-in of a name or a dotted path. UsageError names those that there are, or only `choices`."""
     if found := known(kind).get(name):
+        if found.rival:
+            raise UsageError(
+                f"two installed packages bring a {kind.title} named {name!r}: {found.module} ({found.distribution}) and "
+                f"{found.rival}; name the module that you mean"
+            )
         return found
     if _DOTTED.fullmatch(name):
         return PlugIn(name, name)
@@ -155,5 +163,10 @@ def roles(name: str) -> tuple[str, ...]:
 
 
 def backends_of(role: str) -> list[str]:
-    """The backends that declare a role, ours and those of installed packages."""
+    """The names of the backends that declare a role, ours and those of installed packages."""
     return [name for name in names(BACKENDS) if role in roles(name)]
+
+
+def described(kind: Kind, chosen: Sequence[str] | None = None) -> str:
+    """Names for a help text, each with whose it is where it is not ours; `chosen`: only these."""
+    return ", ".join(str(known(kind)[name]) for name in (names(kind) if chosen is None else chosen))

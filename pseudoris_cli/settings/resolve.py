@@ -19,7 +19,8 @@ from pseudoris_cli.settings.models import Settings, backend_sections, role_probl
 from pseudoris_cli.settings.resources import resource
 from pseudoris_cli.text import nearest
 
-PROFILES = ("paper", "reference", "fast", "demo")
+DEFAULT_PROFILE = "paper"
+PROFILES = (DEFAULT_PROFILE, "reference", "fast", "demo")
 LOCAL_FILE = Path("pseudoris.yaml")
 DEEPEST = 20
 
@@ -45,7 +46,7 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """Merge all layers and check them. UsageError names the setting that is unknown or has a bad value, and its origin."""
-    profile = profile or "paper"
+    profile = profile or DEFAULT_PROFILE
     if profile not in PROFILES:
         raise UsageError(
             f"there is no profile {profile!r}; choose from {', '.join(PROFILES)}{nearest(profile, PROFILES)}"
