@@ -136,7 +136,7 @@ def test_it_runs_resumes_and_is_left_out(checkout: Path) -> None:
     status = pseudoris(checkout, "status", "--work", "work")
     assert "lengths" in status
     assert "report.html" in pseudoris(checkout, "report", "--work", "work", "-q")
-    assert "all parts are whole" in pseudoris(checkout, "status", "--verify", "--work", "work")
+    assert "all parts are intact" in pseudoris(checkout, "status", "--verify", "--work", "work")
 
 
 def test_it_is_in_settings_and_pages(checkout: Path) -> None:

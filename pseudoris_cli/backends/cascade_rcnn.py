@@ -66,8 +66,8 @@ class CascadeProposer(Proposer):
 
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, image in enumerate(inputs):
-            place = () if self.device != "cpu" else (i,)
-            groups.setdefault(padded_size(image.shape[:2]) + place, []).append(i)
+            alone = () if self.device != "cpu" else (i,)
+            groups.setdefault(padded_size(image.shape[:2]) + alone, []).append(i)
         yield from groups.values()
 
     def _detect(self, inputs: Sequence[np.ndarray], frames: Sequence[tuple[int, int]]) -> Iterator[list[Proposal]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DEMO = PACKAGE / "demo" / "nouns"
 _PACKAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _UNUSED = ("ner", "lemmatizer", "textcat", "senter")
-_REMEMBERED = 200_000
+_CACHED = 200_000
 
 
 ROLE = "nouns"
@@ -56,14 +56,14 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SpacyNouns:
 
     if settings.pipeline == "blank":
         return SpacyNouns(spacy.blank("en"))
-    place = _locate(settings.pipeline)
+    where = _locate(settings.pipeline)
     try:
-        nlp = spacy.load(place, exclude=_UNUSED)
+        nlp = spacy.load(where, exclude=_UNUSED)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0][:300]
-        raise UsageError(f"spaCy {spacy.__version__} cannot open the pipeline {str(place)!r}: {reason}") from error
+        raise UsageError(f"spaCy {spacy.__version__} cannot open the pipeline {str(where)!r}: {reason}") from error
     if not _finds_chunks(nlp):
-        raise UsageError(f"the pipeline {str(place)!r} finds no noun chunks; filter.nouns.pipeline needs a parser")
+        raise UsageError(f"the pipeline {str(where)!r} finds no noun chunks; filter.nouns.pipeline needs a parser")
     return SpacyNouns(nlp)
 
 
@@ -71,12 +71,12 @@ def version(settings: Settings) -> str:
     """What identifies the pipeline: package and number, or a digest of the folder. Does not import spaCy."""
     if settings.pipeline == "blank":
         return "blank"
-    place = _locate(settings.pipeline)
-    if isinstance(place, str):
-        return f"{place} {metadata.version(place)}"
+    where = _locate(settings.pipeline)
+    if isinstance(where, str):
+        return f"{where} {metadata.version(where)}"
     digest = hashlib.sha256()
-    for path in sorted(path for path in place.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(place).as_posix()} {weights.file_digest(path)}\n".encode())
+    for path in sorted(path for path in where.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(where).as_posix()} {weights.file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -129,7 +129,7 @@ class SpacyNouns(NounFinder):
         """The head noun of each caption (`head_noun`); '' for an empty or blank one."""
         texts = [caption.strip() for caption in captions]
         fresh = [text for text in dict.fromkeys(texts) if text and text not in self._known]
-        if len(self._known) + len(fresh) > _REMEMBERED:  # keeps memory flat over millions of captions
+        if len(self._known) + len(fresh) > _CACHED:  # keeps memory flat over millions of captions
             self._known.clear()
             fresh = [text for text in dict.fromkeys(texts) if text]
         for text, doc in zip(fresh, self._nlp.pipe(fresh, batch_size=self._batch_size), strict=True):

@@ -37,7 +37,7 @@ class Settings(BackendSettings):
     box_nms_thresh: Fraction = Field(0.7, description="box IoU above which the worse of two masks goes")
     crop_n_layers: int = Field(0, ge=0, description="layers of crops that are segmented too; 0 for none")
     crop_nms_thresh: Fraction = Field(0.7, description="box IoU above which a mask of a larger crop goes")
-    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1, description="share by which crops overlap")
+    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1, description="fraction by which crops overlap")
     crop_n_points_downscale_factor: int = Field(1, ge=1, description="each layer of crops has points fewer by this")
     min_mask_region_area: int = Field(
         0, ge=0, description="holes of fewer pixels are filled, islands removed; 0 keeps masks as they are"

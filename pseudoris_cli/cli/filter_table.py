@@ -22,8 +22,8 @@ def print_filter(figures: dict[str, Any]) -> None:
         markup=False,
     )
     for what in ("sampler", "crop"):
-        shares = ", ".join(f"{name} {_number(row['share'], '.0%')}" for name, row in figures[f"by_{what}"].items())
-        out.print(f"candidates with a kept text, by {what}: {shares}", markup=False)
+        fractions = ", ".join(f"{name} {_number(row['share'], '.0%')}" for name, row in figures[f"by_{what}"].items())
+        out.print(f"candidates with a kept text, by {what}: {fractions}", markup=False)
     dropped = ", ".join(f"{reason} {number:,}" for reason, number in figures["reasons"].items())
     if dropped:
         out.print(f"dropped: {dropped}", markup=False)

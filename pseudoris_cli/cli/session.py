@@ -72,7 +72,7 @@ def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserve
 def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
     """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another.
 
-    Until images are planned nothing hangs on the source, and a corrected --images takes the place of a mistaken one.
+    Until images are planned nothing hangs on the source, and a corrected --images replaces a mistaken one.
     """
     images, image_root = wanted.images, wanted.image_root
     if workspace.source() is None or (images is not None and not workspace.has_plan()):

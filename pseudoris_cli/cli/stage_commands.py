@@ -156,7 +156,9 @@ def run(
     """
     resolved = options.resolve(_filter_flags(min_doc, None, None, None))
     if options.shard:
-        raise UsageError("--shard goes with masks, captions and filter; `run` needs each stage whole before the next")
+        raise UsageError(
+            "--shard goes with masks, captions and filter; `run` needs each stage complete before the next"
+        )
     remember_source(options.workspace, source)
     with open_session(options, resolved) as session:
         from pseudoris_cli import pipeline

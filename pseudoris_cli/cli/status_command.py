@@ -38,7 +38,7 @@ def status(
     Images are done, empty (no object found), failed, gone (vanished from the source) or pending. `img/s` is the rate of
     the last parts, `left` the time that the pending images need at that rate.
 
-    Example: pseudoris status; why images failed: pseudoris status --failed; whole disk check: pseudoris status --verify
+    Example: pseudoris status; why images failed: pseudoris status --failed; a check of every byte: pseudoris status --verify
     """
     from pseudoris_cli.storage.status import failures, verify_parts, version_states
 
@@ -55,7 +55,7 @@ def status(
                 f"{len(bad)} parts are damaged or missing; run their stages again, only these parts are redone"
             )
         if not as_json:
-            out.print("all parts are whole")
+            out.print("all parts are intact")
         return
     if failed:
         rows = [(stage, image.key, image.status, image.error or "") for stage, image in failures(workspace)]

@@ -83,7 +83,7 @@ class Backlog:
         entry = self.manifest.entries.get(part)
         if (
             entry is None
-            or not self.manifest.is_whole(entry)
+            or not self.manifest.is_intact(entry)
             or entry.upstream != self._upstream_digest(part, upstream)
         ):
             return True

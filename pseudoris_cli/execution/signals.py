@@ -16,7 +16,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopper:
-    """Whether somebody asked us to stop. `interrupted()` makes the error to raise at a safe place."""
+    """Whether somebody asked us to stop. `interrupted()` makes the error to raise where that is safe."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -25,7 +25,7 @@ class Stopper:
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """Let no signal break off the block: a part is committed whole or not at all, and leaves no file behind."""
+        """Let no signal break off the block: a part is committed complete or not at all, and leaves no file behind."""
         self._shields += 1
         try:
             yield

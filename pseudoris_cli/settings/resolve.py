@@ -45,7 +45,7 @@ def resolve(
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Merge all layers and check them. UsageError names the setting that is unknown or has a bad value, and its origin."""
+    """Merge all layers and check them. UsageError names what is unknown or has a bad value, and the layer that set it."""
     profile = profile or DEFAULT_PROFILE
     if profile not in PROFILES:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What kind of source a path is: each kind is asked whether the path looks like one of its own; nothing is read whole."""
+"""What kind of source a path is: each kind is asked whether the path looks like one of its own; only the head of a file is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ETRIS' annotations, `anns/<dataset>/<split>.json`: the pictures that its objects are in. Masks and sentences are not read."""
+"""ETRIS' annotations, `anns/<dataset>/<split>.json`: the images that its objects are in. Masks and sentences are not read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The LMDB that ETRIS' and Pseudo-RIS' folder2lmdb.py writes, with and without `img_id`: the pictures lie inside it.
+"""The LMDB that ETRIS' and Pseudo-RIS' folder2lmdb.py writes, with and without `img_id`: the images lie inside it.
 
-One record for every object, so a picture may be there several times; the first is taken. `__keys__` is trusted, not
+One record for every object, so an image may be there several times; the first is taken. `__keys__` is trusted, not
 `__len__`: a second run over an old file leaves stale records behind.
 """
 
@@ -27,7 +27,7 @@ DETECT_ORDER = 10
 
 
 class EtrisLmdb(Source):
-    """The pictures of one LMDB, in the order of its records. Opened on first use, in each process for itself."""
+    """The images of one LMDB, in the order of its records. Opened on first use, in each process for itself."""
 
     def __init__(self, file: Path, options: dict[str, str]) -> None:
         self.file = file
@@ -40,7 +40,7 @@ class EtrisLmdb(Source):
         return first_of_each((image for image, _ in self._records()), self.file)
 
     def stamp(self, key: str) -> Stamp | None:
-        """That of the LMDB as a whole; digests tell which pictures changed in it."""
+        """That of the LMDB as a whole; digests tell which images changed in it."""
         try:
             status = _data_file(self.file).stat()
         except OSError:
@@ -48,16 +48,16 @@ class EtrisLmdb(Source):
         return Stamp(status.st_size, status.st_mtime_ns)
 
     def read(self, key: str) -> bytes:
-        """The picture file as it was put in. OSError if it is not there any more or damaged."""
-        place = self._places.get(key)
-        if place is None:
-            raise FileNotFoundError(errno.ENOENT, "no such picture in the LMDB", f"{self.file}: {key}")
+        """The image file as it was put in. OSError if it is not there any more or damaged."""
+        record_key = self._record_keys.get(key)
+        if record_key is None:
+            raise FileNotFoundError(errno.ENOENT, "no such image in the LMDB", f"{self.file}: {key}")
         try:
-            image = pyarrow_serialize.decode(self._values.get(place) or b"", {"img"})["img"]
+            image = pyarrow_serialize.decode(self._values.get(record_key) or b"", {"img"})["img"]
         except (ValueError, KeyError, TypeError) as error:
             raise OSError(errno.EIO, f"damaged LMDB record ({error})", f"{self.file}: {key}") from error
         if not isinstance(image, bytes):
-            raise OSError(errno.EIO, "the LMDB record holds no picture", f"{self.file}: {key}")
+            raise OSError(errno.EIO, "the LMDB record holds no image", f"{self.file}: {key}")
         return image
 
     @cached_property
@@ -73,22 +73,22 @@ class EtrisLmdb(Source):
             raise UsageError(f"{self.file} is not a readable LMDB: {error}") from error
 
     @cached_property
-    def _places(self) -> dict[str, bytes]:
+    def _record_keys(self) -> dict[str, bytes]:
         """Image key -> key of its first record. Threads that read images must not each build it."""
         with _LOCK:
-            if "_places" in self.__dict__:
-                return self.__dict__["_places"]
-            places: dict[str, bytes] = {}
-            for image, place in self._records():
-                places.setdefault(image.key, place)
-            self.__dict__["_places"] = places
-            return places
+            if "_record_keys" in self.__dict__:
+                return self.__dict__["_record_keys"]
+            found: dict[str, bytes] = {}
+            for image, record_key in self._records():
+                found.setdefault(image.key, record_key)
+            self.__dict__["_record_keys"] = found
+            return found
 
     def _records(self) -> Iterator[tuple[ImageRef, bytes]]:
-        for place in self._keys():
-            where = f"{self.file}, record {place.decode('ascii', 'replace'):.40}"
+        for record_key in self._keys():
+            where = f"{self.file}, record {record_key.decode('ascii', 'replace'):.40}"
             try:
-                value = self._values.get(place)
+                value = self._values.get(record_key)
                 if value is None:
                     raise UsageError(f"{where}: is listed in __keys__ but missing")
                 record = pyarrow_serialize.decode(value, {"img_name", "img_id"})
@@ -96,7 +96,7 @@ class EtrisLmdb(Source):
                 raise UsageError(f"{where}: {error}") from error
             if not isinstance(record, dict) or "img_name" not in record:
                 raise UsageError(f"{where}: has no img_name")
-            yield image_ref(record["img_name"], record.get("img_id"), where), place
+            yield image_ref(record["img_name"], record.get("img_id"), where), record_key
 
     def _keys(self) -> list[bytes]:
         try:

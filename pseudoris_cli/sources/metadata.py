@@ -66,5 +66,5 @@ def existing(candidates: Sequence[Path], what: str) -> Path:
         if folder.is_dir():
             return folder
     raise UsageError(
-        f"the pictures of {what} are at none of {', '.join(map(str, candidates))}; point to them with --image-root"
+        f"the images of {what} are at none of {', '.join(map(str, candidates))}; point to them with --image-root"
     )

@@ -1,6 +1,6 @@
-"""A REFER root: the pictures of one split of RefCOCO, RefCOCO+, RefCOCOg or RefClef, as `refs(<split_by>).p` lists them.
+"""A REFER root: the images of one split of RefCOCO, RefCOCO+, RefCOCOg or RefClef, as `refs(<split_by>).p` lists them.
 
-ROOT/<dataset>/refs(<split_by>).p and instances.json, pictures in ROOT/images/...; ROOT or ROOT/<dataset> may be given
+ROOT/<dataset>/refs(<split_by>).p and instances.json, image files in ROOT/images/...; ROOT or ROOT/<dataset> may be given
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def sync_line(file: FileIO) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a small file so that it is always whole: temporary, fsync, rename, fsync of the folder.
+    """Write a small file so that it is always complete: temporary, fsync, rename, fsync of the folder.
 
     The temporary's name is fixed, so that doing it again leaves none behind; two writers need a lock around it.
     """
@@ -153,7 +153,7 @@ def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str,
 
 
 def read_line(path: Path, offset: int, length: int) -> dict[str, Any]:
-    """One line again, by its place."""
+    """One line again, by its offset and length."""
     with path.open("rb") as file:
         file.seek(offset)
         return json.loads(file.read(length))

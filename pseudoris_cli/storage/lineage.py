@@ -7,7 +7,7 @@ from pseudoris_cli.storage.stage_table import upstream_of
 
 
 class Lineage:
-    """Which parts of a chain of stages hold together: each whole, and made from the part that is now before it."""
+    """Which parts of a chain of stages hold together: each intact, and made from the part that is now before it."""
 
     def __init__(self, manifests: dict[str, Manifest]) -> None:
         """`manifests`: those of a version and of all that it was made from, by stage."""
@@ -16,18 +16,18 @@ class Lineage:
 
     def entry(self, stage: str, part: int) -> PartEntry | None:
         """The part of a stage if it is there and holds together with all parts before it."""
-        place = (stage, part)
-        if place not in self._known:
-            self._known[place] = self._valid(stage, part)
-        return self._known[place]
+        key = (stage, part)
+        if key not in self._known:
+            self._known[key] = self._valid(stage, part)
+        return self._known[key]
 
     def _valid(self, stage: str, part: int) -> PartEntry | None:
         manifest = self.manifests[stage]
         entry = manifest.entries.get(part)
-        if entry is None or not manifest.is_whole(entry):
+        if entry is None or not manifest.is_intact(entry):
             return None
-        parent = upstream_of(stage, self.manifests)
-        if parent is None:
+        above = upstream_of(stage, self.manifests)
+        if above is None:
             return entry
-        origin = self.entry(parent, part)
-        return entry if origin and entry.upstream and entry.upstream.startswith(origin.file.sha256) else None
+        upstream = self.entry(above, part)
+        return entry if upstream and entry.upstream and entry.upstream.startswith(upstream.file.sha256) else None

@@ -20,16 +20,16 @@ _POLL_SECONDS = 0.05
 
 
 @contextmanager
-def exclusive(path: Path, purpose: str, patience: float = 0.0) -> Iterator[None]:
+def exclusive(path: Path, purpose: str, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold an flock on `path` (created if needed) for as long as the block runs.
 
     The file holds host, pid, SLURM job and purpose of its last holder. Raises EnvironmentStop (exit 1) if somebody else
-    still holds it after `patience` seconds, naming them, or if the file system has no flock.
+    still holds it after `wait_seconds` seconds, naming them, or if the file system has no flock.
     """
     with os_errors_as_stop(path.parent):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        _take(descriptor, path, time.monotonic() + patience)
+        _take(descriptor, path, time.monotonic() + wait_seconds)
         holder = {
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -17,8 +17,8 @@ from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.parts import PartFile
 
 STATUSES: tuple[ImageStatus, ...] = ("done", "empty", "failed", "gone")
-SCAN_SHARE = 0.01
-"""Share of the time that may go into looking for manifests of new writers: the folder holds one file per part."""
+SCAN_FRACTION = 0.01
+"""Fraction of the time that may go into looking for manifests of new writers: the folder holds one file per part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,13 @@ class PartEntry:
     notes: dict[str, Any]
     seconds: float
     committed: float
-    place: tuple[Path, int, int] = field(repr=False)
+    line: tuple[Path, int, int] = field(repr=False)
+    """Manifest, offset and length of the line."""
 
     @property
     def images(self) -> list[ImageOutcome]:
         """What became of each image of the part."""
-        path, offset, length = self.place
+        path, offset, length = self.line
         return [ImageOutcome(**row) for row in files.read_line(path, offset, length)["images"]]
 
 
@@ -87,7 +88,7 @@ class Manifest:
         if (started := time.monotonic()) >= self._next_scan:
             self._read_to = {path: self._read_to.get(path, 0) for path in sorted(self.folder.glob("manifest-*.jsonl"))}
             now = time.monotonic()
-            self._next_scan = now + (now - started) / SCAN_SHARE
+            self._next_scan = now + (now - started) / SCAN_FRACTION
         for path, start in self._read_to.items():
             for offset, length, record in files.read_lines(path, start):
                 entry = _entry(record, (path, offset, length))
@@ -99,7 +100,7 @@ class Manifest:
 
     def add(self, entry: PartEntry) -> None:
         """Take an entry into account."""
-        path, offset, length = entry.place
+        path, offset, length = entry.line
         if self._read_to.get(path, 0) == offset:
             self._read_to[path] = offset + length
         known = self.entries.get(entry.part)
@@ -110,7 +111,7 @@ class Manifest:
         """The part file of an entry."""
         return self.folder / entry.file.name
 
-    def is_whole(self, entry: PartEntry, digest: bool = False) -> bool:
+    def is_intact(self, entry: PartEntry, digest: bool = False) -> bool:
         """Whether the part file is there with the listed size (and digest)."""
         path = self.path_of(entry)
         try:
@@ -136,7 +137,7 @@ class Manifest:
 
 
 class ManifestWriter:
-    """The only writer of one manifest. Use as a context manager: it holds the lock, mends what a crash left, and commits parts."""
+    """The only writer of one manifest, as a context manager: holds the lock, cleans up after a crash, and commits parts."""
 
     def __init__(self, folder: Path, stage: str, writer: str, header: dict[str, Any]) -> None:
         self.folder, self.stage, self.writer, self.header = folder, stage, writer, header
@@ -193,10 +194,10 @@ class ManifestWriter:
         return entry
 
 
-def _entry(record: dict[str, Any] | None, place: tuple[Path, int, int]) -> PartEntry | None:
+def _entry(record: dict[str, Any] | None, line: tuple[Path, int, int]) -> PartEntry | None:
     """The entry of a line; None if the line is damaged."""
     try:
         fields = {name: record[name] for name in _FIELDS}  # type: ignore[index]
-        return PartEntry(**fields, file=PartFile(**record["file"]), place=place)  # type: ignore[index]
+        return PartEntry(**fields, file=PartFile(**record["file"]), line=line)  # type: ignore[index]
     except (KeyError, TypeError):
         return None

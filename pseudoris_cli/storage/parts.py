@@ -1,4 +1,4 @@
-"""Parts: Parquet files of one part of the plan, published whole or not at all."""
+"""Parts: Parquet files of one part of the plan, published complete or not at all."""
 
 from __future__ import annotations
 

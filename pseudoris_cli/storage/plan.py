@@ -16,7 +16,7 @@ from pseudoris_cli.records import ImageRef
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.locks import exclusive
 
-PATIENCE = 600
+WAIT_SECONDS = 600
 """Seconds to wait for another process that is planning: the shards of a job array start together."""
 
 
@@ -65,17 +65,17 @@ class Plan:
 
     def images(self, part: int) -> list[ImageRef]:
         """The images of a part, in order."""
-        place = self.parts[part]
-        return [_reference(row) for row in files.read_line(self.path, place.offset, place.length)["images"]]
+        planned = self.parts[part]
+        return [_reference(row) for row in files.read_line(self.path, planned.offset, planned.length)["images"]]
 
     def all_images(self) -> Iterator[ImageRef]:
         """Every planned image in plan order."""
-        for place in self.parts:
-            yield from self.images(place.part)
+        for planned in self.parts:
+            yield from self.images(planned.part)
 
     def locked(self, purpose: str) -> AbstractContextManager[None]:
         """Keep others from planning."""
-        return exclusive(self.path.with_suffix(".lock"), purpose, PATIENCE)
+        return exclusive(self.path.with_suffix(".lock"), purpose, WAIT_SECONDS)
 
     def extend(self, images: Iterable[ImageRef], part_size: int, limit: int | None = None, leader: bool = True) -> int:
         """Append parts for the images that are not planned yet, so that the plan holds at most `limit`; returns how many.
@@ -93,8 +93,8 @@ class Plan:
             files.cut_torn_line(self.path)
             self.reload()  # another writer may have planned meanwhile
             known = {_fingerprint(image.key) for image in self.all_images()}
-            room = None if limit is None else max(0, limit - len(known))
-            return self._append(islice(_new(images, known), room), part_size)
+            free = None if limit is None else max(0, limit - len(known))
+            return self._append(islice(_new(images, known), free), part_size)
 
     def _append(self, images: Iterator[ImageRef], part_size: int) -> int:
         added = 0

@@ -111,7 +111,7 @@ def failures(workspace: Workspace) -> Iterator[tuple[str, ImageOutcome]]:
 
 
 def verify_parts(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
-    """Read every listed part and compare its digest: (stage, file, verdict) for each that is not whole.
+    """Read every listed part and compare its digest: (stage, file, verdict) for each that is not intact.
 
     A damaged file is renamed with `.damaged`, so that the next run of its stage makes the part anew. EnvironmentStop if
     that is not permitted.
@@ -121,7 +121,7 @@ def verify_parts(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
             manifest = artifact.manifest()
             for _, entry in sorted(manifest.entries.items()):
                 path = manifest.path_of(entry)
-                if manifest.is_whole(entry, digest=True):
+                if manifest.is_intact(entry, digest=True):
                     continue
                 if path.exists():
                     with files.os_errors_as_stop(path.parent):
@@ -144,7 +144,7 @@ def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
 
 
 def unreferenced(workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """What nothing refers to: whole versions outside the current chain, and unlisted files within it."""
+    """What nothing refers to: entire versions outside the current chain, and unlisted files within it."""
     keep = current_chain(workspace)
     for stage in NAMES:
         for folder in sorted(path for path in (workspace.root / stage).glob("*") if path.is_dir()):

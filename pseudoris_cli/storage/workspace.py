@@ -18,7 +18,7 @@ from pseudoris_cli.storage.schema import READABLE
 from pseudoris_cli.storage.stage_table import NAMES, upstream_of
 from pseudoris_cli.storage.stage_table import stage as stage_row
 
-PATIENCE = 60
+WAIT_SECONDS = 60
 
 
 def fingerprint(content: dict[str, Any]) -> str:
@@ -80,7 +80,7 @@ class Workspace:
 
     def changing(self) -> AbstractContextManager[None]:
         """Hold the lock of the small files: source.json, artifact.json and current."""
-        return exclusive(self.root / "work.lock", "settings", PATIENCE)
+        return exclusive(self.root / "work.lock", "settings", WAIT_SECONDS)
 
     def plan(self, name: str = "plan.jsonl") -> Plan:
         """A plan of this directory."""

@@ -130,7 +130,7 @@ class Spine(RuleBasedStateMachine):
             lineage = Lineage(chain)
             for part in chain[stage].entries:
                 if entry := lineage.entry(stage, part):
-                    assert chain[stage].is_whole(entry, digest=True)
+                    assert chain[stage].is_intact(entry, digest=True)
             outcomes(self.bench.work, stage)
 
 

@@ -168,7 +168,7 @@ def test_a_record_without_picture_is_one_image_s_failure(tmp_path):
     }
     source = sources.open_source(sources.describe(_database(tmp_path / "x.lmdb", values), {}, None))
     assert [image.key for image in source.images()] == ["a.jpg"]
-    with pytest.raises(OSError, match="holds no picture"):
+    with pytest.raises(OSError, match="holds no image"):
         source.read("a.jpg")
 
 

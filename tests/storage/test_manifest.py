@@ -54,7 +54,7 @@ def test_a_commit_is_read_back(tmp_path: Path) -> None:
     assert manifest.entries[0].images == outcomes
     assert manifest.counts() == {"done": 1, "empty": 0, "failed": 1, "gone": 1}
     assert list(manifest.failures()) == outcomes[1:]
-    assert manifest.is_whole(entry, digest=True)
+    assert manifest.is_intact(entry, digest=True)
     assert read_header(manifest.path_of(entry)) == {"version": "v", "settings": {"a": 1}}
 
 
@@ -85,7 +85,7 @@ def test_writers_are_united_and_touch_only_their_own(tmp_path: Path) -> None:
 
 
 def test_of_equal_generations_every_reader_takes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "SCAN_SHARE", math.inf)
+    monkeypatch.setattr(manifests, "SCAN_FRACTION", math.inf)
     with writing(tmp_path, "shard-1-of-2") as late, writing(tmp_path, "main") as main:
         commit(late, 0, "shard")
         commit(main, 0, "main")
@@ -135,7 +135,7 @@ def test_a_torn_line_is_cut_and_its_part_removed(tmp_path: Path) -> None:
 
 
 def test_refresh_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "SCAN_SHARE", math.inf)
+    monkeypatch.setattr(manifests, "SCAN_FRACTION", math.inf)
     with writing(tmp_path, "shard-0-of-2") as writer, writing(tmp_path, "shard-1-of-2") as other:
         for part in range(50):
             commit(writer, part)

@@ -105,7 +105,7 @@ def committed(work: Path) -> dict[tuple[str, str, int], tuple[int, str]]:
         for artifact in workspace.versions(stage):
             manifest = artifact.manifest()
             for part, entry in manifest.entries.items():
-                assert manifest.is_whole(entry, digest=True), (stage, entry)
+                assert manifest.is_intact(entry, digest=True), (stage, entry)
                 found[stage, artifact.version, part] = (entry.generation, entry.file.sha256)
     return found
 

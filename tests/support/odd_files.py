@@ -98,7 +98,7 @@ def lay_natures(folder: Path) -> Iterator[OddFile]:
     yield OddFile("socket.jpg", "failed", "cannot be read: not a regular file")
     (folder / "sparse.png").touch()
     os.truncate(folder / "sparse.png", 1_000_000_000)
-    yield OddFile("sparse.png", "failed", "cannot be read: 1,000,000,000 bytes are more than a picture has")
+    yield OddFile("sparse.png", "failed", "cannot be read: 1,000,000,000 bytes are more than an image has")
     (folder / ".hidden.png").write_bytes(GOOD)
     (folder / ".git").mkdir()
     (folder / ".git" / "x.png").write_bytes(GOOD)

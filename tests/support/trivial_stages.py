@@ -210,7 +210,7 @@ def rows(work: Path, stage: str) -> list[dict[str, Any]]:
     artifact = Workspace(work).latest(stage)
     manifest = artifact.manifest()
     for _, entry in sorted(manifest.entries.items()):
-        assert manifest.is_whole(entry, digest=True), entry
+        assert manifest.is_intact(entry, digest=True), entry
         table = pq.read_table(manifest.path_of(entry))
         assert table.num_rows == entry.file.rows
         found += table.to_pylist()
