@@ -11,7 +11,7 @@ from pseudoris_cli.text import visible
 
 
 def main() -> NoReturn:
-    """Entry point. Exit codes are those of DESIGN.md §1."""
+    """Entry point. Exit codes are those of docs/concepts.md."""
     stop_at_once()
     try:
         _command()

@@ -1,4 +1,4 @@
-"""Foreseeable errors, each with its exit code (DESIGN.md §1); the command line prints the message, not a traceback."""
+"""Foreseeable errors, each with its exit code (docs/concepts.md); the command line prints the message, not a traceback."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The durable steps that everything on disk is made of. One function per step, so that a test can kill the process around each.
 
 The protocol for a part is write_temporary, sync_file, publish, sync_folder, then append_line and sync_line for its manifest
-(DESIGN.md §2): a crash between any two leaves either the old state or the new one.
+(docs/artifacts.md): a crash between any two leaves either the old state or the new one.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pseudoris_cli.method import scoring
 from pseudoris_cli.storage.workspace import Workspace
 
 SAME_NUMBERS = 1e-4
-"""DESIGN.md §2: what rows of other chunk settings may differ by."""
+"""What rows of other chunk settings may differ by."""
 
 
 def run(folder: Path, work: str) -> Outcome:

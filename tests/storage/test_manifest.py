@@ -161,7 +161,7 @@ def test_a_manifest_has_one_writer_at_a_time(tmp_path: Path) -> None:
 
 
 def test_lines_stay_small(tmp_path: Path) -> None:
-    """DESIGN.md §2 names what a line holds; 10 million images must stay readable."""
+    """docs/artifacts.md names what a line holds; 10 million images must stay readable."""
     images = [ImageOutcome(f"{n:012}.jpg", "done", 3, None, 123456, 1700000000123456789, "0" * 64) for n in range(32)]
     with writing(tmp_path) as writer:
         commit(writer, 0, images=images)
