@@ -1,4 +1,4 @@
-"""Which automatic mask becomes a pseudo-mask: every row of DESIGN.md §8 on masks, and cases by hand."""
+"""Which automatic mask becomes a pseudo-mask: every setting in which the profiles differ on masks, and cases by hand."""
 
 from __future__ import annotations
 
