@@ -18,7 +18,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY configs ./configs
 COPY third_party ./third_party
 COPY pseudoris_cli ./pseudoris_cli
-RUN uv pip install --python /opt/pseudoris/bin/python --no-deps .
+RUN uv pip install --python /opt/pseudoris/bin/python --no-build-isolation --no-deps .
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/pseudoris /opt/pseudoris
