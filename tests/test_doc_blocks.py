@@ -1,7 +1,7 @@
 """Every command block of README and docs is run on the demo, or says why not.
 
-A marker stands in the line above a block: `<!-- run: demo -->`, `<!-- run: backend -->` (the page that shows a file of
-pseudoris_cli/backends) or `<!-- not run: REASON -->`. A block runs as it stands, in a folder of its own that a reader would have:
+A marker stands in the line above a block: `<!-- run: demo -->`, `<!-- run: backend -->` (the page that shows
+a backend) or `<!-- not run: REASON -->`. A block runs as it stands, in a folder of its own that a reader would have:
 `pseudoris-demo` as `pseudoris demo` leaves it, its work directory as `pseudoris-work`, two scenes in `photos`, and `configs`.
 """
 
@@ -88,20 +88,26 @@ def test_a_block_runs_on_the_demo(reader: Path, tmp_path: Path, block: Block) ->
 
 
 def test_the_backend_of_the_page_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saved as the page says (here in a folder that joins pseudoris_cli/backends), it finds the objects of a scene."""
-    import pseudoris_cli.backends
-
+    """Saved as the page says, as a module that Python can import, it finds the objects of a scene."""
     [page] = [block for block in blocks() if block.marker == "<!-- run: backend -->"]
-    (tmp_path / "my_detector.py").write_text(page.text)
-    monkeypatch.setattr(pseudoris_cli.backends, "__path__", [*pseudoris_cli.backends.__path__, str(tmp_path)])
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "my_detector.py").write_text(page.text)
+    monkeypatch.syspath_prepend(str(tmp_path))
     draw_pictures(tmp_path / "photos", 1)
     random = ("--config", REPOSITORY / "configs" / "random.yaml")
-    chosen = (*random, "--set", "masks.proposals.backend=my_detector", "--set", "masks.proposals.distance=50")
+    chosen = (
+        *random,
+        "--set",
+        "masks.proposals.backend=my_package.my_detector",
+        "--set",
+        "masks.proposals.distance=50",
+    )
     done = invoke(
         "masks", "--images", tmp_path / "photos", "--work", tmp_path / "work", "--device", "cpu", *chosen
     )  # fmt: skip
     assert done.code == 0, done.stderr
     assert rows_of(tmp_path / "work", "masks")
     shown = invoke("config", "show", *chosen, "--json")
-    sys.modules.pop("pseudoris_cli.backends.my_detector", None)
+    for name in ("my_package.my_detector", "my_package"):
+        sys.modules.pop(name, None)
     assert '"masks.proposals.distance": {\n    "value": 50.0' in shown.stdout
