@@ -47,7 +47,9 @@ def identify(settings: BackendSettings, setting: str) -> dict[str, str]:
     """
     found = _weights(settings, setting)
     plug_in = plugins.identity(plugins.BACKENDS, settings.backend)
-    return found | ({"plug_in": plug_in} if plug_in else {})
+    if plug_in is None:
+        return found
+    return {"name": settings.backend, "digest": plug_in} | found | {"plug_in": plug_in}
 
 
 def _weights(settings: BackendSettings, setting: str) -> dict[str, str]:
