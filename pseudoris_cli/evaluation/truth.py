@@ -62,13 +62,11 @@ def write_scenes(folder: Path, split: Split, count: int) -> Path:
 def _objects(scene: Scene) -> list[dict[str, Any]]:
     known = []
     for mask, own in zip(scene.masks, scene.attributes, strict=True):
-        rle = encode_rle(mask)
         phrases = [
             {"text": phrase(claim), "unique": sum(claim.holds(other) for other in scene.attributes) == 1}
             for claim in claims(own)
         ]
-        segmentation = {"size": [rle.height, rle.width], "counts": rle.counts}
-        known.append({"segmentation": segmentation, **asdict(own), "phrases": phrases})
+        known.append({"segmentation": encode_rle(mask).to_coco(), **asdict(own), "phrases": phrases})
     return known
 
 

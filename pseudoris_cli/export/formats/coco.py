@@ -31,10 +31,9 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
             place_picture(image, context, folder / picture_folder(context))
             files[image.split].add_image(image_record(image))
             for thing in image.objects:
-                rle = thing.mask.rle
                 record = {
                     **annotation(image, thing),
-                    "segmentation": {"size": [rle.height, rle.width], "counts": rle.counts},
+                    "segmentation": thing.mask.rle.to_coco(),
                     "ref_id": thing.ref_id,
                     "captions": [sentence.caption for sentence in thing.sentences],
                 }

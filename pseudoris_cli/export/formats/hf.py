@@ -124,7 +124,7 @@ def _row(image: ExportImage, context: ExportContext) -> tuple[dict[str, Any], in
             "category": thing.category[1],
             "bbox": [int(value) for value in thing.mask.bbox],
             "area": int(thing.mask.area),
-            "segmentation": {"size": [thing.mask.rle.height, thing.mask.rle.width], "counts": thing.mask.rle.counts},
+            "segmentation": thing.mask.rle.to_coco(),
             "sentences": [sentence.caption for sentence in thing.sentences],
             "doc": [sentence.doc for sentence in thing.sentences],
         }

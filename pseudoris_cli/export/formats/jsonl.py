@@ -39,7 +39,6 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
 
 def record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
     """One line: the picture, the mask as COCO's run-length code, and its sentences, best first."""
-    rle = thing.mask.rle
     return {
         "ref_id": thing.ref_id,
         "ann_id": thing.ann_id,
@@ -54,7 +53,7 @@ def record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
         "category": thing.category[1],
         "bbox": [int(value) for value in thing.mask.bbox],
         "area": int(thing.mask.area),
-        "segmentation": {"size": [rle.height, rle.width], "counts": rle.counts},
+        "segmentation": thing.mask.rle.to_coco(),
         "sentences": [
             {
                 "sent_id": sentence.sent_id,

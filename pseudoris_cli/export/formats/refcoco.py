@@ -39,8 +39,8 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
             instances.add_image(image_record(image))
             place_picture(image, context, pictures)
             for thing in image.objects:
-                code = {"size": [thing.mask.rle.height, thing.mask.rle.width], "counts": thing.mask.rle.counts}
-                instances.add_annotation({**annotation(image, thing), "segmentation": [code]}, thing.category[1])
+                record = {**annotation(image, thing), "segmentation": [thing.mask.rle.to_coco()]}
+                instances.add_annotation(record, thing.category[1])
                 ref = ref_record(image, thing)
                 refs_pickle.append(ref)
                 refs_json.append(ref)

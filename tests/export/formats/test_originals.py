@@ -22,7 +22,6 @@ from PIL import Image
 from pseudoris_cli.codecs.image_upright import portable
 from pseudoris_cli.export import base
 from pseudoris_cli.export.base import ScoredMask
-from pseudoris_cli.records import Mask
 
 pytestmark = pytest.mark.timeout(180)
 ORIGINALS = (
@@ -110,7 +109,7 @@ def _expected(images):
                     "split": image.split,
                     "category": list(thing.category),
                     "captions": [sentence.caption for sentence in thing.sentences],
-                    **_rle(thing.mask),
+                    **thing.mask.rle.to_coco(),
                 }
             )
         single = len(image.candidates) == 1
@@ -118,13 +117,15 @@ def _expected(images):
             docs = [100 * c.correctness if single else 0.0 if c.doc is None else c.doc for c in scored.candidates]
             captions = [candidate.caption for candidate in scored.candidates]
             masks.append(
-                {"image": image.file_name, "seg_id": seg_id, "captions": captions, "docs": docs, **_rle(scored.mask)}
+                {
+                    "image": image.file_name,
+                    "seg_id": seg_id,
+                    "captions": captions,
+                    "docs": docs,
+                    **scored.mask.rle.to_coco(),
+                }
             )
     return {"refs": refs, "masks": masks}
-
-
-def _rle(mask: Mask):
-    return {"size": [mask.rle.height, mask.rle.width], "counts": mask.rle.counts}
 
 
 @pytest.fixture
