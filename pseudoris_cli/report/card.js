@@ -67,7 +67,7 @@ class Card {
     chip.dataset.mask = mask.id;
     chip.style.setProperty("--c", colour(mask.id));
     chip.setAttribute("aria-pressed", "false");
-    chip.append(make("i", "swatch"), make("span", "", `mask ${mask.id}`));
+    chip.append(make("i", "swatch"), make("span", "", ["mask", mask.id, mask.category].filter((part) => part !== undefined).join(" ")));
     const own = this.data.rows.filter((row) => row[AT.mask] === mask.id);
     const told = [`${(100 * mask.share).toFixed(mask.share < 0.01 ? 2 : 1)} %`];
     if (PAGE.filtered && own.length) told.unshift(`${own.filter(isKept).length} kept`);

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pseudoris_cli.records import ImageStatus, Mask, Rle
+from pseudoris_cli.records import ImageStatus, Mask
 from pseudoris_cli.report.choosing import Choice, Place, choose
 from pseudoris_cli.report.tallies import Progress, Totals, tally
 from pseudoris_cli.report.versions import Parts, chain_of
 from pseudoris_cli.storage.manifest import STATUSES
+from pseudoris_cli.storage.rows import masks_by_image, optional_float, rows_of_images
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 MOST_FAILURES = 200
@@ -161,51 +162,31 @@ def _images(parts: Parts, places: list[Place]) -> tuple[ShownImage, ...]:
 
 
 def _part_images(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, ShownImage]:
-    masks = _masks(parts.columns("masks", part), keys)
+    masks = masks_by_image(parts.columns("masks", part), keys)
     candidates = _candidates(parts, part, keys)
     status: dict[str, tuple[ImageStatus, str | None]] = {}
-    origins: dict[str, str | None] = {}
+    digests: dict[str, str | None] = {}
     for stage in parts.manifests:
         entry = parts.entry(stage, part)
         for image in entry.images if entry else ():
             if stage == "masks":
-                origins[image.key] = image.sha256
+                digests[image.key] = image.sha256
             if image.key not in status or image.status in ("failed", "gone"):
                 status[image.key] = image.status, f"{stage}: {image.error}" if image.error else None
     shown = {}
     for key in keys:
         came, error = status.get(key, (None, None))
         own, texts = masks.get(key, ()), candidates.get(key, ())
-        shown[key] = ShownImage(key, came, error, origins.get(key), tuple(own), tuple(texts))
+        shown[key] = ShownImage(key, came, error, digests.get(key), own, tuple(texts))
     return shown
-
-
-def _masks(columns: dict[str, Any], keys: frozenset[str]) -> dict[str, list[Mask]]:
-    found: dict[str, list[Mask]] = defaultdict(list)
-    for row in _rows(columns, keys):
-        height, width = row["rle_size"]
-        x, y, w, h = row["bbox"]
-        found[row["image_key"]].append(
-            Mask(
-                mask_id=int(row["mask_id"]),
-                rle=Rle(height, width, row["rle_counts"]),
-                bbox=(x, y, w, h),
-                area=int(row["area"]),
-                predicted_iou=float(row["predicted_iou"]),
-                stability_score=float(row["stability_score"]),
-                detector_score=_present(row["detector_score"]),
-                match_iou=_present(row["match_iou"]),
-            )
-        )
-    return found
 
 
 def _candidates(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, list[Candidate]]:
     """From the filter artifact; before there is one, from the captions and the scores if there are any."""
-    rows = _rows(parts.columns("filter", part), keys)
+    rows = rows_of_images(parts.columns("filter", part), keys)
     if not parts.entry("filter", part):
-        scores = {_name(row): row for row in _rows(parts.columns("scores", part), keys)}
-        rows = [row | scores.get(_name(row), {}) for row in _rows(parts.columns("captions", part), keys)]
+        scores = {_name(row): row for row in rows_of_images(parts.columns("scores", part), keys)}
+        rows = [row | scores.get(_name(row), {}) for row in rows_of_images(parts.columns("captions", part), keys)]
     found: dict[str, list[Candidate]] = defaultdict(list)
     for row in rows:
         found[row["image_key"]].append(_candidate(row))
@@ -222,9 +203,9 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         logprob=float(row["logprob"]),
         tokens=int(row["tokens"]),
         noun=row.get("noun", ""),
-        correctness=_present(row.get("correctness")),
-        uniqueness=_present(row.get("uniqueness")),
-        doc=_present(row.get("doc")),
+        correctness=optional_float(row.get("correctness")),
+        uniqueness=optional_float(row.get("uniqueness")),
+        doc=optional_float(row.get("doc")),
         flags=row.get("flags", ""),
         duplicates=int(row.get("duplicates", 1)),
         kept=bool(row["kept"]) if "kept" in row else None,
@@ -234,15 +215,3 @@ def _candidate(row: dict[str, Any]) -> Candidate:
 
 def _name(row: dict[str, Any]) -> tuple[str, int, int]:
     return row["image_key"], int(row["mask_id"]), int(row["candidate_id"])
-
-
-def _rows(columns: dict[str, Any], keys: frozenset[str]) -> list[dict[str, Any]]:
-    """The rows of these images."""
-    if not columns:
-        return []
-    chosen = [number for number, key in enumerate(columns["image_key"]) if key in keys]
-    return [{name: values[number] for name, values in columns.items()} for number in chosen]
-
-
-def _present(value: float | None) -> float | None:
-    return None if value is None or value != value else float(value)  # NaN stands for null

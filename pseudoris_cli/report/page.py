@@ -75,6 +75,7 @@ def _asset(name: str) -> str:
 def _card(image: ShownImage, picture: Picture, shapes: list[Overlay | None], rows: PageRows) -> dict[str, Any]:
     masks = [
         {"id": mask.mask_id, "area": mask.area, "share": mask.area / (mask.rle.width * mask.rle.height)}
+        | ({"category": mask.category[1]} if mask.category else {})
         | ({"uri": shape.uri, "box": shape.box} if shape else {})
         for mask, shape in zip(image.masks, shapes, strict=True)
     ]

@@ -18,8 +18,10 @@ def _column(name: str, label: str, kind: str, title: str = "", digits: int = 3) 
 
 
 _MASK = _column("mask", "mask", "mask", "number of the mask in its image")
+_CATEGORY = _column("category", "category", "term", "what the mask shows, where the masks name it")
 _MASK_COLUMNS = (
     _MASK,
+    _CATEGORY,
     _column("share", "area", "share", "share of the image"),
     _column("pixels", "pixels", "number", "area in pixels", 0),
     _column("predicted_iou", "predicted IoU", "number", "SAM's own estimate"),
@@ -55,13 +57,14 @@ class PageRows:
         reached = SHOWN.index(report.deepest)
         self.has_candidates = reached >= SHOWN.index("captions")
         self.has_scores = reached >= SHOWN.index("scores")
+        self.has_categories = any(mask.category for image in report.images for mask in image.masks)
         self.is_filtered = report.deepest == "filter"
         self.columns = self._columns()
         self._terms: dict[str, int] = {}
 
     def _columns(self) -> list[Column]:
         if not self.has_candidates:
-            return list(_MASK_COLUMNS)
+            return [column for column in _MASK_COLUMNS if column is not _CATEGORY or self.has_categories]
         columns: list[Column] = list(_CAPTION_COLUMNS)
         if self.has_scores:
             columns += [self._with_span(column) for column in _SCORE_COLUMNS]
@@ -87,6 +90,7 @@ class PageRows:
             return [
                 [
                     mask.mask_id,
+                    *([self._term(mask.category[1] if mask.category else "")] if self.has_categories else []),
                     round(mask.area / (mask.rle.width * mask.rle.height), 5),
                     mask.area,
                     *map(_short, (mask.predicted_iou, mask.stability_score, mask.detector_score, mask.match_iou)),

@@ -50,6 +50,15 @@ def test_every_row_of_the_chosen_images_arrives(maker: Maker) -> None:
     assert report.stages[-1].counts["done"] == 3
 
 
+def test_the_category_of_a_mask_arrives(maker: Maker) -> None:
+    """Masks that somebody labelled carry the name of what they show."""
+    made = maker(2)
+    made.masks(categories={0: (17, "cat")})
+    images = gathered(made).images
+    assert [image.masks[0].category for image in images] == [(17, "cat")] * 2
+    assert {mask.category for image in images for mask in image.masks[1:]} == {None}
+
+
 def test_each_stage_alone_makes_a_report(maker: Maker) -> None:
     made = maker(2)
     masks = made.masks()

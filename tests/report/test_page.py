@@ -142,6 +142,22 @@ def test_the_columns_are_those_of_the_stage(maker: Maker, stages: int, columns: 
     assert f"This report shows the {('masks', 'captions', 'scores')[stages - 1]}" in text
 
 
+def test_categories_are_shown_where_masks_have_them(maker: Maker) -> None:
+    made = maker(2)
+    masks = made.masks(categories={0: (17, "cat</script>")})
+    page = page_of(made)
+    terms = page.data[-1]["terms"]
+    assert [column["id"] for column in page.data[-1]["columns"]][:2] == ["mask", "category"]
+    named = {(row["mask"] == 0, terms[row["category"]]) for row in rows_of(page)}
+    assert named == {(True, "cat</script>"), (False, "")}
+    made.captions(masks)
+    page = page_of(made)  # the table lists captions now, the buttons above it name the masks
+    assert {(mask["id"] == 0, mask.get("category")) for mask in page.data[0]["masks"]} == {
+        (True, "cat</script>"),
+        (False, None),
+    }
+
+
 def test_a_vanished_image_is_shown_as_such(maker: Maker) -> None:
     made = maker(2)
     made.masks()
