@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Any
 
 from pseudoris_cli.records import ImageStatus, Mask
-from pseudoris_cli.report.choosing import Choice, Place, choose
-from pseudoris_cli.report.tallies import Progress, Totals, tally
+from pseudoris_cli.report.choosing import ImageChoice, PlannedImage, choose
+from pseudoris_cli.report.histograms import Progress, Totals, compute_totals
 from pseudoris_cli.report.versions import Parts, chain_of
 from pseudoris_cli.storage.manifest import STATUSES
 from pseudoris_cli.storage.rows import masks_by_image, optional_float, rows_of_images
@@ -20,7 +20,7 @@ MOST_FAILURES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ShownCandidate:
     """A candidate expression with whatever is known of it; `kept` is None before the filter."""
 
     mask_id: int
@@ -50,7 +50,7 @@ class ShownImage:
     error: str | None
     sha256: str | None
     masks: tuple[Mask, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ShownCandidate, ...]
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows, pictures excepted."""
+    """The values that a page shows, except images."""
 
     work: str
     source: dict[str, Any]
     stages: tuple[StageVersion, ...]
     deepest: str
     totals: Totals
-    choice: Choice
+    choice: ImageChoice
     images: tuple[ShownImage, ...]
     failed: tuple[Failed, ...]
 
@@ -102,7 +102,7 @@ class Report:
         return int(self.stages[0].header["settings"]["max_pixels"])
 
 
-def gather(workspace: Workspace, choice: Choice, start: Artifact | None, progress: Progress) -> Report:
+def gather(workspace: Workspace, choice: ImageChoice, start: Artifact | None, progress: Progress) -> Report:
     """Read what a report of a work directory shows (see `versions.chain_of` for `start`).
 
     Reads every part once for the figures, and the parts of the chosen images again. UsageError if there is nothing yet.
@@ -116,7 +116,7 @@ def gather(workspace: Workspace, choice: Choice, start: Artifact | None, progres
         source=workspace.source() or {},
         stages=tuple(_stage(parts, artifact) for artifact in chain.values()),
         deepest=deepest,
-        totals=tally(parts, progress),
+        totals=compute_totals(parts, progress),
         choice=choice,
         images=images,
         failed=tuple(islice(_failed(parts), MOST_FAILURES)),
@@ -150,15 +150,15 @@ def _failed(parts: Parts) -> Iterator[Failed]:
             yield Failed(stage, image.key, image.status, image.error or "")
 
 
-def _images(parts: Parts, places: list[Place]) -> tuple[ShownImage, ...]:
-    """The chosen images in the order of `places`; each of their parts is read once."""
+def _images(parts: Parts, chosen: list[PlannedImage]) -> tuple[ShownImage, ...]:
+    """The chosen images in the order of `chosen`; each of their parts is read once."""
     wanted: dict[int, list[str]] = defaultdict(list)
-    for place in places:
-        wanted[place.part].append(place.ref.key)
+    for image in chosen:
+        wanted[image.part].append(image.ref.key)
     found: dict[str, ShownImage] = {}
     for part, keys in wanted.items():
         found |= _part_images(parts, part, frozenset(keys))
-    return tuple(found[place.ref.key] for place in places)
+    return tuple(found[image.ref.key] for image in chosen)
 
 
 def _part_images(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, ShownImage]:
@@ -181,20 +181,20 @@ def _part_images(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, Sho
     return shown
 
 
-def _candidates(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, list[Candidate]]:
+def _candidates(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, list[ShownCandidate]]:
     """From the filter artifact; before there is one, from the captions and the scores if there are any."""
     rows = rows_of_images(parts.columns("filter", part), keys)
     if not parts.entry("filter", part):
         scores = {_name(row): row for row in rows_of_images(parts.columns("scores", part), keys)}
         rows = [row | scores.get(_name(row), {}) for row in rows_of_images(parts.columns("captions", part), keys)]
-    found: dict[str, list[Candidate]] = defaultdict(list)
+    found: dict[str, list[ShownCandidate]] = defaultdict(list)
     for row in rows:
         found[row["image_key"]].append(_candidate(row))
     return found
 
 
-def _candidate(row: dict[str, Any]) -> Candidate:
-    return Candidate(
+def _candidate(row: dict[str, Any]) -> ShownCandidate:
+    return ShownCandidate(
         mask_id=int(row["mask_id"]),
         candidate_id=int(row["candidate_id"]),
         caption=row["caption"],

@@ -1,16 +1,16 @@
-"""The rows of the page's tables, as compact JSON: what columns there are depends on the stage that was reached."""
+"""The rows of the page's tables as compact JSON. The columns depend on the stages that have run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pseudoris_cli.report import summary
-from pseudoris_cli.report.gather import Candidate, Report, ShownImage
+from pseudoris_cli.report.gather import Report, ShownCandidate, ShownImage
 from pseudoris_cli.report.versions import SHOWN
 
 Column = dict[str, Any]
-"""`kind` decides how the page shows and sorts a column: mask, text, term (an index into the page's terms), number, share
-(per cent), bar (a number up to `max`), verdict, or hidden."""
+"""`kind` decides how the page shows and sorts a column: mask, text, term (an index into the page's terms), number,
+fraction (shown in per cent), bar (a number up to `max`), verdict, or hidden."""
 
 
 def _column(name: str, label: str, kind: str, title: str = "", digits: int = 3) -> Column:
@@ -22,7 +22,7 @@ _CATEGORY = _column("category", "category", "term", "what the mask shows, where 
 _MASK_COLUMNS = (
     _MASK,
     _CATEGORY,
-    _column("share", "area", "share", "share of the image"),
+    _column("fraction", "area", "fraction", "fraction of the image"),
     _column("pixels", "pixels", "number", "area in pixels", 0),
     _column("predicted_iou", "predicted IoU", "number", "SAM's own estimate"),
     _column("stability", "stability", "number", "SAM's stability score"),
@@ -42,7 +42,7 @@ _SCORE_COLUMNS = (
 )
 _VERDICT = _column("verdict", "verdict", "verdict", "kept, or the first rule that it failed")
 _NOUN = _column("noun", "noun", "term", "head noun")
-_ORIGIN_COLUMNS = (
+_PROVENANCE_COLUMNS = (
     _column("crop", "crop", "term", "what the captioner saw"),
     _column("sampler", "sampler", "term", "how the words were drawn"),
     _column("logprob", "log p", "number", "sum of the own log probabilities", 1),
@@ -50,7 +50,7 @@ _ORIGIN_COLUMNS = (
 
 
 class PageRows:
-    """Columns and rows of the tables of a report; texts that return are stored once, as terms."""
+    """Columns and rows of the tables of a report. Repeated texts are stored once, in a list of terms."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -72,10 +72,10 @@ class PageRows:
             columns.append(_VERDICT)
         if self.has_scores:
             columns.append(_NOUN)
-        return [*columns, *_ORIGIN_COLUMNS]
+        return [*columns, *_PROVENANCE_COLUMNS]
 
     def _with_span(self, column: Column) -> Column:
-        """With what fills a bar: twice the neutral value of a ratio, the largest usual value of a cosine."""
+        """A bar column with the value that fills the bar: 2 for a ratio (1 is neutral), the end of its histogram for a cosine."""
         name = column["id"]
         if column["kind"] != "bar":
             return column
@@ -85,7 +85,7 @@ class PageRows:
         return column | {"max": max(histogram.edges[-1], 0.01) if histogram else 1.0, "mark": None}
 
     def of(self, image: ShownImage) -> list[list[Any]]:
-        """The rows of an image, masks in order and the best candidates of each first."""
+        """The rows of an image: masks in order, the best candidates of each first."""
         if not self.has_candidates:
             return [
                 [
@@ -97,9 +97,9 @@ class PageRows:
                 ]
                 for mask in image.masks
             ]
-        return [self._row(candidate) for candidate in sorted(image.candidates, key=_merit)]
+        return [self._row(candidate) for candidate in sorted(image.candidates, key=_rank)]
 
-    def _row(self, candidate: Candidate) -> list[Any]:
+    def _row(self, candidate: ShownCandidate) -> list[Any]:
         row: list[Any] = [candidate.mask_id, candidate.caption, candidate.duplicates]
         if self.has_scores:
             row += map(_short, (candidate.doc, candidate.uniqueness, candidate.correctness))
@@ -114,7 +114,7 @@ class PageRows:
         return self._terms.setdefault(text, len(self._terms))
 
     def page_data(self) -> dict[str, Any]:
-        """What all tables share. To be asked for after the rows."""
+        """The values that all tables use. Call it after `of` has been called for every image: rows add terms."""
         return {
             "columns": self.columns,
             "terms": list(self._terms),
@@ -124,10 +124,10 @@ class PageRows:
         }
 
 
-def _merit(candidate: Candidate) -> tuple[Any, ...]:
+def _rank(candidate: ShownCandidate) -> tuple[Any, ...]:
     """Mask by mask; kept before dropped, then by DoC, else correctness, else log probability."""
-    merit = next((v for v in (candidate.doc, candidate.correctness) if v is not None), candidate.logprob)
-    return candidate.mask_id, not candidate.kept, candidate.reason == "duplicate", -merit, candidate.candidate_id
+    score = next((v for v in (candidate.doc, candidate.correctness) if v is not None), candidate.logprob)
+    return candidate.mask_id, not candidate.kept, candidate.reason == "duplicate", -score, candidate.candidate_id
 
 
 def _short(value: float | None) -> float | None:

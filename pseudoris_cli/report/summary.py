@@ -170,12 +170,12 @@ def tiles(report: Report) -> list[Tile]:
 
 
 def _filter_tiles(figures: dict[str, Any], limit: float | None) -> list[Tile]:
-    share = _ratio(figures["masks_kept"], figures["masks"])
+    fraction = _ratio(figures["masks_kept"], figures["masks"])
     kept = f"distinct; {figures['kept_per_mask'] or 0:.1f} per mask"
     above = f"mean; kept above {limit:g}" if limit is not None else "mean"
     return [
         Tile("captions kept", f"{figures['kept']:,}", kept),
-        Tile("masks kept", _percent(share), f"{figures['masks_kept']:,} of {figures['masks']:,} have a caption"),
+        Tile("masks kept", _percent(fraction), f"{figures['masks_kept']:,} of {figures['masks']:,} have a caption"),
         Tile("DoC above 1", _percent(figures["share_doc_above_1"]), "of candidates with a DoC"),
         Tile("DoC", number(figures["mean_doc"]), above),
         Tile("uniqueness", number(figures["mean_uniqueness"]), "mean"),
@@ -235,9 +235,9 @@ def packages(report: Report) -> list[tuple[str, str]]:
     return [(name, ", ".join(versions)) for name, versions in found.items()]
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else 0.0
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"

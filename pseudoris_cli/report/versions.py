@@ -59,7 +59,9 @@ def _last_commit(artifact: Artifact) -> float:
 
 
 class Parts:
-    """The parts of a chain of versions that hold together (DESIGN.md §2), part by part of their common plan."""
+    """The parts of a chain of versions that fit together, by their number in the common plan.
+
+    A part is left out where it is damaged or was made from an upstream part that has been replaced since."""
 
     def __init__(self, workspace: Workspace, chain: dict[str, Artifact]) -> None:
         self.chain = chain
