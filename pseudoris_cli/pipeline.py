@@ -215,7 +215,9 @@ def check_out(session: Session, folder: Path, overwrite: bool) -> None:
     source = session.workspace.source() or {}
     images = [Path(source[name]) for name in ("root", "image_root") if source.get(name)]
     kept = [("the work directory", session.workspace.root), *(("the images", path) for path in images)]
-    destination.check(folder, overwrite, [(what, path) for what, path in kept if path.is_dir()])
+    destination.check(
+        folder, overwrite, [destination.ProtectedFolder(what, path) for what, path in kept if path.is_dir()]
+    )
 
 
 def render_export(session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool) -> bool:
@@ -242,7 +244,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         "images": {stage: manifest.counts() for stage, manifest in manifests.items()},
         "partial": lacking > 0,
     }
-    job = render.Rendering(
+    job = render.ExportJob(
         plan=plan,
         manifests=manifests,
         source=session.source,
@@ -254,7 +256,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         provenance=provenance,
     )
     with files.os_errors_as_stop(folder):
-        return render.render(job, folder, overwrite)
+        return render.render_export(job, folder, overwrite)
 
 
 def _keep_intact(plan: Plan, manifests: dict[str, Manifest]) -> int:

@@ -35,7 +35,7 @@ def write_report(
     description = workspace.source()
     if description is None:
         raise UsageError(
-            f"{workspace.root} is no work directory yet. Run `pseudoris masks --images DIR` first, or name the directory with --work"
+            f"{workspace.root} is no work directory yet. Run `pseudoris masks --images DIR` first, or name one with --work"
         )
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a file in it, e.g. --out {out / 'report.html'}")

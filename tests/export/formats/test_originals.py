@@ -78,7 +78,7 @@ def _images(stream_images):
     for number, image in enumerate(stream_images(40)):
         name = f"{number:02d} {NAMES[number % len(NAMES)]}"
         shape[name] = (number, image.height, image.width)
-        objects = tuple(replace(thing, category=(PERSON, DOG)[thing.ref_id % 2]) for thing in image.objects)
+        objects = tuple(replace(obj, category=(PERSON, DOG)[obj.ref_id % 2]) for obj in image.objects)
         scored = tuple(_undefined(one) if (number + one.mask.mask_id) % 3 == 0 else one for one in image.candidates)
         split = ("train", "val", "testA", "testB")[number % 4]
         image = replace(image, image_key=name, file_name=name, split=split, objects=objects, candidates=scored)
@@ -102,14 +102,14 @@ def _expected(images):
     """What the originals should find, as plain JSON."""
     refs, masks = [], []
     for image in images:
-        for thing in image.objects:
+        for obj in image.objects:
             refs.append(
                 {
-                    "ref_id": thing.ref_id,
+                    "ref_id": obj.ref_id,
                     "split": image.split,
-                    "category": list(thing.category),
-                    "captions": [sentence.caption for sentence in thing.sentences],
-                    **thing.mask.rle.to_coco(),
+                    "category": list(obj.category),
+                    "captions": [sentence.caption for sentence in obj.sentences],
+                    **obj.mask.rle.to_coco(),
                 }
             )
         single = len(image.candidates) == 1
@@ -134,7 +134,9 @@ def exported(stream_images, context, tmp_path):
     images, read_image = _images(stream_images)
     context = replace(context, images="copy", read_image=read_image)
     (tmp_path / "out").mkdir()
-    base.render([base.load_format(name) for name in base.format_names()], iter(images), context, tmp_path / "out")
+    base.write_formats(
+        [base.load_format(name) for name in base.format_names()], iter(images), context, tmp_path / "out"
+    )
     expected = _expected(images)
     (tmp_path / "expected.json").write_text(json.dumps(expected))
     return tmp_path, expected
