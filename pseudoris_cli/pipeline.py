@@ -32,7 +32,7 @@ from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.stage_table import FIRST, STAGES, Stage, commands, stage, stages_of, upstream_of
 from pseudoris_cli.storage.workspace import Artifact, Workspace, fingerprint
-from pseudoris_cli.weights.provenance import origins
+from pseudoris_cli.weights.provenance import weights_provenance
 
 PLAN = "plan.jsonl"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "spacy", "numpy", "pillow", "pyarrow")
@@ -240,7 +240,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         "pseudoris": __version__,
         "versions": {stage: made.version for stage, made in chain.items()},
         "settings": {stage: made.header["settings"] for stage, made in chain.items()},
-        "weights": origins({stage: chain[stage].header for stage in ("masks", "captions", "scores")}),
+        "weights": weights_provenance({stage: chain[stage].header for stage in ("masks", "captions", "scores")}),
         "images": {stage: manifest.counts() for stage, manifest in manifests.items()},
         "partial": lacking > 0,
     }

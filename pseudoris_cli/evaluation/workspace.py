@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.evaluation.metrics import CaptionRun, Evaluation, Row, evaluate
+from pseudoris_cli.evaluation.metrics import ArtifactRow, CaptionRun, Evaluation, evaluate
 from pseudoris_cli.evaluation.truth import read_truth
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.workspace import Artifact, Workspace
@@ -42,7 +42,7 @@ def evaluate_workspace(workspace: Workspace, truth: Path) -> Evaluation:
     return evaluate(known, rows(masks, _MASK_COLUMNS), runs)
 
 
-def rows(artifact: Artifact, columns: list[str]) -> Iterator[Row]:
+def rows(artifact: Artifact, columns: list[str]) -> Iterator[ArtifactRow]:
     """The rows of an artifact, part by part."""
     manifest = artifact.manifest()
     for _, entry in sorted(manifest.entries.items()):
@@ -51,7 +51,7 @@ def rows(artifact: Artifact, columns: list[str]) -> Iterator[Row]:
             yield dict(zip(columns, values, strict=True))
 
 
-def _kept(workspace: Workspace, captions: Artifact) -> list[Row] | None:
+def _kept(workspace: Workspace, captions: Artifact) -> list[ArtifactRow] | None:
     """What the last filter kept of a captions version; None if it was never filtered."""
     scores = {a.version for a in workspace.versions("scores") if a.upstream == captions.version}
     filters = [a for a in workspace.versions("filter") if a.upstream in scores]
