@@ -49,8 +49,8 @@ class PseudoRISDataset(Dataset[Sample]):
 
     `transforms(image, mask, caption)` is applied to every item. `image_root` is the folder of the image files, by default the
     export's own (`--images copy` or `link`). A work directory has no splits of its own; `shares` (as `--split`) makes
-    the same ones as an export with it. Of a REFER data set that is split in several ways name the file:
-    `root` may be a `refs(<split_by>).p`. Raises UsageError where there is nothing to read.
+    the same ones as an export with it. For a REFER data set that is split in several ways, pass the file
+    `refs(<split_by>).p` as `root`. Raises UsageError where there is nothing to read.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ def _image_folder(root: Path) -> Path:
 
 
 def _of_work_directory(workspace: Workspace, split: str, fractions: dict[str, float]) -> Iterator[Referred]:
-    """The kept captions of the last filter run, best first; parts that no longer hold together are left out."""
+    """The kept captions of the last filter run, best first; parts that no longer fit together are left out."""
     chain = workspace.chain(workspace.latest("filter"))
     lineage = Lineage({stage: artifact.manifest() for stage, artifact in chain.items()})
     plan = workspace.plan(chain["filter"].plan_name)

@@ -5,10 +5,10 @@ their best mask's IoU, `precision@.5` the fraction of masks that get an object w
 descending IoU, down to .5.
 
 Captions: a mask stands for the object that it overlaps most, if at IoU >= .5 (then it is *matched*). Each distinct text
-of a mask counts once. `well_formed`: the grammar reads it. `truthful`: what it names holds for the mask's object (never
-for an unmatched mask). `unique`: it holds for exactly one object of the image. `referring`: both. `per_mask` is the
-number of texts per mask; `coverage` and `referring_coverage` are the fractions of matched masks with at least one text, or
-one referring text.
+of a mask counts once. `well_formed`: `demo.grammar` parses it. `truthful`: what it names holds for the mask's object
+(never for an unmatched mask). `unique`: it holds for exactly one object of the image. `referring`: both. `per_mask` is
+the number of texts per mask; `coverage` and `referring_coverage` are the fractions of matched masks with at least one
+text, or one referring text.
 
 Intervals are 95 % percentile bootstraps over images; differences resample the same images on both sides.
 """
@@ -38,8 +38,8 @@ CAPTION_FIGURES = ("well_formed", "truthful", "unique", "referring", "per_mask",
 class CaptionRun:
     """One run of the captions stage and, if it ran, of the filter.
 
-    `method` names what the samplers did (`plain` or `distinctive`, say). Rows of `captions` need image_key, mask_id,
-    caption and sampler; rows of `kept`, those that the filter kept, image_key, mask_id and caption.
+    `method` names how the captions were sampled (`plain` or `distinctive`, for example). Rows of `captions` need image_key,
+    mask_id, caption and sampler; rows of `kept`, those that the filter kept, image_key, mask_id and caption.
     """
 
     method: str
@@ -68,7 +68,7 @@ class MethodFigures:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much a figure rises from one method to the next, on the same images."""
+    """How much a figure increases from one method to the next, on the same images."""
 
     figure: str
     lower: str
@@ -78,7 +78,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that was measured; `captions` is empty where the truth has no attributes."""
+    """All results; `captions` is empty where the truth has no attributes."""
 
     images: int
     objects: int

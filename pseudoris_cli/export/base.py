@@ -1,13 +1,14 @@
 """The interface of an export format: what it receives and what it must provide.
 
-A format is one file in this folder, named like the format (`-` becomes `_`), that defines
+A format is one file in `formats/`, named like the format (`-` becomes `_`), that defines
 
 * `open_writer(context, folder)`: a context manager that gives a function to call with each image, in plan order. It
-  writes below `folder`, with memory flat in the number of images, the same bytes for the same input; leaving it completes
-  the files. No two formats write the same path, so they share a folder, its image files and one pass over the images;
+  writes below `folder`, in memory that does not grow with the number of images, and writes the same bytes for the same
+  input; leaving the context completes the files. No two formats write the same path, so they share a folder, its image
+  files and one pass over the images;
 * `CANDIDATES = True` where it wants `ExportImage.candidates` filled.
 
-The export stage owns everything else: the index and its ids, plan order, staging and atomic publishing.
+The rest of the package does everything else: the index and its ids, plan order, staging and atomic publishing.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ Write: TypeAlias = Callable[[ExportImage], None]
 
 
 class Format(Protocol):
-    """A module of this folder."""
+    """A module of `formats/`."""
 
     def open_writer(self, context: ExportContext, folder: Path) -> AbstractContextManager[Write]:
         """Begin to write below `folder`. Writing an image raises UsageError where the format cannot represent it."""

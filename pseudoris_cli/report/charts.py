@@ -1,4 +1,4 @@
-"""Charts as inline SVG: drawn from numbers, coloured by the page's style sheet, readable without colour."""
+"""Charts as inline SVG, coloured by the page's style sheet. Tooltips and labels hold the numbers, so colour is not needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Axis:
 
 
 def histogram(data: Histogram, axis: Axis) -> Markup:
-    """Stacked bars, one colour for each outcome."""
+    """An SVG of stacked bars, one colour for each of OUTCOMES (a single colour where `data` has one row)."""
     bars = len(data.edges) - 1
     highest = max(map(sum, zip(*data.counts, strict=True)))
     top = _round_up(highest)
@@ -52,15 +52,15 @@ def histogram(data: Histogram, axis: Axis) -> Markup:
     if axis.mark is not None and data.edges[0] <= axis.mark <= data.edges[-1]:
         x = LEFT + (axis.mark - data.edges[0]) / (data.edges[-1] - data.edges[0]) * step * bars
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{TOP + plot}"/>')
-    said = (
+    label = (
         f"Histogram of {axis.label}: {data.count:,} values from {axis.tick(data.edges[0])} to "
         f"{axis.tick(data.edges[-1])}, the fullest bar holds {highest:,}"
     )
-    return _svg(HEIGHT, said, parts)
+    return _svg(HEIGHT, label, parts)
 
 
 def survival(rows: Survival, what: str) -> Markup:
-    """A horizontal bar for each name, divided by outcome, with the percentage of its candidates whose text was kept."""
+    """An SVG with a horizontal bar for each name, divided by outcome, with the percentage of its candidates whose text was kept."""
     parts = []
     room = WIDTH - LABEL - 48
     for number, (name, counts) in enumerate(rows.items()):
@@ -76,8 +76,8 @@ def survival(rows: Survival, what: str) -> Markup:
         kept = f"{100 * _kept(counts) / total:.1f} %"
         parts.append(f"<g><title>{escape(name)}: {tip} of {total:,}</title>{''.join(segments)}</g>")
         parts.append(f'<text class="percentage" x="{WIDTH - 2}" y="{y + 12.5}">{kept}</text>')
-    told = "; ".join(f"{name} {100 * _kept(counts) / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
-    return _svg(max(len(rows), 1) * ROW, f"Survival by {what}: {told}", parts)
+    label = "; ".join(f"{name} {100 * _kept(counts) / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
+    return _svg(max(len(rows), 1) * ROW, f"Survival by {what}: {label}", parts)
 
 
 def _svg(height: float, label: str, parts: Sequence[str]) -> Markup:
@@ -110,7 +110,7 @@ def _scale(top: int, plot: int) -> str:
 
 
 def _ticks(data: Histogram, axis: Axis, step: float) -> list[str]:
-    """Labels below the axis at round values, as many as there is room for."""
+    """Labels below the axis at round values, as many as fit."""
     labels = [axis.tick(edge) for edge in data.edges]
     indices = range(len(labels) - 1 if axis.integer else len(labels))
     width = data.edges[1] - data.edges[0]

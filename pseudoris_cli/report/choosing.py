@@ -99,7 +99,7 @@ def _all(parts: Parts) -> Iterator[PlannedImage]:
 
 def _containing(parts: Parts, text: str, count: int) -> list[PlannedImage]:
     if not parts.covered("captions"):
-        raise UsageError("--search looks into captions, and there are none yet; run `pseudoris captions` first")
+        raise UsageError("--search needs captions, and there are none yet; run `pseudoris captions` first")
     wanted = text.casefold()
     found: list[PlannedImage] = []
     for part in parts.covered("captions"):
@@ -124,14 +124,14 @@ def _ranked(parts: Parts, choice: ImageChoice) -> list[PlannedImage]:
     """
     covered = parts.covered("filter")
     if not covered:
-        raise UsageError(f"--{choice.order} goes by DoC, and there is none yet; run `pseudoris filter` first")
+        raise UsageError(f"--{choice.order} needs DoC, and there is none yet; run `pseudoris filter` first")
     ranks: list[tuple[tuple[float, float], PlannedImage]] = []
     for part in covered:
         ranking = _ranking(parts.columns("filter", part, ["image_key", "doc", "kept"]))
         ranks += [(ranking[ref.key], PlannedImage(part, ref)) for ref in parts.plan.images(part) if ref.key in ranking]
     ranks.sort(key=lambda rank: rank[0], reverse=choice.order == "best")
     if not ranks:
-        raise UsageError(f"--{choice.order} goes by DoC, and no image has one (every image has a single mask)")
+        raise UsageError(f"--{choice.order} needs DoC, and no image has one, because every image has a single mask")
     return [image for _, image in ranks[: choice.count]]
 
 

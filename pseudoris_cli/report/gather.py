@@ -1,4 +1,4 @@
-"""From artifacts to plain values: everything a report says, before it is a page. No pixel is read here."""
+"""Read the values that a report shows from the artifacts. Reads no image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ MOST_FAILURES = 200
 
 @dataclass(frozen=True, slots=True)
 class ShownCandidate:
-    """A candidate expression with whatever is known of it; `kept` is None before the filter."""
+    """A candidate expression with its scores and the verdict of the filter.
+
+    Scores are None and texts empty where their stage has not run; `kept` is None before the filter has run."""
 
     mask_id: int
     candidate_id: int
@@ -43,7 +45,7 @@ class ShownCandidate:
 @dataclass(frozen=True, slots=True)
 class ShownImage:
     """An image with its masks and candidates. `sha256` is that of the file that the masks were made from; `status` is None
-    for an image that no stage has answered yet."""
+    for an image that no stage has processed yet."""
 
     key: str
     status: ImageStatus | None
@@ -55,7 +57,9 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class StageVersion:
-    """One version of one stage: how far it is, and everything that was recorded of how it was made."""
+    """One version of one stage: its progress in images and rows, and its header (`artifact.json`).
+
+    `images` counts all planned images, `counts` the processed ones by status, `pending` the rest."""
 
     stage: str
     version: str
@@ -75,7 +79,7 @@ class StageVersion:
 
 @dataclass(frozen=True)
 class Failed:
-    """An image without rows in some stage, and why."""
+    """An image that failed or was gone in a stage, and the reason."""
 
     stage: str
     key: str
@@ -98,18 +102,18 @@ class Report:
 
     @property
     def max_pixels(self) -> int:
-        """The limit under which the masks stage read images."""
+        """The largest image, in pixels, that the masks stage accepted."""
         return int(self.stages[0].header["settings"]["max_pixels"])
 
 
 def gather(workspace: Workspace, choice: ImageChoice, start: Artifact | None, progress: Progress) -> Report:
     """Read what a report of a work directory shows (see `versions.chain_of` for `start`).
 
-    Reads every part once for the figures, and the parts of the chosen images again. UsageError if there is nothing yet.
+    Reads every part once for the figures, and the parts of the chosen images again. Raises UsageError if there are no masks yet.
     """
     chain = chain_of(workspace, start)
     parts = Parts(workspace, chain)
-    deepest = parts.deepest  # asked for first: it refuses an empty work directory
+    deepest = parts.deepest  # first, because it raises for an empty work directory
     images = _images(parts, choose(parts, choice))
     return Report(
         work=str(workspace.root.resolve()),
@@ -175,14 +179,14 @@ def _part_images(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, Sho
                 status[image.key] = image.status, f"{stage}: {image.error}" if image.error else None
     shown = {}
     for key in keys:
-        came, error = status.get(key, (None, None))
+        image_status, error = status.get(key, (None, None))
         own, texts = masks.get(key, ()), candidates.get(key, ())
-        shown[key] = ShownImage(key, came, error, digests.get(key), own, tuple(texts))
+        shown[key] = ShownImage(key, image_status, error, digests.get(key), own, tuple(texts))
     return shown
 
 
 def _candidates(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, list[ShownCandidate]]:
-    """From the filter artifact; before there is one, from the captions and the scores if there are any."""
+    """The candidates of the filter; where it has not run, those of the captions, with scores if there are any."""
     rows = rows_of_images(parts.columns("filter", part), keys)
     if not parts.entry("filter", part):
         scores = {_name(row): row for row in rows_of_images(parts.columns("scores", part), keys)}

@@ -56,7 +56,7 @@ def build_page(report: Report, images: list[EmbeddedImage], overlays: list[list[
 
 
 def _environment() -> Environment:
-    """Everything is escaped unless it is Markup; an unknown name is an error."""
+    """A jinja2 environment that escapes everything except Markup and raises on unknown names."""
     environment = Environment(
         loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -110,13 +110,13 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         "captions kept per mask": Axis("captions kept per mask", integer=True),
         "mask area": Axis("mask area as a fraction of the image", tick=_percent_of_log, every=4),
     }
-    told = {
+    notes = {
         "doc": "Distinctiveness of caption: how much better it fits its mask than any other"
         + (f"; kept above {threshold:g}" if threshold is not None else ""),
         "uniqueness": "Similarity to its mask over the largest similarity to another mask of the image",
         "correctness": "Cosine of the masked crop and the noun prompt",
         "masks per image": "Pseudo-masks in an image",
-        "captions kept per mask": "Distinct texts that a mask keeps; at 0 the mask is lost",
+        "captions kept per mask": "Distinct texts that a mask keeps; a mask with 0 is not exported",
         "mask area": "Fraction of the image, logarithmic",
     }
     found = report.totals.histograms
@@ -124,7 +124,7 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         {
             "kind": "histogram",
             "title": axis.label[0].upper() + axis.label[1:],
-            "note": f"{told[name]}.{_mean(found[name], axis)}",
+            "note": f"{notes[name]}.{_mean(found[name], axis)}",
             "chart": charts.histogram(found[name], axis),
         }
         for name, axis in axes.items()
@@ -133,7 +133,7 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
 
 
 def _mean(data: Histogram, axis: Axis) -> str:
-    """In words; nothing for a logarithm."""
+    """The mean in words; empty for a logarithmic axis."""
     if axis.every:
         return ""
     return f" Mean {data.mean:.1f}." if axis.integer else f" Mean {summary.number(data.mean)}."
@@ -146,7 +146,7 @@ def _survivals(report: Report) -> list[dict[str, Any]]:
         {
             "kind": "survival",
             "title": f"Survival by {what}",
-            "note": f"What became of the texts; again: what the same {what} has said of the mask before.",
+            "note": f"Outcome of the texts. Again: the same {what} gave the mask this text before.",
             "chart": charts.survival(rows, what),
         }
         for what, rows in charted

@@ -18,7 +18,7 @@ def _column(name: str, label: str, kind: str, title: str = "", digits: int = 3) 
 
 
 _MASK = _column("mask", "mask", "mask", "number of the mask in its image")
-_CATEGORY = _column("category", "category", "term", "what the mask shows, where the masks name it")
+_CATEGORY = _column("category", "category", "term", "category of the object, where the masks have one")
 _MASK_COLUMNS = (
     _MASK,
     _CATEGORY,
@@ -31,7 +31,7 @@ _MASK_COLUMNS = (
 )
 _CAPTION_COLUMNS = (
     _MASK,
-    _column("caption", "caption", "text", "×n: so many candidates of this mask have the text"),
+    _column("caption", "caption", "text", "×n: n candidates of this mask have this text"),
     _column("duplicates", "", "hidden"),
 )
 _SCORE_COLUMNS = (

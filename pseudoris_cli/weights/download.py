@@ -92,7 +92,7 @@ def download(remote: Remote, target: Path, reporter: Reporter | None = None, ret
         _discard(part)
         raise MissingDependency(
             f"{remote.url} sent another file than the one expected: its sha256 is {digest}, not {remote.sha256}\n"
-            "it was not kept; try again later or from another network, and do not use a copy with that digest"
+            "it was not kept; try again later or from another network, and do not use a file with that digest"
         )
     files.sync_file(part)
     files.publish(part, target)
@@ -114,7 +114,7 @@ def _transfer(remote: Remote, part: Path, reporter: Reporter, retry: RetryPolicy
             if failures >= retry.attempts:
                 raise EnvironmentStop(
                     f"{remote.url} could not be fetched: {error}, {failures} times in a row\n"
-                    f"{_amount(_size(part))} are kept in {part}; the same command goes on from there"
+                    f"{_amount(_size(part))} are kept in {part}; run the same command again to continue"
                 ) from error
             pause = min(max(retry.pause * 2 ** (failures - 1), error.pause), retry.longest_pause)
             reporter.notice(f"{error}; trying again in {pause:.0f} s")
@@ -169,7 +169,7 @@ def _write(file: BinaryIO, block: bytes) -> None:
     except OSError as error:
         if error.errno in _FULL:
             raise EnvironmentStop(
-                f"the disk is full: {file.name} could not be finished\n{_MAKE_ROOM}; the same command goes on from here"
+                f"the disk is full: {file.name} could not be finished\n{_MAKE_ROOM}; run the same command again to continue"
             ) from error
         raise EnvironmentStop(f"cannot write {file.name}: {error.strerror}") from error
 

@@ -71,7 +71,7 @@ def fetch(name: str, reporter: Reporter | None = None, retry: RetryPolicy | None
         if entry.hub:
             return _fetch_from_hub(name, entry, entry.hub)
         if not entry.url:
-            raise UsageError(f"{name!r} has no address to fetch it from. {entry.note}")
+            raise UsageError(f"{name!r} has no address to fetch it from; get the file yourself. {entry.note}")
         target = weights.weights_home() / entry.file
         wanted = weights.expected_digest(entry)
         digest = download(Remote(entry.url, entry.size, wanted), target, reporter, retry)

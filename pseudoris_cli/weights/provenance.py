@@ -35,7 +35,7 @@ def weights_provenance(headers: Mapping[str, Mapping[str, Any]]) -> list[dict[st
 
 
 def _chosen(header: Mapping[str, Any], section: str, part: str) -> str | None:
-    """The spaCy pipeline, which the identity of `nouns` does not name."""
+    """The name of the spaCy pipeline, which the identity of `nouns` does not contain; None for other networks."""
     return header["resolved"][section][part].get("pipeline") if part == "nouns" else None
 
 

@@ -83,7 +83,7 @@ def test_random_weights_and_partial_data_are_stated(maker: Maker) -> None:
     report = gathered(made)
     first, second, *_ = summary.notices(report)
     assert (first.kind, first.title) == ("warning", "Random weights")
-    assert "means nothing" in first.text
+    assert "is meaningless" in first.text
     assert "sam random:7" in first.text
     assert (second.kind, second.title) == ("warning", "Partial data")
     assert second.text.startswith("Captions cover 2 of 5 images")

@@ -1,0 +1,31 @@
+"""Names of captions versions in an evaluation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pseudoris_cli.evaluation.workspace import _labels
+
+
+def made(version, **settings):
+    return SimpleNamespace(version=version, header={"settings": settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({"contrast": 0, "contrast_form": "literal"}, "plain"),
+        ({"contrast": 1, "contrast_form": "literal"}, "distinctive, literal"),
+        ({"contrast": 0.5, "contrast_form": "scale_preserving"}, "distinctive, scale-preserving x0.5"),
+        ({"backend": "another_captioner"}, "another_captioner"),
+    ],
+)
+def test_a_version_is_named_by_how_it_was_sampled(settings, label):
+    assert _labels([made("a1", **settings)]) == {"a1": label}
+
+
+def test_versions_of_one_name_are_told_apart():
+    plain = {"contrast": 0, "contrast_form": "literal"}
+    assert _labels([made("a1", **plain), made("b2", **plain)]) == {"a1": "plain a1", "b2": "plain b2"}
