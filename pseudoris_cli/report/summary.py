@@ -75,7 +75,7 @@ def notices(report: Report) -> list[Notice]:
         found.append(Notice("note", "Failed images", f"{_failures(report)}; they are listed at the end, with reasons."))
     following = {"masks": "captions", "captions": "filter", "scores": "filter"}.get(report.deepest)
     if following:
-        text = f"This report shows the {report.deepest}; no later stage has run. Run `pseudoris {following}` next."
+        text = f"This report shows the {report.deepest}; no later stage has run. Next: pseudoris {following}."
         found.append(Notice("note", f"Up to {report.deepest}", text))
     return found
 
