@@ -24,13 +24,7 @@ def evaluate_workspace(workspace: Workspace, truth: Path) -> Evaluation:
     masks = workspace.latest("masks")
     known = read_truth(truth)
     made = [a for a in workspace.versions("captions") if a.upstream == masks.version]
-    made.sort(
-        key=lambda artifact: (
-            artifact.header["settings"].get("contrast", 0),
-            artifact.header["settings"].get("contrast_form", ""),
-            artifact.version,
-        )
-    )
+    made.sort(key=_order)
     labels = _labels(made)
     runs = [
         CaptionRun(labels[artifact.version], list(rows(artifact, _CAPTION_COLUMNS)), _kept(workspace, artifact))
@@ -58,6 +52,13 @@ def _kept(workspace: Workspace, captions: Artifact) -> list[ArtifactRow] | None:
         filters, key=lambda artifact: max((e.committed for e in artifact.manifest().entries.values()), default=0.0)
     )
     return [row for row in rows(last, [*_CAPTION_COLUMNS, "kept"]) if row["kept"]]
+
+
+def _order(captions: Artifact) -> tuple[bool, float, str, str]:
+    """The order of versions: by contrast, then those of captioners without one, which have no beam captions either."""
+    settings = captions.header["settings"]
+    contrast, form = settings.get("contrast", 0), settings.get("contrast_form", "")
+    return "contrast" not in settings, contrast, form, captions.version
 
 
 def _labels(captions: list[Artifact]) -> dict[str, str]:

@@ -41,8 +41,8 @@ class Remote:
 class RetryPolicy:
     """How often and how long to retry.
 
-    `timeout` is in seconds without a byte. A download is given up after `attempts` failures in a row that brought no new
-    byte. The pause between attempts doubles from `pause` up to `longest_pause` seconds.
+    A request fails after `timeout` seconds without data, a download after `attempts` failures in a row that brought no new
+    data. The pause between attempts doubles from `pause` up to `longest_pause` seconds.
     """
 
     timeout: float = 30.0
@@ -231,9 +231,8 @@ def _is_complete(error: urllib.error.HTTPError, part: Path, offset: int) -> bool
 def _raise_http_error(error: urllib.error.HTTPError, remote: Remote, part: Path) -> None:
     if error.code in _RETRIED:
         after = error.headers.get("Retry-After", "")
-        raise TransientError(
-            f"the server answered {error.code} {error.reason}", float(after) if after.isdigit() else 0.0
-        )
+        pause = float(after) if after.isdigit() else 0.0
+        raise TransientError(f"the server answered {error.code} {error.reason}", pause)
     raise MissingDependency(
         f"{remote.url} cannot be fetched: the server answered {error.code} {error.reason}\n"
         f"get the file elsewhere and put it at {part.with_suffix('')}"
