@@ -148,7 +148,7 @@ def compute_totals(parts: Parts, progress: Progress) -> Totals:
         kept, times = np.array(list(figures["masks_by_kept"].items()), np.int64).reshape(-1, 2).T
         builders["captions kept per mask"] = yields = HistogramBuilder(0, 1000, 1)
         yields.add(np.repeat(kept, times))
-    made = {name: tally.histogram() for name, tally in builders.items()}
+    made = {name: builder.histogram() for name, builder in builders.items()}
     totals.histograms = {name: histogram for name, histogram in made.items() if histogram}
     return totals
 

@@ -38,7 +38,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--window-size=1400,900",
 )
-PATIENCE = 30
+TIMEOUT = 30
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ class Page:
 
     def until(self, happened: Callable[[], Any]) -> Any:
         """Wait for what the page does after an event."""
-        limit = time.monotonic() + PATIENCE
+        limit = time.monotonic() + TIMEOUT
         while not (value := happened()):
             assert time.monotonic() < limit, "the page did not react"
             time.sleep(0.02)
