@@ -90,7 +90,7 @@ def render(name: str, count: int, masks_each: int, folder: Path) -> dict[str, fl
         locate_image=lambda key: None,
     )
     start, clock = time.process_time(), time.perf_counter()
-    base.render([base.load_format(name)], make_images(count, masks_each), context, folder)
+    base.write_formats([base.load_format(name)], make_images(count, masks_each), context, folder)
     return {
         "cpu": time.process_time() - start,
         "wall": time.perf_counter() - clock,

@@ -1,4 +1,4 @@
-"""The pseudo-labels as a torch Dataset, over an export or straight over a work directory."""
+"""The pseudo-labels as a torch Dataset, read from an export or directly from a work directory."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from pseudoris_cli.storage.rows import kept_rows, masks_by_image
 from pseudoris_cli.storage.workspace import Workspace
 
 Transforms = Callable[[torch.Tensor, torch.Tensor, str], tuple[torch.Tensor, torch.Tensor, str]]
-PICTURES = ("images/train2014", "images/saiapr_tc-12", "images")
+IMAGE_FOLDERS = ("images/train2014", "images/saiapr_tc-12", "images")
 
 
 class Sample(TypedDict):
-    """What the dataset gives: image uint8 [3, H, W] RGB and upright, mask bool [H, W], and its expression."""
+    """One item: image uint8 [3, H, W], RGB and upright; mask bool [H, W]; and an expression for the mask."""
 
     image: torch.Tensor
     mask: torch.Tensor
@@ -45,12 +45,12 @@ class PseudoRISDataset(Dataset[Sample]):
 
     `root` is an export (`--format jsonl` or `refcoco`, or any other REFER data set) or a work directory, of which the
     kept captions of the last filter run are taken. With `per="sentence"` every expression is an item; with
-    `per="mask"` every mask is one, and each look draws one of its expressions from torch's generator, as ETRIS does.
+    `per="mask"` every mask is one, and each access draws one of its expressions with torch's generator, as ETRIS does.
 
-    `transforms(image, mask, caption)` is applied to every item. `image_root` is where the pictures are, by default the
+    `transforms(image, mask, caption)` is applied to every item. `image_root` is the folder of the image files, by default the
     export's own (`--images copy` or `link`). A work directory has no splits of its own; `shares` (as `--split`) makes
-    the same ones as an export with it. Of a REFER data set that is split in several ways name the file:
-    `root` may be a `refs(<split_by>).p`. Raises UsageError where there is nothing to read.
+    the same ones as an export with it. For a REFER data set that is split in several ways, pass the file
+    `refs(<split_by>).p` as `root`. Raises UsageError where there is nothing to read.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class PseudoRISDataset(Dataset[Sample]):
             self._reader = sources.open_source(workspace.source() or {})
             records = _of_work_directory(workspace, split, splits.parse(shares))
         else:
-            self._reader = FileReader(Path(image_root) if image_root else _pictures(root))
+            self._reader = FileReader(Path(image_root) if image_root else _image_folder(root))
             records = _of_export(root, split)
-        self._masks = _Packed(records)
+        self._masks = _PackedRecords(records)
         if not len(self._masks):
             raise UsageError(f"{root} has no masks in split {split!r}")
         counts = self._masks.captions if per == "sentence" else np.ones(len(self._masks), np.int64)
@@ -86,14 +86,17 @@ class PseudoRISDataset(Dataset[Sample]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        place = int(np.searchsorted(self._ends, index, side="right"))
-        item = self._masks[place]
-        number = index - int(self._ends[place])  # counted from the last caption of the mask, so negative
+        mask_index = int(np.searchsorted(self._ends, index, side="right"))
+        item = self._masks[mask_index]
+        number = index - int(self._ends[mask_index])  # counted from the last caption of the mask, so negative
         if self._per == "mask":
             number = int(torch.randint(len(item.captions), ()))
         pixels = decode_rgb(self._reader.read(item.image_key), MaskSettings().max_pixels)
         if pixels.shape[:2] != (item.rle.height, item.rle.width):
-            raise UsageError(f"{item.image_key} is not the picture that its masks were made for: its size is another")
+            raise UsageError(
+                f"{item.image_key} is not the image that its masks were made for: its size differs. Restore the image, or "
+                "make its masks again"
+            )
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
         mask, caption = torch.from_numpy(decode_rle(item.rle)), item.captions[number]
         if self.transforms is not None:
@@ -101,8 +104,8 @@ class PseudoRISDataset(Dataset[Sample]):
         return {"image": image, "mask": mask, "caption": caption, "image_id": item.image_id, "ref_id": item.ref_id}
 
 
-class _Packed:
-    """Records in one buffer of bytes: small, and shared by the DataLoader's workers instead of copied object by object."""
+class _PackedRecords:
+    """Records in one buffer of bytes: small, and the DataLoader's forked workers share it instead of copying every object."""
 
     def __init__(self, records: Iterable[Referred]) -> None:
         buffer, ends, captions = bytearray(), [0], []
@@ -119,8 +122,8 @@ class _Packed:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def __getitem__(self, place: int) -> Referred:
-        text = self._buffer[self._ends[place] : self._ends[place + 1]].tobytes()
+    def __getitem__(self, index: int) -> Referred:
+        text = self._buffer[self._ends[index] : self._ends[index + 1]].tobytes()
         key, image_id, ref_id, height, width, counts, captions = json.loads(text)
         return Referred(key, image_id, ref_id, Rle(height, width, counts), tuple(captions))
 
@@ -135,16 +138,16 @@ def _of_export(root: Path, split: str) -> Iterator[Referred]:
     return read_refer(source.dataset, source.split_by, split)
 
 
-def _pictures(root: Path) -> Path:
+def _image_folder(root: Path) -> Path:
     start = root if root.is_dir() else root.parent
-    for folder in (folder / name for name in PICTURES for folder in (start, start.parent)):
+    for folder in (folder / name for name in IMAGE_FOLDERS for folder in (start, start.parent)):
         if folder.is_dir():
             return folder
-    raise UsageError(f"{root} has no pictures; export with --images copy or link, or name image_root")
+    raise UsageError(f"{root} has no image files. Export again with --images copy or link, or pass image_root")
 
 
-def _of_work_directory(workspace: Workspace, split: str, shares: dict[str, float]) -> Iterator[Referred]:
-    """The kept captions of the last filter run, best first; parts that no longer hold together are left out."""
+def _of_work_directory(workspace: Workspace, split: str, fractions: dict[str, float]) -> Iterator[Referred]:
+    """The kept captions of the last filter run, best first; parts that no longer fit together are left out."""
     chain = workspace.chain(workspace.latest("filter"))
     lineage = Lineage({stage: artifact.manifest() for stage, artifact in chain.items()})
     plan = workspace.plan(chain["filter"].plan_name)
@@ -156,10 +159,10 @@ def _of_work_directory(workspace: Workspace, split: str, shares: dict[str, float
         masks = masks_by_image(read_part(lineage.manifests["masks"].path_of(masked)))
         ids = {image.key: image.image_id for image in plan.images(part)}
         captions: dict[tuple[str, int], list[str]] = {}
-        for key, mask_id, _, _, caption in kept_rows(read_part(lineage.manifests["filter"].path_of(filtered))):
-            captions.setdefault((key, mask_id), []).append(caption)
+        for row in kept_rows(read_part(lineage.manifests["filter"].path_of(filtered))):
+            captions.setdefault((row.image_key, row.mask_id), []).append(row.caption)
         for (key, mask_id), texts in captions.items():
             ref_id += 1
-            if splits.assign(key, shares) == split:
+            if splits.assign(key, fractions) == split:
                 rle = next(mask.rle for mask in masks[key] if mask.mask_id == mask_id)
                 yield Referred(key, ids[key], ref_id, rle, tuple(texts))

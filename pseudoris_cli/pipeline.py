@@ -32,7 +32,7 @@ from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.stage_table import FIRST, STAGES, Stage, commands, stage, stages_of, upstream_of
 from pseudoris_cli.storage.workspace import Artifact, Workspace, fingerprint
-from pseudoris_cli.weights.provenance import origins
+from pseudoris_cli.weights.provenance import weights_provenance
 
 PLAN = "plan.jsonl"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "spacy", "numpy", "pillow", "pyarrow")
@@ -215,7 +215,9 @@ def check_out(session: Session, folder: Path, overwrite: bool) -> None:
     source = session.workspace.source() or {}
     images = [Path(source[name]) for name in ("root", "image_root") if source.get(name)]
     kept = [("the work directory", session.workspace.root), *(("the images", path) for path in images)]
-    destination.check(folder, overwrite, [(what, path) for what, path in kept if path.is_dir()])
+    destination.check(
+        folder, overwrite, [destination.ProtectedFolder(what, path) for what, path in kept if path.is_dir()]
+    )
 
 
 def render_export(session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool) -> bool:
@@ -238,11 +240,11 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         "pseudoris": __version__,
         "versions": {stage: made.version for stage, made in chain.items()},
         "settings": {stage: made.header["settings"] for stage, made in chain.items()},
-        "weights": origins({stage: chain[stage].header for stage in ("masks", "captions", "scores")}),
+        "weights": weights_provenance({stage: chain[stage].header for stage in ("masks", "captions", "scores")}),
         "images": {stage: manifest.counts() for stage, manifest in manifests.items()},
         "partial": lacking > 0,
     }
-    job = render.Rendering(
+    job = render.ExportJob(
         plan=plan,
         manifests=manifests,
         source=session.source,
@@ -254,7 +256,7 @@ def render_export(session: Session, folder: Path, formats: tuple[str, ...], imag
         provenance=provenance,
     )
     with files.os_errors_as_stop(folder):
-        return render.render(job, folder, overwrite)
+        return render.render_export(job, folder, overwrite)
 
 
 def _keep_intact(plan: Plan, manifests: dict[str, Manifest]) -> int:

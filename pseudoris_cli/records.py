@@ -1,4 +1,4 @@
-"""The values that walk between the rooms of the house.
+"""The plain values that modules exchange: images, masks, captions and failures.
 
 Conventions used everywhere: images are RGB, uint8, [H, W, 3], turned upright by their EXIF orientation;
 boxes are COCO's [x, y, width, height] in pixels with an inclusive maximum (width = xmax - xmin + 1);
@@ -8,13 +8,14 @@ masks are COCO run-length codes in the same upright frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
 
 CropKind: TypeAlias = Literal["masked", "crop_1.0", "crop_1.1", "crop_1.2"]
 CROP_KINDS: tuple[CropKind, ...] = ("masked", "crop_1.0", "crop_1.1", "crop_1.2")
+"""The crops of a mask that we make ourselves. Captioners may record other names in `Caption.crop`."""
 ImageStatus: TypeAlias = Literal["done", "empty", "failed", "gone"]
 Category: TypeAlias = tuple[int, str]
 """Id and name of what a mask shows; only masks that somebody labelled have one."""
@@ -31,11 +32,18 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Rle:
-    """A mask as COCO's compressed run-length code."""
+    """A mask as COCO's compressed run-length code (columns first, the first run is background).
+
+    `counts` is the ASCII text that pycocotools writes, decoded to `str`.
+    """
 
     height: int
     width: int
     counts: str
+
+    def to_coco(self) -> dict[str, Any]:
+        """COCO's form of it, `{"size": [height, width], "counts": str}`: valid JSON, and pycocotools accepts it."""
+        return {"size": [self.height, self.width], "counts": self.counts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +63,16 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A candidate expression for one mask, with where it came from."""
+    """A candidate expression for one mask, with its provenance.
+
+    `crop` names what the captioner saw: one of CROP_KINDS, or a name of the captioner's own (`marks+crop`, say).
+    `sampler` names how the words were drawn (`beam`, `top_k=5`, ...). `logprob` is the sum over its `tokens` tokens.
+    """
 
     mask_id: int
     candidate_id: int
     caption: str
-    crop: CropKind
+    crop: str
     sampler: str
     logprob: float
     tokens: int

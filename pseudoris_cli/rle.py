@@ -1,4 +1,4 @@
-"""Masks and boxes on the host: run-length codes through pycocotools, overlaps as matrix products. No torch here."""
+"""Masks as run-length codes (pycocotools), their areas, boxes and overlaps. Runs on the CPU without torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ def encode_rle(mask: np.ndarray) -> Rle:
 
 def decode_rle(rle: Rle) -> np.ndarray:
     """The mask as bool [H, W]."""
-    return coco_mask.decode(coco_rle(rle)).astype(bool)
-
-
-def coco_rle(rle: Rle) -> dict:
-    """The form that pycocotools takes."""
-    return {"size": [rle.height, rle.width], "counts": rle.counts.encode("ascii")}
+    return coco_mask.decode(rle.to_coco()).astype(bool)
 
 
 def rle_from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
@@ -33,26 +28,26 @@ def rle_from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
 
 
 def rle_area(rle: Rle) -> int:
-    """Pixels of the mask."""
-    return int(coco_mask.area(coco_rle(rle)))
+    """Number of pixels of the mask."""
+    return int(coco_mask.area(rle.to_coco()))
 
 
 def rle_bbox(rle: Rle) -> tuple[float, float, float, float]:
-    """The tight box, width = xmax - xmin + 1; all zero for an empty mask."""
-    x, y, w, h = coco_mask.toBbox(coco_rle(rle))
+    """The tight box [x, y, width, height] in pixels, width = xmax - xmin + 1; all zero for an empty mask."""
+    x, y, w, h = coco_mask.toBbox(rle.to_coco())
     return float(x), float(y), float(w), float(h)
 
 
 def intersections(a: Sequence[Rle], b: Sequence[Rle], pixels_per_block: int = 1 << 20) -> np.ndarray:
     """Pixels common to every pair of masks of one image, int64 [len(a), len(b)].
 
-    One matrix product over pixels, in blocks so that memory stays flat at any image size; exact, as the counts of a block
-    stay below 2**24.
+    One float32 matrix product over blocks of `pixels_per_block` pixels, so that memory does not grow with the image. The
+    result is exact: a block's counts stay below 2**24, up to which float32 holds every integer.
     """
     if not a or not b:
         return np.zeros((len(a), len(b)), np.int64)
-    left = coco_mask.decode([coco_rle(rle) for rle in a]).reshape(-1, len(a), order="F")
-    right = left if a is b else coco_mask.decode([coco_rle(rle) for rle in b]).reshape(-1, len(b), order="F")
+    left = coco_mask.decode([rle.to_coco() for rle in a]).reshape(-1, len(a), order="F")
+    right = left if a is b else coco_mask.decode([rle.to_coco() for rle in b]).reshape(-1, len(b), order="F")
     total = np.zeros((len(a), len(b)), np.int64)
     for start in range(0, len(left), pixels_per_block):
         block = slice(start, start + pixels_per_block)

@@ -37,7 +37,7 @@ CAPTIONS = {(0, 0): ("the red one", "left"), (0, 1): ("the blue one",), (1, 0): 
 
 @dataclass
 class World:
-    """Two pictures in a folder, their masks, and where they lie."""
+    """Two images in a folder, their masks, and where they lie."""
 
     folder: Path
     masks: dict[tuple[int, int], Mask]
@@ -63,9 +63,9 @@ class World:
                 width=30 + number,
                 height=20,
                 split="train",
-                objects=tuple(things),
+                objects=tuple(referred),
             )
-            for number, things in objects.items()
+            for number, referred in objects.items()
         ]
 
     def context(self) -> ExportContext:
@@ -132,7 +132,7 @@ def _root(kind, world, tmp_path):
     if kind == "work":
         return _work_directory(world, root)
     root.mkdir()
-    base.render([{"jsonl": jsonl, "refcoco": refcoco}[kind]], iter(world.images()), world.context(), root)
+    base.write_formats([{"jsonl": jsonl, "refcoco": refcoco}[kind]], iter(world.images()), world.context(), root)
     return root
 
 
@@ -219,7 +219,7 @@ def test_refer_s_own_data_with_polygons():
 
 
 def test_what_is_missing_is_said(world, tmp_path):
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no image files"):
         PseudoRISDataset(tmp_path / "nothing")
     (tmp_path / "images").mkdir()
     with pytest.raises(UsageError, match="neither a work directory nor"):
@@ -229,7 +229,7 @@ def test_what_is_missing_is_said(world, tmp_path):
         PseudoRISDataset(root, split="val")
     dataset = PseudoRISDataset(root)
     Image.new("RGB", (5, 5)).save(root / "images/train2014/0.png")
-    with pytest.raises(UsageError, match="is not the picture"):
+    with pytest.raises(UsageError, match="is not the image"):
         dataset[0]
     (root / "train.jsonl").write_text('{"file_name": 1}\n')
     with pytest.raises(UsageError, match="line 1"):

@@ -36,7 +36,7 @@ def demo(
     started = time.monotonic()
     from pseudoris_cli.evaluation.truth import write_scenes
     from pseudoris_cli.evaluation.workspace import evaluate_workspace
-    from pseudoris_cli.report.choosing import Choice
+    from pseudoris_cli.report.choosing import ImageChoice
     from pseudoris_cli.report.writer import write_report
 
     if not quiet:
@@ -46,7 +46,7 @@ def demo(
     run_demo(options, out_folder)
     evaluation = evaluate_workspace(options.workspace, truth)
     with progress_shown(quiet) as progress:
-        page = write_report(options.workspace, out_folder / "report.html", Choice(), progress=progress)
+        page = write_report(options.workspace, out_folder / "report.html", ImageChoice(), progress=progress)
     if as_json:
         print_json(evaluation.to_json())
         return

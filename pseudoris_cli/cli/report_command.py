@@ -14,7 +14,7 @@ from pseudoris_cli.cli.options import WorkOptions, with_options
 from pseudoris_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from pseudoris_cli.report.choosing import Choice
+    from pseudoris_cli.report.choosing import ImageChoice
     from pseudoris_cli.report.writer import Progress
     from pseudoris_cli.storage.workspace import Workspace
 
@@ -62,8 +62,10 @@ def report(
     out.print(str(path), markup=False)
 
 
-def _choice(sample: int | None, worst: int | None, best: int | None, search: str | None, ids: str | None) -> Choice:
-    from pseudoris_cli.report.choosing import DEFAULT_COUNT, Choice
+def _choice(
+    sample: int | None, worst: int | None, best: int | None, search: str | None, ids: str | None
+) -> ImageChoice:
+    from pseudoris_cli.report.choosing import DEFAULT_COUNT, ImageChoice
 
     flags = {"--worst": worst, "--best": best, "--search": search, "--ids": ids}
     given = [name for name, value in flags.items() if value is not None]
@@ -74,24 +76,24 @@ def _choice(sample: int | None, worst: int | None, best: int | None, search: str
         keys = tuple(key for key in ids.split(",") if key)
         if not keys:
             raise UsageError("--ids is empty; name images as they appear in the column image_key")
-        return Choice(len(keys), keys=keys)
+        return ImageChoice(len(keys), keys=keys)
     if search is not None:
         if not search.strip():
             raise UsageError("--search is empty; give a word or more that a caption contains")
-        return Choice(sample or DEFAULT_COUNT, search=search)
+        return ImageChoice(sample or DEFAULT_COUNT, search=search)
     if worst or best:
-        return Choice(worst or best or DEFAULT_COUNT, "worst" if worst else "best")
-    return Choice(sample or DEFAULT_COUNT)
+        return ImageChoice(worst or best or DEFAULT_COUNT, "worst" if worst else "best")
+    return ImageChoice(sample or DEFAULT_COUNT)
 
 
 def report_on_pilot(workspace: Workspace, pilot: int, quiet: bool) -> Path:
     """The report of the pilot versions that were just made, with every image of them."""
-    from pseudoris_cli.report.choosing import Choice
+    from pseudoris_cli.report.choosing import ImageChoice
     from pseudoris_cli.report.writer import write_report
 
     with progress_shown(quiet) as progress:
         path = workspace.root / f"report-pilot-{pilot}.html"
-        return write_report(workspace, path, Choice(pilot), workspace.latest("masks"), progress)
+        return write_report(workspace, path, ImageChoice(pilot), workspace.latest("masks"), progress)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def fetch_weights(names: Annotated[list[str], typer.Argument(help="Registered na
     from pseudoris_cli.weights import fetch
 
     for name in names:
-        fetch.known(name)
+        fetch.require_entry(name)
     for name in names:
         with _shown(name) as reporter:
             path = fetch.fetch(name, reporter)
@@ -77,9 +77,9 @@ def verify_weights(
     chosen = names or [row.name for row in fetch.rows() if row.present]
     bad = []
     for name in chosen:
-        verdict = fetch.verify(name)
-        typer.echo(f"{name}\t{verdict.state}\t{verdict.detail}")
-        if verdict.state in ("wrong", "missing"):
+        result = fetch.verify(name)
+        typer.echo(f"{name}\t{result.state}\t{result.detail}")
+        if result.state in ("wrong", "missing"):
             bad.append(name)
     if bad:
         raise MissingDependency(

@@ -10,7 +10,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from pseudoris_cli.records import Rle
-from pseudoris_cli.rle import coco_rle, rle_from_counts
+from pseudoris_cli.rle import rle_from_counts
 
 
 def read_mask(segmentation: Any, height: int, width: int) -> Rle:
@@ -28,7 +28,7 @@ def read_mask(segmentation: Any, height: int, width: int) -> Rle:
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("its segmentation is neither polygons nor a run-length code")
     if isinstance(segmentation[0], dict):
-        codes = [coco_rle(read_mask(part, height, width)) for part in segmentation]
+        codes = [read_mask(part, height, width).to_coco() for part in segmentation]
         return Rle(height, width, coco_mask.merge(codes)["counts"].decode("ascii"))
     polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation]
     merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))

@@ -1,1 +1,1 @@
-"""Measuring masks and expressions against a known truth."""
+"""Measure masks and expressions against a ground truth."""

@@ -1,14 +1,14 @@
-"""How good masks and captions are, measured against a known truth.
+"""Measure masks and captions against a ground truth.
 
-Masks: `recall@t` is the share of objects that some mask covers at IoU >= t, `mean_best_iou` the mean over objects of
-their best mask's IoU, `precision@.5` the share of masks that get an object when pairs are taken one to one by falling
-IoU down to .5.
+Masks: `recall@t` is the fraction of objects that some mask covers at IoU >= t, `mean_best_iou` the mean over objects of
+their best mask's IoU, `precision@.5` the fraction of masks that get an object when pairs are matched one to one by
+descending IoU, down to .5.
 
 Captions: a mask stands for the object that it overlaps most, if at IoU >= .5 (then it is *matched*). Each distinct text
-of a mask counts once. `well_formed`: the grammar reads it. `truthful`: what it names holds for the mask's object (never
-for an unmatched mask). `unique`: it holds for exactly one object of the image. `referring`: both. `per_mask` is the
-number of texts per mask; `coverage` and `referring_coverage` are the shares of matched masks with at least one text, or
-one referring text.
+of a mask counts once. `well_formed`: `demo.grammar` parses it. `truthful`: what it names holds for the mask's object
+(never for an unmatched mask). `unique`: it holds for exactly one object of the image. `referring`: both. `per_mask` is
+the number of texts per mask; `coverage` and `referring_coverage` are the fractions of matched masks with at least one
+text, or one referring text.
 
 Intervals are 95 % percentile bootstraps over images; differences resample the same images on both sides.
 """
@@ -28,8 +28,8 @@ from pseudoris_cli.evaluation.truth import KnownImage
 from pseudoris_cli.records import Rle
 from pseudoris_cli.rle import ious
 
-Row = Mapping[str, Any]
-"""A row of an artifact, by column name (DESIGN.md §2)."""
+ArtifactRow = Mapping[str, Any]
+"""A row of an artifact, by column name; `docs/artifacts.md` lists the columns."""
 RESAMPLES = 2000
 CAPTION_FIGURES = ("well_formed", "truthful", "unique", "referring", "per_mask", "coverage", "referring_coverage")
 
@@ -38,18 +38,18 @@ CAPTION_FIGURES = ("well_formed", "truthful", "unique", "referring", "per_mask",
 class CaptionRun:
     """One run of the captions stage and, if it ran, of the filter.
 
-    `method` names what the samplers did (`plain` or `distinctive`, say). Rows of `captions` need image_key, mask_id,
-    caption and sampler; rows of `kept`, those that the filter kept, image_key, mask_id and caption.
+    `method` names how the captions were sampled (`plain` or `distinctive`, for example). Rows of `captions` need image_key,
+    mask_id, caption and sampler; rows of `kept`, those that the filter kept, image_key, mask_id and caption.
     """
 
     method: str
-    captions: Sequence[Row]
-    kept: Sequence[Row] | None = None
+    captions: Sequence[ArtifactRow]
+    kept: Sequence[ArtifactRow] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured share or mean with its 95 % interval; None where there is nothing to divide by."""
+    """A measured fraction or mean with its 95 % interval; None where there is nothing to divide by."""
 
     value: float | None
     low: float | None
@@ -68,7 +68,7 @@ class MethodFigures:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much a figure rises from one method to the next, on the same images."""
+    """How much a figure increases from one method to the next, on the same images."""
 
     figure: str
     lower: str
@@ -78,7 +78,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that was measured; `captions` is empty where the truth has no attributes."""
+    """All results; `captions` is empty where the truth has no attributes."""
 
     images: int
     objects: int
@@ -117,7 +117,7 @@ class _Ratio:
 
 
 def evaluate(
-    truth: Sequence[KnownImage], masks: Iterable[Row], runs: Sequence[CaptionRun] = (), seed: int = 0
+    truth: Sequence[KnownImage], masks: Iterable[ArtifactRow], runs: Sequence[CaptionRun] = (), seed: int = 0
 ) -> Evaluation:
     """Measure masks (rows with image_key, mask_id, rle_size, rle_counts) and the captions of any number of runs.
 
@@ -216,7 +216,7 @@ def _mask_ratios(overlaps: Sequence[np.ndarray]) -> dict[str, _Ratio]:
 
 
 def _pairs(overlap: np.ndarray) -> int:
-    """Pairs of object and mask, one to one by falling IoU, down to .5."""
+    """Pairs of object and mask, matched one to one by descending IoU, down to .5."""
     left, count = overlap.copy(), 0
     while left.size and left.max() >= 0.5:
         row, column = np.unravel_index(left.argmax(), left.shape)
@@ -233,7 +233,7 @@ def _matches(overlap: np.ndarray, mask_ids: Sequence[int]) -> dict[int, int]:
     return {m: int(best[k]) if overlap[best[k], k] >= 0.5 else -1 for k, m in enumerate(mask_ids)}
 
 
-def _selections(runs: Sequence[CaptionRun]) -> Iterable[tuple[str, bool, list[Row]]]:
+def _selections(runs: Sequence[CaptionRun]) -> Iterable[tuple[str, bool, list[ArtifactRow]]]:
     """(method, filtered, rows) for beam captions and each run's samplers, before and after the filter."""
     for position, run in enumerate(runs):
         methods = (("beam", True), (run.method, False)) if position == 0 else ((run.method, False),)
@@ -257,7 +257,7 @@ def _caption_ratios(scenes: Sequence[_Scene], texts: Sequence[set[tuple[int, str
         for mask_id, text in pairs:
             target = scene.object_of.get(mask_id, -1)
             claim = parse(text)
-            holds = [claim is not None and claim.holds(thing) for thing in scene.attributes]
+            holds = [claim is not None and claim.holds(obj) for obj in scene.attributes]
             truthful, unique = target >= 0 and holds[target], sum(holds) == 1
             row[:5] += 1, claim is not None, truthful, unique, truthful and unique
             if target >= 0:
@@ -267,8 +267,8 @@ def _caption_ratios(scenes: Sequence[_Scene], texts: Sequence[set[tuple[int, str
         matched = sum(target >= 0 for target in scene.object_of.values())
         row[5:] = len(scene.object_of), matched, len(covered), len(referred)
     column = dict(zip(columns, table.T, strict=True))
-    shares = {name: _Ratio(column[name], column["texts"]) for name in CAPTION_FIGURES[:4]}
-    return shares | {
+    fractions = {name: _Ratio(column[name], column["texts"]) for name in CAPTION_FIGURES[:4]}
+    return fractions | {
         "per_mask": _Ratio(column["texts"], column["masks"]),
         "coverage": _Ratio(column["covered"], column["matched"]),
         "referring_coverage": _Ratio(column["referred"], column["matched"]),

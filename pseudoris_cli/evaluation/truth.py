@@ -1,4 +1,4 @@
-"""What is known of a set of images: object masks and, for rendered scenes, attributes. Written beside rendered images.
+"""Ground truth of a set of images: object masks and, for rendered scenes, their attributes.
 
 `truth.json` of rendered scenes:
 
@@ -6,7 +6,7 @@
         {"segmentation": {"size": [H, W], "counts": COCO compressed}, "shape", "colour", "texture", "size",
          "phrases": [{"text", "unique"}]}]}]}
 
-where `phrases` are the plainest wordings of all that holds for the object, and whether they hold for it alone.
+where `phrases` are the simplest wordings of everything that holds for the object, and whether they hold for no other object.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from pseudoris_cli.codecs.coco_segmentation import read_mask
 from pseudoris_cli.demo.grammar import Attributes, claims, phrase
 from pseudoris_cli.demo.world import Scene, Split, render, scene_seed
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import Rle
-from pseudoris_cli.rle import encode_rle, rle_from_counts
+from pseudoris_cli.rle import encode_rle
 
 KIND = "pseudoris-demo-truth"
 
@@ -62,20 +62,18 @@ def write_scenes(folder: Path, split: Split, count: int) -> Path:
 def _objects(scene: Scene) -> list[dict[str, Any]]:
     known = []
     for mask, own in zip(scene.masks, scene.attributes, strict=True):
-        rle = encode_rle(mask)
         phrases = [
             {"text": phrase(claim), "unique": sum(claim.holds(other) for other in scene.attributes) == 1}
             for claim in claims(own)
         ]
-        segmentation = {"size": [rle.height, rle.width], "counts": rle.counts}
-        known.append({"segmentation": segmentation, **asdict(own), "phrases": phrases})
+        known.append({"segmentation": encode_rle(mask).to_coco(), **asdict(own), "phrases": phrases})
     return known
 
 
 def read_truth(path: Path) -> list[KnownImage]:
     """Read `truth.json` of rendered scenes, or a COCO instances file (masks only; crowd regions are left out).
 
-    Raises UsageError when the file is neither.
+    A mask may be polygons or run lengths, compressed or not. Raises UsageError when the file is neither, or damaged.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -93,10 +91,10 @@ def read_truth(path: Path) -> list[KnownImage]:
 
 def _known_scene(image: dict[str, Any]) -> KnownImage:
     masks, attributes = [], []
-    for thing in image["objects"]:
-        height, width = thing["segmentation"]["size"]
-        masks.append(Rle(height, width, thing["segmentation"]["counts"]))
-        attributes.append(Attributes(thing["shape"], thing["colour"], thing["texture"], thing["size"]))
+    for known in image["objects"]:
+        height, width = known["segmentation"]["size"]
+        masks.append(read_mask(known["segmentation"], height, width))
+        attributes.append(Attributes(known["shape"], known["colour"], known["texture"], known["size"]))
     return KnownImage(image["file_name"], tuple(masks), tuple(attributes))
 
 
@@ -108,17 +106,7 @@ def _known_coco(images: Iterable[dict[str, Any]], annotations: Iterable[dict[str
     return [
         KnownImage(
             image["file_name"],
-            tuple(_rle(segmentation, image["height"], image["width"]) for segmentation in by_image[image["id"]]),
+            tuple(read_mask(segmentation, image["height"], image["width"]) for segmentation in by_image[image["id"]]),
         )
         for image in images
     ]
-
-
-def _rle(segmentation: Any, height: int, width: int) -> Rle:
-    """COCO's three forms of a mask: polygons, uncompressed counts, compressed counts."""
-    if isinstance(segmentation, list):
-        parts = coco_mask.frPyObjects(segmentation, height, width)
-        return Rle(height, width, coco_mask.merge(parts)["counts"].decode("ascii"))
-    if isinstance(segmentation["counts"], list):
-        return rle_from_counts(segmentation["counts"], height, width)
-    return Rle(height, width, segmentation["counts"])

@@ -1,1 +1,1 @@
-"""From the export index to files of other people's formats; `formats` holds one plug-in each."""
+"""Write the export index as files that other programs read; `formats` holds one plug-in for each format."""

@@ -1,13 +1,14 @@
-"""What a renderer gets and must do. The export stage knows this page and nothing else about a format.
+"""The interface of an export format: what it receives and what it must provide.
 
-A format is one file in this folder, named like the format (`-` becomes `_`), that defines
+A format is one file in `formats/`, named like the format (`-` becomes `_`), that defines
 
 * `open_writer(context, folder)`: a context manager that gives a function to call with each image, in plan order. It
-  writes below `folder`, with memory flat in the number of images, the same bytes for the same input; leaving it completes
-  the files. No two formats write the same path, so they share a folder, its pictures and one pass over the images;
+  writes below `folder`, in memory that does not grow with the number of images, and writes the same bytes for the same
+  input; leaving the context completes the files. No two formats write the same path, so they share a folder, its image
+  files and one pass over the images;
 * `CANDIDATES = True` where it wants `ExportImage.candidates` filled.
 
-The export stage owns everything else: the index and its ids, plan order, staging and atomic publishing.
+The rest of the package does everything else: the index and its ids, plan order, staging and atomic publishing.
 """
 
 from __future__ import annotations
@@ -86,11 +87,11 @@ class ExportImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportContext:
-    """What an export is called and where its pictures are.
+    """The names of an export and the access to its image files.
 
-    `read_image(key)` gives the bytes of a picture file, which every reader sees upright. `locate_image(key)` gives the
-    path of a file with these bytes; None where there is none, as the picture had to be turned; UsageError where the
-    source keeps its pictures inside another file. `provenance` is plain JSON: models, settings, counts, licences.
+    `read_image(key)` returns the bytes of an image file that every decoder shows upright. `locate_image(key)` returns the
+    path of a file with these bytes, or None where there is none because the image had to be rotated; it raises UsageError
+    where the source stores its images inside another file. `provenance` is plain JSON: models, settings, counts, licences.
     """
 
     dataset: str
@@ -105,15 +106,15 @@ Write: TypeAlias = Callable[[ExportImage], None]
 
 
 class Format(Protocol):
-    """A module of this folder."""
+    """A module of `formats/`."""
 
     def open_writer(self, context: ExportContext, folder: Path) -> AbstractContextManager[Write]:
-        """Begin to write below `folder`. Writing an image raises UsageError where the format cannot hold it."""
+        """Begin to write below `folder`. Writing an image raises UsageError where the format cannot represent it."""
         ...
 
 
 class BySplit(dict[str, T]):
-    """What a format has open for each split: opened when the first image of the split comes."""
+    """The open files of a format by split; those of a split are opened when its first image comes."""
 
     def __init__(self, stack: ExitStack, opener: Callable[[str], AbstractContextManager[T]]) -> None:
         super().__init__()
@@ -124,7 +125,9 @@ class BySplit(dict[str, T]):
         return opened
 
 
-def render(formats: Sequence[Format], images: Iterable[ExportImage], context: ExportContext, folder: Path) -> None:
+def write_formats(
+    formats: Sequence[Format], images: Iterable[ExportImage], context: ExportContext, folder: Path
+) -> None:
     """Write images in several formats below `folder`, in one pass."""
     with ExitStack() as stack:
         writers = [stack.enter_context(one.open_writer(context, folder)) for one in formats]
@@ -152,54 +155,56 @@ def wants_candidates(formats: Sequence[Format]) -> bool:
 
 
 def export_name(key: str) -> str:
-    """The relative path that stands for an image key in an export. Most keys are their own name.
+    """The relative path of an image in an export. Most keys are used as they are.
 
-    A list file may name pictures outside its folder: `/data/a.jpg` becomes `_root/data/a.jpg`, `../a.jpg` `_up/a.jpg`.
+    A list file may name images outside its folder: `/data/a.jpg` becomes `_root/data/a.jpg`, `../a.jpg` `_up/a.jpg`.
     """
     parts = PurePosixPath(key.replace("\0", "_")).parts
     return "/".join("_up" if part == ".." else "_root" if part.startswith("/") else part for part in parts) or "_"
 
 
-def picture_folder(context: ExportContext) -> str:
-    """Where ETRIS' REFER looks for pictures; every format keeps them there, so that formats can share them."""
+def image_folder(context: ExportContext) -> str:
+    """The folder in which ETRIS' REFER looks for image files; all formats use it, so that they can share them."""
     return "images/saiapr_tc-12" if context.dataset == "refclef" else "images/train2014"
 
 
-def read_picture(image: ExportImage, context: ExportContext) -> bytes:
-    """The picture's file. EnvironmentStop if it is gone or cannot be read."""
-    with _still_there(image):
+def read_image_file(image: ExportImage, context: ExportContext) -> bytes:
+    """The bytes of the image file. Raises EnvironmentStop if it is gone or cannot be read."""
+    with _readable(image):
         return context.read_image(image.image_key)
 
 
 def link_target(image: ExportImage, context: ExportContext) -> Path | None:
-    """Where `--images link` points; None for a picture that has to be copied. EnvironmentStop if it is gone."""
-    with _still_there(image):
+    """The target of the link under `--images link`; None for an image that must be copied. EnvironmentStop if it is gone."""
+    with _readable(image):
         path = context.locate_image(image.image_key)
         return path and path.resolve()
 
 
 @contextmanager
-def _still_there(image: ExportImage) -> Iterator[None]:
+def _readable(image: ExportImage) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise EnvironmentStop(
-            f"the picture {image.image_key} cannot be read any more ({error.strerror or error}); bring it back, or run "
-            "`pseudoris masks` again so that it counts as gone"
+            f"the image {image.image_key} cannot be read any more ({error.strerror or error}). Restore the file, or run "
+            "`pseudoris masks` again to record it as gone"
         ) from error
 
 
-def place_picture(image: ExportImage, context: ExportContext, folder: Path) -> None:
-    """Put the picture at `folder / file_name` as `--images` says; one that is there already stays."""
+def save_image_file(image: ExportImage, context: ExportContext, folder: Path) -> None:
+    """Copy or link the image file to `folder / file_name`, as `--images` says; an existing file is left alone.
+
+    Raises UsageError for a name that leads out of `folder`."""
     if context.images == "none":
         return
     target = folder / image.file_name
     if image.file_name != export_name(image.file_name):
-        raise UsageError(f"the image name {image.file_name!r} leaves the export folder; refusing to follow it")
+        raise UsageError(f"the image name {image.file_name!r} leads out of the export folder. Rename the image")
     if target.is_symlink() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if context.images == "link" and (original := link_target(image, context)):
         target.symlink_to(original)
     else:
-        target.write_bytes(read_picture(image, context))
+        target.write_bytes(read_image_file(image, context))

@@ -103,13 +103,13 @@ def image_record(image: ExportImage) -> dict[str, Any]:
     return {"id": image.image_id, "file_name": image.file_name, "height": image.height, "width": image.width}
 
 
-def annotation(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
+def annotation(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
     """One of COCO's `annotations`, without its `segmentation`."""
     return {
-        "id": thing.ann_id,
+        "id": obj.ann_id,
         "image_id": image.image_id,
-        "category_id": thing.category[0],
-        "area": int(thing.mask.area),
-        "bbox": [int(value) for value in thing.mask.bbox],
+        "category_id": obj.category[0],
+        "area": int(obj.mask.area),
+        "bbox": [int(value) for value in obj.mask.bbox],
         "iscrowd": 0,
     }

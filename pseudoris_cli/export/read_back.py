@@ -1,4 +1,4 @@
-"""Reading exports back: the referred masks of a jsonl export or of any REFER data set, one by one."""
+"""Read the referred masks of a jsonl export or of any REFER data set, one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pseudoris_cli.records import Rle
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """A mask with its sentences; `image_key` is what the reader of its pictures calls the image."""
+    """A mask with its sentences; `image_key` is the name under which the export's image folder has the image."""
 
     image_key: str
     image_id: int
@@ -25,7 +25,7 @@ class Referred:
 
 
 def read_jsonl(path: Path) -> Iterator[Referred]:
-    """The lines of a jsonl export; pictures are called by `file_name`. UsageError names a damaged line."""
+    """The lines of a jsonl export; `image_key` is their `file_name`. Raises UsageError naming a damaged line."""
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -34,13 +34,14 @@ def read_jsonl(path: Path) -> Iterator[Referred]:
                 rle = read_mask(record["segmentation"], record["height"], record["width"])
                 yield Referred(record["file_name"], record["image_id"], record["ref_id"], rle, captions)
             except (ValueError, KeyError, TypeError) as error:
-                raise UsageError(f"{path}, line {number}: is no line of a jsonl export ({error!r})") from error
+                raise UsageError(f"{path}, line {number}: is not a line of a jsonl export ({error!r})") from error
 
 
 def read_refer(dataset: Path, split_by: str, split: str) -> Iterator[Referred]:
     """The refs of one split of `dataset` (a folder with instances.json), with their raw sentences.
 
-    Polygons and run-length codes are both taken. The files are read whole, as REFER does. UsageError for damaged ones.
+    Accepts polygons and run-length codes. Both files are loaded into memory, as REFER does. Raises UsageError for damaged
+    files.
     """
     refs = safe_pickle.load(dataset / f"refs({split_by}).p")
     try:
@@ -55,4 +56,4 @@ def read_refer(dataset: Path, split_by: str, split: str) -> Iterator[Referred]:
             captions = tuple(sentence["raw"] for sentence in ref["sentences"])
             yield Referred(image["file_name"], image["id"], ref["ref_id"], rle, captions)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{dataset} is no REFER data set: {error!r}") from error
+        raise UsageError(f"{dataset} is not a REFER data set: {error!r}") from error

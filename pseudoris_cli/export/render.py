@@ -1,4 +1,4 @@
-"""Stage 4, second half: from the index to files of other people's formats; a folder appears whole or not at all."""
+"""The second half of the export: from the index to the files of each format. The folder is written atomically."""
 
 from __future__ import annotations
 
@@ -34,13 +34,16 @@ from pseudoris_cli.storage.rows import masks_by_image
 from pseudoris_cli.storage.schema import Columns
 
 REVISION = 2
-"""Raised where the same artifacts give other files than before, so that a folder made before is made anew."""
+"""Increase it when the same artifacts give other files than before, so that existing exports are made again."""
 _SCORES = ("correctness", "uniqueness", "doc")
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """What to render: which parts, in which formats, under which names."""
+class ExportJob:
+    """What to export: which parts, in which formats, under which names.
+
+    `manifests` are those of the stages `masks`, `filter` and `export`; `split` is the text of `--split`.
+    """
 
     plan: Plan
     manifests: dict[str, Manifest]
@@ -54,7 +57,7 @@ class Rendering:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the files: equal identities give equal bytes."""
+        """Everything that determines the files: equal identities give equal bytes."""
         digest = hashlib.sha256()
         for stage in ("masks", "filter", "export"):
             for _, entry in sorted(self.manifests[stage].entries.items()):
@@ -69,17 +72,17 @@ class Rendering:
         }
 
 
-def render(job: Rendering, out: Path, overwrite: bool) -> bool:
-    """Write all formats below `out`; False if it holds exactly this export already.
+def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
+    """Write all formats below `out`; returns False, and writes nothing, if `out` holds exactly this export already.
 
     The folder is written beside `out` and renamed, so a crash leaves the old state. UsageError (exit 2) if `out` holds
     something that no export made, unless `overwrite`.
     """
     formats = [base.load_format(name) for name in job.formats]
     _finish_publishing(out)
-    if destination.made_by_us(out) == job.identity:
+    if destination.export_identity(out) == job.identity:
         return False
-    destination.check(out, overwrite, [])
+    destination.check(out, overwrite)
     staging = out.with_name(f".{out.name}.staging")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -92,7 +95,7 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
             locate_image=lambda key: _locate(job.source, key),
             provenance=job.provenance,
         )
-        base.render(formats, stream(job, base.wants_candidates(formats)), context, staging)
+        base.write_formats(formats, stream(job, base.wants_candidates(formats)), context, staging)
         (staging / destination.MARKER).write_text(
             json.dumps({"export": job.identity, **job.provenance}, indent=2), encoding="utf-8"
         )
@@ -103,9 +106,9 @@ def render(job: Rendering, out: Path, overwrite: bool) -> bool:
     return True
 
 
-def stream(job: Rendering, candidates: bool) -> Iterator[ExportImage]:
+def stream(job: ExportJob, candidates: bool) -> Iterator[ExportImage]:
     """Every image with a referred mask (or, with `candidates`, any scored mask) in plan order, read part by part."""
-    shares = splits.parse(job.split)
+    fractions = splits.parse(job.split)
     ids = splits.ImageIds()
     for part in job.plan.parts:
         columns = {stage: _read(job.manifests[stage], part.part) for stage in ("masks", "filter", "export")}
@@ -124,14 +127,23 @@ def stream(job: Rendering, candidates: bool) -> Iterator[ExportImage]:
                     file_name=base.export_name(ref.file_name),
                     width=found[0].rle.width,
                     height=found[0].rle.height,
-                    split=splits.assign(ref.key, shares),
+                    split=splits.assign(ref.key, fractions),
                     objects=objects,
                     candidates=all_scored,
                 )
 
 
+@dataclass(frozen=True, slots=True)
+class KeptMask:
+    """The ids of a referred mask in the export, and its (sent_id, candidate_id) pairs, best first."""
+
+    ref_id: int
+    ann_id: int
+    sentences: list[tuple[int, int]]
+
+
 Scored = dict[tuple[str, int], dict[int, ExportCandidate]]
-Kept = dict[tuple[str, int], tuple[int, int, list[tuple[int, int]]]]
+Kept = dict[tuple[str, int], KeptMask]
 
 
 def _by_mask(columns: Columns) -> Scored:
@@ -148,25 +160,26 @@ def _by_mask(columns: Columns) -> Scored:
 
 
 def _kept(columns: Columns) -> Kept:
-    """ref_id, ann_id and (sent_id, candidate_id) of every referred mask; rows are best first already."""
+    """Every referred mask by (image key, mask id); the rows of a mask are best first already."""
     found: Kept = {}
     if not columns:
         return found
     names = ("image_key", "mask_id", "ref_id", "ann_id", "sent_id", "candidate_id")
     for key, mask_id, ref_id, ann_id, sent_id, candidate_id in zip(*(columns[n] for n in names), strict=True):
-        entry = found.setdefault((key, int(mask_id)), (int(ref_id), int(ann_id), []))
-        entry[2].append((int(sent_id), int(candidate_id)))
+        mask = found.setdefault((key, int(mask_id)), KeptMask(int(ref_id), int(ann_id), []))
+        mask.sentences.append((int(sent_id), int(candidate_id)))
     return found
 
 
 def _object(ref: ImageRef, mask: Mask, kept: Kept, scored: Scored) -> ExportObject | None:
-    place = (ref.key, mask.mask_id)
-    if place not in kept:
+    found, candidates = kept.get((ref.key, mask.mask_id)), scored.get((ref.key, mask.mask_id), {})
+    if found is None:
         return None
-    ref_id, ann_id, rows = kept[place]
-    sentences = tuple(ExportSentence(sent_id=sent_id, **asdict(scored[place][number])) for sent_id, number in rows)
+    sentences = tuple(
+        ExportSentence(sent_id=sent_id, **asdict(candidates[candidate_id])) for sent_id, candidate_id in found.sentences
+    )
     category = mask.category or base.OBJECT_CATEGORY
-    return ExportObject(ref_id=ref_id, ann_id=ann_id, mask=mask, sentences=sentences, category=category)
+    return ExportObject(ref_id=found.ref_id, ann_id=found.ann_id, mask=mask, sentences=sentences, category=category)
 
 
 def _scored(ref: ImageRef, mask: Mask, scored: Scored) -> ScoredMask:
@@ -180,9 +193,11 @@ def _read(manifest: Manifest, part: int) -> Columns:
 
 
 def _locate(source: Source, key: str) -> Path | None:
-    """The file of a picture that can be handed on as it is."""
+    """The file of an image, if it can be linked to as it is; None if it must be rotated first."""
     if not isinstance(source, FileReader):
-        raise UsageError("the pictures of this source lie inside another file; use --images copy or none, not link")
+        raise UsageError(
+            "this source stores its images inside another file, so they cannot be linked. Use --images copy or none"
+        )
     path = source.path(key)
     with path.open("rb") as file:
         return path if is_portable(file) else None
@@ -192,21 +207,21 @@ def _publish(staging: Path, out: Path) -> None:
     """Replace `out` by the finished folder."""
     files.sync_tree(staging)
     if out.exists() or out.is_symlink():
-        files.publish(out, _replaced(out))
+        files.publish(out, _backup_of(out))
     files.publish(staging, out)
     files.sync_folder(out.parent)
-    _remove(_replaced(out))
+    _remove(_backup_of(out))
 
 
 def _finish_publishing(out: Path) -> None:
-    """Mend what a crash within `_publish` left: the state before it where the new one has no name yet."""
-    old = _replaced(out)
+    """Recover from a crash within `_publish`: restore the old folder where the new one was not published yet."""
+    old = _backup_of(out)
     if not out.exists() and not out.is_symlink() and (old.exists() or old.is_symlink()):
         files.publish(old, out)
     _remove(old)
 
 
-def _replaced(out: Path) -> Path:
+def _backup_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.replaced")
 
 

@@ -1,4 +1,4 @@
-"""Which split an image is in, and what happens to image ids that collide: both stay as they are when the data grows."""
+"""Assign splits and unique ids to images. Neither changes for existing images when new ones are added."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ NAMES = ("train", "val", "test", "testA", "testB", "testC")
 
 
 def parse(text: str) -> dict[str, float]:
-    """`train=.9,val=.1` as shares that sum to 1, in the order given; UsageError says what is wrong with it."""
-    shares: dict[str, float] = {}
+    """`train=.9,val=.1` as fractions that sum to 1, in the order given. Raises UsageError naming what is wrong."""
+    fractions: dict[str, float] = {}
     for item in text.split(","):
         name, _, number = (piece.strip() for piece in item.partition("="))
         if name not in NAMES:
             raise UsageError(f"--split {text!r}: {name!r} is no split; choose from {', '.join(NAMES)}")
-        if name in shares:
+        if name in fractions:
             raise UsageError(f"--split {text!r}: {name} is named twice")
         try:
-            share = float(number)
+            fraction = float(number)
         except ValueError:
-            share = math.nan
-        if not 0 <= share <= 1:
-            raise UsageError(f"--split {text!r}: the share of {name} must be a number from 0 to 1, as in {name}=.9")
-        shares[name] = share
-    if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
-        raise UsageError(f"--split {text!r}: the shares sum to {sum(shares.values()):g}, not to 1")
-    return shares
+            fraction = math.nan
+        if not 0 <= fraction <= 1:
+            raise UsageError(f"--split {text!r}: the fraction of {name} must be a number from 0 to 1, as in {name}=.9")
+        fractions[name] = fraction
+    if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
+        raise UsageError(f"--split {text!r}: the fractions sum to {sum(fractions.values()):g}, not to 1")
+    return fractions
 
 
-def assign(image_key: str, shares: dict[str, float]) -> str:
-    """The split of an image: a hash of its key against the running sum of the shares. Other images play no part."""
-    place = _hash(image_key, "split") / 2**52
-    for name, end in zip(shares, accumulate(shares.values()), strict=True):
-        if place < end:
+def assign(image_key: str, fractions: dict[str, float]) -> str:
+    """The split of an image: a hash of its key, compared with the cumulative fractions. It depends on no other image."""
+    position = _hash(image_key, "split") / 2**52
+    for name, end in zip(fractions, accumulate(fractions.values()), strict=True):
+        if position < end:
             return name
-    return next(name for name in reversed(shares) if shares[name] > 0)
+    return next(name for name in reversed(fractions) if fractions[name] > 0)
 
 
 class ImageIds:
-    """Unique positive image ids, given in plan order: the first to want an id gets it.
+    """Unique positive image ids, given in plan order: the first image that asks for an id gets it.
 
-    Who comes later takes the next 52-bit hash of its key that is free. New images are planned last, so the ids of an
-    export never change under growth. Memory: one set of ints.
+    A later image gets the first free 52-bit hash of its key. New images are planned last, so existing ids never change.
+    Memory: one set of ints.
     """
 
     def __init__(self) -> None:
@@ -63,6 +63,6 @@ class ImageIds:
 
 
 def _hash(key: str, purpose: str) -> int:
-    """52 bits of BLAKE2b, so that the result is exact as a float."""
+    """52 bits of BLAKE2b, which a float represents exactly."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, person=purpose.encode()[:16]).digest()
     return int.from_bytes(digest, "big") >> 12

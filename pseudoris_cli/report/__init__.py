@@ -1,1 +1,1 @@
-"""One self-contained HTML page from the artifacts of a work directory: looked at, never read back."""
+"""Write one self-contained HTML page about a work directory. No command reads it back."""

@@ -1,4 +1,4 @@
-/* One image: its picture with masks, and its table. Built when it comes near the view. */
+/* One image: the image with its masks, and its table. Built when it comes near the viewport. */
 
 class Card {
   constructor(element) {
@@ -9,7 +9,7 @@ class Card {
     this.chips = element.querySelector(".chips");
     this.scroll = element.querySelector(".scroll");
     this.only = null;
-    this.whole = false;
+    this.showAll = false;
     this.built = false;
   }
 
@@ -55,7 +55,7 @@ class Card {
       if (mask.uri && this.image) this.frame.append(this.shape("div", "mask", mask));
     }
     this.chips.hidden = !this.data.masks.length;
-    if (this.image && this.data.masks.length) this.watchPicture();
+    if (this.image && this.data.masks.length) this.watchImage();
     this.scroll.hidden = !this.data.rows.length;
     if (this.data.rows.length) this.buildTable();
     this.render();
@@ -67,9 +67,9 @@ class Card {
     chip.dataset.mask = mask.id;
     chip.style.setProperty("--c", colour(mask.id));
     chip.setAttribute("aria-pressed", "false");
-    chip.append(make("i", "swatch"), make("span", "", `mask ${mask.id}`));
+    chip.append(make("i", "swatch"), make("span", "", ["mask", mask.id, mask.category].filter((part) => part !== undefined).join(" ")));
     const own = this.data.rows.filter((row) => row[AT.mask] === mask.id);
-    const told = [`${(100 * mask.share).toFixed(mask.share < 0.01 ? 2 : 1)} %`];
+    const told = [`${(100 * mask.fraction).toFixed(mask.fraction < 0.01 ? 2 : 1)} %`];
     if (PAGE.filtered && own.length) told.unshift(`${own.filter(isKept).length} kept`);
     chip.append(make("small", "", told.join(" · ")));
     chip.addEventListener("click", () => this.choose(mask.id));
@@ -79,7 +79,7 @@ class Card {
     return chip;
   }
 
-  /* A box on the picture in which only the mask's pixels are seen. */
+  /* A box over the image in which only the mask's pixels are visible. */
   shape(tag, className, mask) {
     const element = make(tag, className);
     const [left, top, width, height] = mask.box;
@@ -126,7 +126,7 @@ class Card {
   }
 
   /* The smallest mask under the pointer, by its pixels. */
-  watchPicture() {
+  watchImage() {
     let shapes = null;
     const under = (event) => {
       if (!shapes) return null;
@@ -154,7 +154,7 @@ class Card {
     const head = this.table.createTHead().insertRow();
     COLUMNS.forEach((column, index) => {
       if (column.kind === "hidden") return;
-      const cell = make("th", ["number", "share"].includes(column.kind) ? "n" : "");
+      const cell = make("th", ["number", "fraction"].includes(column.kind) ? "n" : "");
       cell.scope = "col";
       cell.dataset.index = index;
       const button = make("button", "", column.label);
@@ -170,11 +170,11 @@ class Card {
     this.body.addEventListener("pointerleave", () => this.light(this.only));
     this.body.addEventListener("focusin", (event) => this.light(Number(rowOf(event).dataset.mask)));
     this.body.addEventListener("click", (event) => rowOf(event).focus());
-    this.body.addEventListener("keydown", (event) => this.walk(event, rowOf(event)));
+    this.body.addEventListener("keydown", (event) => this.moveFocus(event, rowOf(event)));
     this.scroll.append(this.table);
   }
 
-  walk(event, row) {
+  moveFocus(event, row) {
     const step = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
     if (event.key === "Enter") {
       this.choose(Number(row.dataset.mask));
@@ -193,14 +193,14 @@ class Card {
     if (!this.built || !this.table) return;
     const rows = this.fitting();
     if (state.sort) rows.sort(compare(state.sort.index, state.sort.down));
-    const shown = this.whole ? rows : rows.slice(0, FIRST_ROWS);
+    const shown = this.showAll ? rows : rows.slice(0, FIRST_ROWS);
     this.body.replaceChildren(...shown.map((row) => this.row(row)));
     if (this.body.rows.length) this.body.rows[0].tabIndex = 0;
     this.scroll.querySelector(".more")?.remove();
     if (shown.length < rows.length) {
       const more = make("button", "more", `Show all ${rows.length} rows`);
       more.addEventListener("click", () => {
-        this.whole = true;
+        this.showAll = true;
         this.render();
       });
       this.scroll.append(more);

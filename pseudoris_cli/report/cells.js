@@ -56,15 +56,15 @@ const CELLS = {
     return cell;
   },
   number: (row, index, column) => make("td", "n", shown(row[index], column.digits)),
-  share: (row, index) => make("td", "n", `${(100 * row[index]).toFixed(2)} %`),
+  fraction: (row, index) => make("td", "n", `${(100 * row[index]).toFixed(2)} %`),
   bar(row, index, column) {
     const cell = make("td");
-    const share = (value) => `${Math.max(0, Math.min(100, (100 * value) / column.max)).toFixed(1)}%`;
+    const percent = (value) => `${Math.max(0, Math.min(100, (100 * value) / column.max)).toFixed(1)}%`;
     const meter = make("span", "meter");
     const fill = make("i");
-    fill.style.width = share(row[index] ?? 0);
+    fill.style.width = percent(row[index] ?? 0);
     meter.append(fill);
-    if (column.mark !== null) meter.append(Object.assign(make("b"), { style: `left:${share(column.mark)}` }));
+    if (column.mark !== null) meter.append(Object.assign(make("b"), { style: `left:${percent(column.mark)}` }));
     const flags = term(row[AT.flags]);
     const number = make("span", column.id === "doc" && /capped|non_finite/.test(flags) ? "flagged" : "", shown(row[index], column.digits));
     number.title = PAGE.flags[flags] ?? "";
@@ -81,15 +81,15 @@ const CELLS = {
   },
 };
 
-/* A mask's pixels, to tell whether a point (per cent of the picture) lies on it. */
+/* A mask's pixels, to tell whether a point (per cent of the image) is on it. */
 async function readShape(mask) {
-  const picture = new Image();
-  picture.src = mask.uri;
-  await picture.decode();
-  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  const image = new Image();
+  image.src = mask.uri;
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.width, image.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(picture, 0, 0);
-  const { data, width, height } = context.getImageData(0, 0, picture.width, picture.height);
+  context.drawImage(image, 0, 0);
+  const { data, width, height } = context.getImageData(0, 0, image.width, image.height);
   const [left, top, across, down] = mask.box;
   const holds = (x, y) => {
     const [column, row] = [Math.floor((width * (x - left)) / across), Math.floor((height * (y - top)) / down)];

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: drawn from numbers, coloured by the page's style sheet, readable without colour."""
+"""Charts as inline SVG, coloured by the page's style sheet. Tooltips and labels hold the numbers, so colour is not needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from pseudoris_cli.report.tallies import FATES, Histogram, Survival
+from pseudoris_cli.report.histograms import OUTCOMES, Histogram, Survival
 
 WIDTH, HEIGHT = 340, 168
 LEFT, RIGHT, TOP, BOTTOM = 38, 16, 10, 24
@@ -20,19 +20,19 @@ _TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 @dataclass(frozen=True)
 class Axis:
-    """What a histogram is of: `label` says it, `tick` writes a value, `mark` is a line to draw (the threshold)."""
+    """The x axis of a histogram: `label` names the quantity, `tick` formats a value, `mark` is where to draw a vertical line."""
 
     label: str
     tick: Callable[[float], str] = lambda value: f"{value:g}"
     mark: float | None = None
-    whole: bool = False
-    """Each bar one whole number wide: a tick names the bar, not its edges."""
+    integer: bool = False
+    """The values are integers: a tick names the bar that starts there, and stands below its middle."""
     every: int = 0
-    """Ticks at every so many edges, counted from 0; 0 for as many as there is room for."""
+    """Ticks at multiples of this many bar widths; 0 for as many ticks as there is room for."""
 
 
 def histogram(data: Histogram, axis: Axis) -> Markup:
-    """Stacked bars, one colour for each fate."""
+    """An SVG of stacked bars, one colour for each of OUTCOMES (a single colour where `data` has one row)."""
     bars = len(data.edges) - 1
     highest = max(map(sum, zip(*data.counts, strict=True)))
     top = _round_up(highest)
@@ -42,42 +42,42 @@ def histogram(data: Histogram, axis: Axis) -> Markup:
     for bar in range(bars):
         counts = [row[bar] for row in data.counts]
         x, y, segments = LEFT + bar * step, float(TOP + plot), []
-        for fate, count in zip(FATES, counts, strict=False):
+        for outcome, count in zip(OUTCOMES, counts, strict=False):
             height = plot * count / top
             y -= height
             if count:
-                segments.append(_rect(x + 0.5, y, max(step - 1, 0.5), height, _class(fate, len(data.counts))))
+                segments.append(_rect(x + 0.5, y, max(step - 1, 0.5), height, _class(outcome, len(data.counts))))
         parts.append(f"<g><title>{escape(_tip(data, axis, bar))}</title>{''.join(segments)}</g>")
     parts += _ticks(data, axis, step)
     if axis.mark is not None and data.edges[0] <= axis.mark <= data.edges[-1]:
         x = LEFT + (axis.mark - data.edges[0]) / (data.edges[-1] - data.edges[0]) * step * bars
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{TOP + plot}"/>')
-    said = (
+    label = (
         f"Histogram of {axis.label}: {data.count:,} values from {axis.tick(data.edges[0])} to "
         f"{axis.tick(data.edges[-1])}, the fullest bar holds {highest:,}"
     )
-    return _svg(HEIGHT, said, parts)
+    return _svg(HEIGHT, label, parts)
 
 
 def survival(rows: Survival, what: str) -> Markup:
-    """For each name a bar of all its candidates, divided by what became of their texts; the share is of what is kept."""
+    """An SVG with a horizontal bar for each name, divided by outcome, with the percentage of its candidates whose text was kept."""
     parts = []
     room = WIDTH - LABEL - 48
     for number, (name, counts) in enumerate(rows.items()):
         y, x, total = number * ROW, float(LABEL), max(sum(counts), 1)
         parts.append(f'<text class="name" x="{LABEL - 8}" y="{y + 12.5}">{escape(name)}</text>')
-        tip = ", ".join(f"{count:,} {fate}" for fate, count in zip(FATES, counts, strict=True))
+        tip = ", ".join(f"{count:,} {outcome}" for outcome, count in zip(OUTCOMES, counts, strict=True))
         segments = []
-        for fate, count in zip(FATES, counts, strict=True):
+        for outcome, count in zip(OUTCOMES, counts, strict=True):
             width = room * count / total
             if count:
-                segments.append(_rect(x, y + 3, width, ROW - 6, _class(fate, len(FATES))))
+                segments.append(_rect(x, y + 3, width, ROW - 6, _class(outcome, len(OUTCOMES))))
             x += width
-        share = f"{100 * _kept(counts) / total:.1f} %"
+        kept = f"{100 * _kept(counts) / total:.1f} %"
         parts.append(f"<g><title>{escape(name)}: {tip} of {total:,}</title>{''.join(segments)}</g>")
-        parts.append(f'<text class="share" x="{WIDTH - 2}" y="{y + 12.5}">{share}</text>')
-    told = "; ".join(f"{name} {100 * _kept(counts) / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
-    return _svg(max(len(rows), 1) * ROW, f"Survival by {what}: {told}", parts)
+        parts.append(f'<text class="percentage" x="{WIDTH - 2}" y="{y + 12.5}">{kept}</text>')
+    label = "; ".join(f"{name} {100 * _kept(counts) / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
+    return _svg(max(len(rows), 1) * ROW, f"Survival by {what}: {label}", parts)
 
 
 def _svg(height: float, label: str, parts: Sequence[str]) -> Markup:
@@ -86,12 +86,12 @@ def _svg(height: float, label: str, parts: Sequence[str]) -> Markup:
     )
 
 
-def _class(fate: str, series: int) -> str:
-    return fate.replace(" ", "-") if series > 1 else "plain"
+def _class(outcome: str, series: int) -> str:
+    return outcome.replace(" ", "-") if series > 1 else "plain"
 
 
 def _kept(counts: Sequence[int]) -> int:
-    return sum(count for fate, count in zip(FATES, counts, strict=True) if fate.startswith("kept"))
+    return sum(count for outcome, count in zip(OUTCOMES, counts, strict=True) if outcome.startswith("kept"))
 
 
 def _rect(x: float, y: float, width: float, height: float, style: str) -> str:
@@ -99,7 +99,7 @@ def _rect(x: float, y: float, width: float, height: float, style: str) -> str:
 
 
 def _scale(top: int, plot: int) -> str:
-    """Three grid lines, with counts where they are whole."""
+    """Three grid lines, with counts where these are integers."""
     lines = []
     for value in (0, top / 2, top):
         y = TOP + plot * (1 - value / top)
@@ -110,20 +110,20 @@ def _scale(top: int, plot: int) -> str:
 
 
 def _ticks(data: Histogram, axis: Axis, step: float) -> list[str]:
-    """Labels below the axis at round values, as many as there is room for."""
+    """Labels below the axis at round values, as many as fit."""
     labels = [axis.tick(edge) for edge in data.edges]
-    places = range(len(labels) - 1 if axis.whole else len(labels))
+    indices = range(len(labels) - 1 if axis.integer else len(labels))
     width = data.edges[1] - data.edges[0]
     room = 6 * max(map(len, labels)) + 8
     fitting = next((n for n in range(1, len(labels)) if n * step >= room and _is_round(n * width)), 1)
     chosen: list[int] = []
     for every in (axis.every, fitting, 1):
-        chosen = chosen or [at for at in places if every and _is_multiple(data.edges[at], every * width)]
-    shift = step / 2 if axis.whole else 0
+        chosen = chosen or [at for at in indices if every and _is_multiple(data.edges[at], every * width)]
+    shift = step / 2 if axis.integer else 0
     if data.below:
         labels[0] = f"≤{labels[0]}"
     if data.above:
-        labels[places[-1]] += "+"
+        labels[indices[-1]] += "+"
     return [
         f'<text class="tick" x="{LEFT + at * step + shift:.1f}" y="{HEIGHT - 7}">{escape(labels[at])}</text>'
         for at in chosen
@@ -142,7 +142,7 @@ def _is_multiple(value: float, of: float) -> bool:
 
 def _tip(data: Histogram, axis: Axis, bar: int) -> str:
     low, high = axis.tick(data.edges[bar]), axis.tick(data.edges[bar + 1])
-    where = low if axis.whole and data.edges[bar + 1] - data.edges[bar] == 1 else f"{low} to {high}"
+    where = low if axis.integer and data.edges[bar + 1] - data.edges[bar] == 1 else f"{low} to {high}"
     if bar == 0 and data.below:
         where = f"below {high}"
     if bar == len(data.edges) - 2 and data.above:
@@ -150,11 +150,11 @@ def _tip(data: Histogram, axis: Axis, bar: int) -> str:
     counts = [row[bar] for row in data.counts]
     if len(counts) == 1:
         return f"{where}: {counts[0]:,}"
-    return f"{where}: {sum(counts):,} (" + ", ".join(f"{c:,} {f}" for c, f in zip(counts, FATES, strict=True)) + ")"
+    return f"{where}: {sum(counts):,} (" + ", ".join(f"{c:,} {f}" for c, f in zip(counts, OUTCOMES, strict=True)) + ")"
 
 
 def _round_up(value: int) -> int:
-    """The next round whole number that is not below the value."""
+    """The smallest round integer that is not below the value."""
     power = 10 ** math.floor(math.log10(max(value, 1)))
     return next(round(tick * power) for tick in _TICKS if tick * power >= value and tick * power % 1 == 0)
 

@@ -16,8 +16,11 @@ DEFAULT_COUNT = 50
 
 
 @dataclass(frozen=True)
-class Choice:
-    """At most `count` images: spread over the source, the worst or best first, those with a caption, or named ones."""
+class ImageChoice:
+    """Which images to show: those of `keys`, else those with a caption that contains `search`, else by `order`.
+
+    At most `count`, except that all of `keys` are shown.
+    """
 
     count: int = DEFAULT_COUNT
     order: Literal["spread", "worst", "best"] = "spread"
@@ -25,7 +28,7 @@ class Choice:
     keys: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """In words, for the page."""
+        """The choice in words, for the heading of the images."""
         if self.keys:
             return "named with --ids"
         if self.search is not None:
@@ -38,15 +41,18 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """An image and the part that it is in."""
+class PlannedImage:
+    """An image of the plan and the number of the part that it is in."""
 
     part: int
     ref: ImageRef
 
 
-def choose(parts: Parts, choice: Choice) -> list[Place]:
-    """The chosen images, always the same for the same artifacts. UsageError if there is none."""
+def choose(parts: Parts, choice: ImageChoice) -> list[PlannedImage]:
+    """The chosen images, the same for the same artifacts.
+
+    Raises UsageError for an unknown key, and where a search or an order finds no image or needs a stage that has not run.
+    """
     if choice.keys:
         return _named(parts, choice.keys)
     if choice.search is not None:
@@ -56,12 +62,12 @@ def choose(parts: Parts, choice: Choice) -> list[Place]:
     return _spread(parts, parts.covered(parts.deepest), choice.count)
 
 
-def _spread(parts: Parts, covered: list[int], count: int) -> list[Place]:
-    """At even distances over the images that the deepest stage has answered; their parts alone are read."""
+def _spread(parts: Parts, covered: list[int], count: int) -> list[PlannedImage]:
+    """At even distances over the images of the `covered` parts. Reads the parts of the chosen images only."""
     sizes = [parts.plan.parts[part].count for part in covered]
     total = sum(sizes)
     wanted = iter([number * total // min(count, total) for number in range(min(count, total))])
-    places: list[Place] = []
+    found: list[PlannedImage] = []
     start, position = 0, next(wanted, None)
     for part, size in zip(covered, sizes, strict=True):
         inside = []
@@ -70,65 +76,67 @@ def _spread(parts: Parts, covered: list[int], count: int) -> list[Place]:
             position = next(wanted, None)
         if inside:
             refs = parts.plan.images(part)
-            places += [Place(part, refs[index]) for index in inside]
+            found += [PlannedImage(part, refs[index]) for index in inside]
         start += size
-    return places
+    return found
 
 
-def _named(parts: Parts, keys: tuple[str, ...]) -> list[Place]:
-    places = {place.ref.key: place for place in _all(parts)}
+def _named(parts: Parts, keys: tuple[str, ...]) -> list[PlannedImage]:
+    planned = {image.ref.key: image for image in _all(parts)}
     for key in keys:
-        if key not in places:
-            near = difflib.get_close_matches(key, places, 3, 0.5)
+        if key not in planned:
+            near = difflib.get_close_matches(key, planned, 3, 0.5)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise UsageError(f"--ids {key}: no planned image has this key{hint}")
-    return [places[key] for key in dict.fromkeys(keys)]
+    return [planned[key] for key in dict.fromkeys(keys)]
 
 
-def _all(parts: Parts) -> Iterator[Place]:
+def _all(parts: Parts) -> Iterator[PlannedImage]:
     for planned in parts.plan.parts:
         for ref in parts.plan.images(planned.part):
-            yield Place(planned.part, ref)
+            yield PlannedImage(planned.part, ref)
 
 
-def _containing(parts: Parts, text: str, count: int) -> list[Place]:
+def _containing(parts: Parts, text: str, count: int) -> list[PlannedImage]:
     if not parts.covered("captions"):
-        raise UsageError("--search looks into captions, and there are none yet; run `pseudoris captions` first")
+        raise UsageError("--search needs captions, and there are none yet; run `pseudoris captions` first")
     wanted = text.casefold()
-    places: list[Place] = []
+    found: list[PlannedImage] = []
     for part in parts.covered("captions"):
         columns = parts.columns("captions", part, ["image_key", "caption"])
-        found = {
+        matching = {
             key
             for key, caption in zip(columns["image_key"], columns["caption"], strict=True)
             if wanted in caption.casefold()
         }
-        places += [Place(part, ref) for ref in parts.plan.images(part) if ref.key in found]
-        if len(places) >= count:
-            return places[:count]
-    if not places:
+        found += [PlannedImage(part, ref) for ref in parts.plan.images(part) if ref.key in matching]
+        if len(found) >= count:
+            return found[:count]
+    if not found:
         raise UsageError(f"--search {text}: no caption contains this text")
-    return places
+    return found
 
 
-def _ranked(parts: Parts, choice: Choice) -> list[Place]:
-    """By the mean DoC of what was kept, ties by the largest one. With nothing kept an image is worse than any other; an
-    image with one mask has no DoC and no place in this order."""
+def _ranked(parts: Parts, choice: ImageChoice) -> list[PlannedImage]:
+    """By the mean DoC of an image's kept captions, ties by the largest one.
+
+    An image that kept nothing is worse than any other. Images with one mask have no DoC and are left out.
+    """
     covered = parts.covered("filter")
     if not covered:
-        raise UsageError(f"--{choice.order} goes by DoC, and there is none yet; run `pseudoris filter` first")
-    ranks: list[tuple[tuple[float, float], Place]] = []
+        raise UsageError(f"--{choice.order} needs DoC, and there is none yet; run `pseudoris filter` first")
+    ranks: list[tuple[tuple[float, float], PlannedImage]] = []
     for part in covered:
-        merits = _merits(parts.columns("filter", part, ["image_key", "doc", "kept"]))
-        ranks += [(merits[ref.key], Place(part, ref)) for ref in parts.plan.images(part) if ref.key in merits]
+        ranking = _ranking(parts.columns("filter", part, ["image_key", "doc", "kept"]))
+        ranks += [(ranking[ref.key], PlannedImage(part, ref)) for ref in parts.plan.images(part) if ref.key in ranking]
     ranks.sort(key=lambda rank: rank[0], reverse=choice.order == "best")
     if not ranks:
-        raise UsageError(f"--{choice.order} goes by DoC, and no image has one (every image has a single mask)")
-    return [place for _, place in ranks[: choice.count]]
+        raise UsageError(f"--{choice.order} needs DoC, and no image has one, because every image has a single mask")
+    return [image for _, image in ranks[: choice.count]]
 
 
-def _merits(columns: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """(mean, maximum) of the DoC of what was kept, for each image with any DoC."""
+def _ranking(columns: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """(mean, maximum) of the DoC of the kept captions, for each image with any DoC; -inf where none was kept."""
     docs: dict[str, list[float]] = defaultdict(list)
     for key, doc, kept in zip(columns["image_key"], columns["doc"], columns["kept"], strict=True):
         if doc == doc:

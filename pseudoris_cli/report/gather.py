@@ -1,4 +1,4 @@
-"""From artifacts to plain values: everything a report says, before it is a page. No pixel is read here."""
+"""Read the values that a report shows from the artifacts. Reads no image."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pseudoris_cli.records import ImageStatus, Mask, Rle
-from pseudoris_cli.report.choosing import Choice, Place, choose
-from pseudoris_cli.report.tallies import Progress, Totals, tally
+from pseudoris_cli.records import ImageStatus, Mask
+from pseudoris_cli.report.choosing import ImageChoice, PlannedImage, choose
+from pseudoris_cli.report.histograms import Progress, Totals, compute_totals
 from pseudoris_cli.report.versions import Parts, chain_of
 from pseudoris_cli.storage.manifest import STATUSES
+from pseudoris_cli.storage.rows import masks_by_image, optional_float, rows_of_images
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 MOST_FAILURES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A candidate expression with whatever is known of it; `kept` is None before the filter."""
+class ShownCandidate:
+    """A candidate expression with its scores and the verdict of the filter.
+
+    Scores are None and texts empty where their stage has not run; `kept` is None before the filter has run."""
 
     mask_id: int
     candidate_id: int
@@ -42,19 +45,21 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class ShownImage:
     """An image with its masks and candidates. `sha256` is that of the file that the masks were made from; `status` is None
-    for an image that no stage has answered yet."""
+    for an image that no stage has processed yet."""
 
     key: str
     status: ImageStatus | None
     error: str | None
     sha256: str | None
     masks: tuple[Mask, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ShownCandidate, ...]
 
 
 @dataclass(frozen=True)
 class StageVersion:
-    """One version of one stage: how far it is, and everything that was recorded of how it was made."""
+    """One version of one stage: its progress in images and rows, and its header (`artifact.json`).
+
+    `images` counts all planned images, `counts` the processed ones by status, `pending` the rest."""
 
     stage: str
     version: str
@@ -74,7 +79,7 @@ class StageVersion:
 
 @dataclass(frozen=True)
 class Failed:
-    """An image without rows in some stage, and why."""
+    """An image that failed or was gone in a stage, and the reason."""
 
     stage: str
     key: str
@@ -84,38 +89,38 @@ class Failed:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows, pictures excepted."""
+    """The values that a page shows, except images."""
 
     work: str
     source: dict[str, Any]
     stages: tuple[StageVersion, ...]
     deepest: str
     totals: Totals
-    choice: Choice
+    choice: ImageChoice
     images: tuple[ShownImage, ...]
     failed: tuple[Failed, ...]
 
     @property
     def max_pixels(self) -> int:
-        """The limit under which the masks stage read images."""
+        """The largest image, in pixels, that the masks stage accepted."""
         return int(self.stages[0].header["settings"]["max_pixels"])
 
 
-def gather(workspace: Workspace, choice: Choice, start: Artifact | None, progress: Progress) -> Report:
+def gather(workspace: Workspace, choice: ImageChoice, start: Artifact | None, progress: Progress) -> Report:
     """Read what a report of a work directory shows (see `versions.chain_of` for `start`).
 
-    Reads every part once for the figures, and the parts of the chosen images again. UsageError if there is nothing yet.
+    Reads every part once for the figures, and the parts of the chosen images again. Raises UsageError if there are no masks yet.
     """
     chain = chain_of(workspace, start)
     parts = Parts(workspace, chain)
-    deepest = parts.deepest  # asked for first: it refuses an empty work directory
+    deepest = parts.deepest  # first, because it raises for an empty work directory
     images = _images(parts, choose(parts, choice))
     return Report(
         work=str(workspace.root.resolve()),
         source=workspace.source() or {},
         stages=tuple(_stage(parts, artifact) for artifact in chain.values()),
         deepest=deepest,
-        totals=tally(parts, progress),
+        totals=compute_totals(parts, progress),
         choice=choice,
         images=images,
         failed=tuple(islice(_failed(parts), MOST_FAILURES)),
@@ -149,71 +154,51 @@ def _failed(parts: Parts) -> Iterator[Failed]:
             yield Failed(stage, image.key, image.status, image.error or "")
 
 
-def _images(parts: Parts, places: list[Place]) -> tuple[ShownImage, ...]:
-    """The chosen images in the order of `places`; each of their parts is read once."""
+def _images(parts: Parts, chosen: list[PlannedImage]) -> tuple[ShownImage, ...]:
+    """The chosen images in the order of `chosen`; each of their parts is read once."""
     wanted: dict[int, list[str]] = defaultdict(list)
-    for place in places:
-        wanted[place.part].append(place.ref.key)
+    for image in chosen:
+        wanted[image.part].append(image.ref.key)
     found: dict[str, ShownImage] = {}
     for part, keys in wanted.items():
         found |= _part_images(parts, part, frozenset(keys))
-    return tuple(found[place.ref.key] for place in places)
+    return tuple(found[image.ref.key] for image in chosen)
 
 
 def _part_images(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, ShownImage]:
-    masks = _masks(parts.columns("masks", part), keys)
+    masks = masks_by_image(parts.columns("masks", part), keys)
     candidates = _candidates(parts, part, keys)
     status: dict[str, tuple[ImageStatus, str | None]] = {}
-    origins: dict[str, str | None] = {}
+    digests: dict[str, str | None] = {}
     for stage in parts.manifests:
         entry = parts.entry(stage, part)
         for image in entry.images if entry else ():
             if stage == "masks":
-                origins[image.key] = image.sha256
+                digests[image.key] = image.sha256
             if image.key not in status or image.status in ("failed", "gone"):
                 status[image.key] = image.status, f"{stage}: {image.error}" if image.error else None
     shown = {}
     for key in keys:
-        came, error = status.get(key, (None, None))
+        image_status, error = status.get(key, (None, None))
         own, texts = masks.get(key, ()), candidates.get(key, ())
-        shown[key] = ShownImage(key, came, error, origins.get(key), tuple(own), tuple(texts))
+        shown[key] = ShownImage(key, image_status, error, digests.get(key), own, tuple(texts))
     return shown
 
 
-def _masks(columns: dict[str, Any], keys: frozenset[str]) -> dict[str, list[Mask]]:
-    found: dict[str, list[Mask]] = defaultdict(list)
-    for row in _rows(columns, keys):
-        height, width = row["rle_size"]
-        x, y, w, h = row["bbox"]
-        found[row["image_key"]].append(
-            Mask(
-                mask_id=int(row["mask_id"]),
-                rle=Rle(height, width, row["rle_counts"]),
-                bbox=(x, y, w, h),
-                area=int(row["area"]),
-                predicted_iou=float(row["predicted_iou"]),
-                stability_score=float(row["stability_score"]),
-                detector_score=_present(row["detector_score"]),
-                match_iou=_present(row["match_iou"]),
-            )
-        )
-    return found
-
-
-def _candidates(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, list[Candidate]]:
-    """From the filter artifact; before there is one, from the captions and the scores if there are any."""
-    rows = _rows(parts.columns("filter", part), keys)
+def _candidates(parts: Parts, part: int, keys: frozenset[str]) -> dict[str, list[ShownCandidate]]:
+    """The candidates of the filter; where it has not run, those of the captions, with scores if there are any."""
+    rows = rows_of_images(parts.columns("filter", part), keys)
     if not parts.entry("filter", part):
-        scores = {_name(row): row for row in _rows(parts.columns("scores", part), keys)}
-        rows = [row | scores.get(_name(row), {}) for row in _rows(parts.columns("captions", part), keys)]
-    found: dict[str, list[Candidate]] = defaultdict(list)
+        scores = {_name(row): row for row in rows_of_images(parts.columns("scores", part), keys)}
+        rows = [row | scores.get(_name(row), {}) for row in rows_of_images(parts.columns("captions", part), keys)]
+    found: dict[str, list[ShownCandidate]] = defaultdict(list)
     for row in rows:
         found[row["image_key"]].append(_candidate(row))
     return found
 
 
-def _candidate(row: dict[str, Any]) -> Candidate:
-    return Candidate(
+def _candidate(row: dict[str, Any]) -> ShownCandidate:
+    return ShownCandidate(
         mask_id=int(row["mask_id"]),
         candidate_id=int(row["candidate_id"]),
         caption=row["caption"],
@@ -222,9 +207,9 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         logprob=float(row["logprob"]),
         tokens=int(row["tokens"]),
         noun=row.get("noun", ""),
-        correctness=_present(row.get("correctness")),
-        uniqueness=_present(row.get("uniqueness")),
-        doc=_present(row.get("doc")),
+        correctness=optional_float(row.get("correctness")),
+        uniqueness=optional_float(row.get("uniqueness")),
+        doc=optional_float(row.get("doc")),
         flags=row.get("flags", ""),
         duplicates=int(row.get("duplicates", 1)),
         kept=bool(row["kept"]) if "kept" in row else None,
@@ -234,15 +219,3 @@ def _candidate(row: dict[str, Any]) -> Candidate:
 
 def _name(row: dict[str, Any]) -> tuple[str, int, int]:
     return row["image_key"], int(row["mask_id"]), int(row["candidate_id"])
-
-
-def _rows(columns: dict[str, Any], keys: frozenset[str]) -> list[dict[str, Any]]:
-    """The rows of these images."""
-    if not columns:
-        return []
-    chosen = [number for number, key in enumerate(columns["image_key"]) if key in keys]
-    return [{name: values[number] for name, values in columns.items()} for number in chosen]
-
-
-def _present(value: float | None) -> float | None:
-    return None if value is None or value != value else float(value)  # NaN stands for null

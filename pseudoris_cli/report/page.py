@@ -1,4 +1,4 @@
-"""From gathered values and pictures to one HTML text."""
+"""Build the HTML text of a report from gathered values and encoded images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pseudoris_cli import __version__
 from pseudoris_cli.report import charts, summary
 from pseudoris_cli.report.charts import Axis
 from pseudoris_cli.report.gather import Report, ShownImage
-from pseudoris_cli.report.pictures import Overlay, Picture
+from pseudoris_cli.report.histograms import Histogram
+from pseudoris_cli.report.images import EmbeddedImage, Overlay
 from pseudoris_cli.report.rows import PageRows
-from pseudoris_cli.report.tallies import Histogram
 
 SCRIPTS = ("cells.js", "card.js", "script.js")
 
 
-def render(report: Report, pictures: list[Picture], overlays: list[list[Overlay | None]]) -> str:
-    """The page. `pictures` and, per mask, `overlays` belong to `report.images` in order."""
+def build_page(report: Report, images: list[EmbeddedImage], overlays: list[list[Overlay | None]]) -> str:
+    """The HTML of a report. `images` and `overlays` (one for each mask) are in the order of `report.images`."""
     rows = PageRows(report)
     cards = [
-        _card(image, picture, shapes, rows)
-        for image, picture, shapes in zip(report.images, pictures, overlays, strict=True)
+        _card(shown, image, image_overlays, rows)
+        for shown, image, image_overlays in zip(report.images, images, overlays, strict=True)
     ]
     script = "\n".join(map(_asset, SCRIPTS))
     return (
@@ -56,7 +56,7 @@ def render(report: Report, pictures: list[Picture], overlays: list[list[Overlay 
 
 
 def _environment() -> Environment:
-    """Everything is escaped unless it is Markup; an unknown name is an error."""
+    """A jinja2 environment that escapes everything except Markup and raises on unknown names."""
     environment = Environment(
         loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -72,30 +72,31 @@ def _asset(name: str) -> str:
     return files("pseudoris_cli.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _card(image: ShownImage, picture: Picture, shapes: list[Overlay | None], rows: PageRows) -> dict[str, Any]:
+def _card(shown: ShownImage, image: EmbeddedImage, overlays: list[Overlay | None], rows: PageRows) -> dict[str, Any]:
     masks = [
-        {"id": mask.mask_id, "area": mask.area, "share": mask.area / (mask.rle.width * mask.rle.height)}
-        | ({"uri": shape.uri, "box": shape.box} if shape else {})
-        for mask, shape in zip(image.masks, shapes, strict=True)
+        {"id": mask.mask_id, "area": mask.area, "fraction": mask.area / (mask.rle.width * mask.rle.height)}
+        | ({"category": mask.category[1]} if mask.category else {})
+        | ({"uri": overlay.uri, "box": overlay.box} if overlay else {})
+        for mask, overlay in zip(shown.masks, overlays, strict=True)
     ]
-    notes = [note for note in (picture.uri and picture.note, image.error) if note]
-    if image.status is None:
+    notes = [note for note in (image.uri and image.note, shown.error) if note]
+    if shown.status is None:
         notes.append("not worked on yet")
-    if image.status == "empty":
+    if shown.status == "empty":
         notes.append("no object was found in this image")
-    elif image.masks and not image.candidates and rows.has_candidates:
+    elif shown.masks and not shown.candidates and rows.has_candidates:
         notes.append("no captions yet")
-    size = f"{image.masks[0].rle.width} × {image.masks[0].rle.height}" if image.masks else ""
-    kept = sum(bool(candidate.kept) for candidate in image.candidates) if rows.is_filtered else None
+    size = f"{shown.masks[0].rle.width} × {shown.masks[0].rle.height}" if shown.masks else ""
+    kept = sum(bool(candidate.kept) for candidate in shown.candidates) if rows.is_filtered else None
     return {
-        "key": image.key,
+        "key": shown.key,
         "size": size,
         "notes": notes,
-        "picture": picture,
-        "masks": len(image.masks),
-        "candidates": len(image.candidates),
+        "image": image,
+        "masks": len(shown.masks),
+        "candidates": len(shown.candidates),
         "kept": kept,
-        "data": {"masks": masks, "rows": rows.of(image)},
+        "data": {"masks": masks, "rows": rows.of(shown)},
     }
 
 
@@ -105,25 +106,25 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         "doc": Axis("DoC", mark=threshold),
         "uniqueness": Axis("uniqueness", mark=1.0),
         "correctness": Axis("correctness"),
-        "masks per image": Axis("masks per image", whole=True),
-        "captions kept per mask": Axis("captions kept per mask", whole=True),
-        "mask area": Axis("mask area as a share of the image", tick=_percent_of_log, every=4),
+        "masks per image": Axis("masks per image", integer=True),
+        "captions kept per mask": Axis("captions kept per mask", integer=True),
+        "mask area": Axis("mask area as a fraction of the image", tick=_percent_of_log, every=4),
     }
-    told = {
+    notes = {
         "doc": "Distinctiveness of caption: how much better it fits its mask than any other"
         + (f"; kept above {threshold:g}" if threshold is not None else ""),
         "uniqueness": "Similarity to its mask over the largest similarity to another mask of the image",
         "correctness": "Cosine of the masked crop and the noun prompt",
         "masks per image": "Pseudo-masks in an image",
-        "captions kept per mask": "Distinct texts that a mask keeps; at 0 the mask is lost",
-        "mask area": "Share of the image, logarithmic",
+        "captions kept per mask": "Distinct texts that a mask keeps; a mask with 0 is not exported",
+        "mask area": "Fraction of the image, logarithmic",
     }
     found = report.totals.histograms
     return [
         {
             "kind": "histogram",
             "title": axis.label[0].upper() + axis.label[1:],
-            "note": f"{told[name]}.{_mean(found[name], axis)}",
+            "note": f"{notes[name]}.{_mean(found[name], axis)}",
             "chart": charts.histogram(found[name], axis),
         }
         for name, axis in axes.items()
@@ -132,10 +133,10 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
 
 
 def _mean(data: Histogram, axis: Axis) -> str:
-    """In words; nothing for a logarithm."""
+    """The mean in words; empty for a logarithmic axis."""
     if axis.every:
         return ""
-    return f" Mean {data.mean:.1f}." if axis.whole else f" Mean {summary.number(data.mean)}."
+    return f" Mean {data.mean:.1f}." if axis.integer else f" Mean {summary.number(data.mean)}."
 
 
 def _survivals(report: Report) -> list[dict[str, Any]]:
@@ -145,7 +146,7 @@ def _survivals(report: Report) -> list[dict[str, Any]]:
         {
             "kind": "survival",
             "title": f"Survival by {what}",
-            "note": f"What became of the texts; again: what the same {what} has said of the mask before.",
+            "note": f"Outcome of the texts. Again: the same {what} gave the mask this text before.",
             "chart": charts.survival(rows, what),
         }
         for what, rows in charted
@@ -154,5 +155,5 @@ def _survivals(report: Report) -> list[dict[str, Any]]:
 
 
 def _percent_of_log(value: float) -> str:
-    share = 100 * math.pow(10, value)
-    return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"
+    percentage = 100 * math.pow(10, value)
+    return f"{percentage:.0f} %" if percentage >= 10 else f"{percentage:.2g} %"

@@ -1,16 +1,16 @@
-"""The rows of the page's tables, as compact JSON: what columns there are depends on the stage that was reached."""
+"""The rows of the page's tables as compact JSON. The columns depend on the stages that have run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pseudoris_cli.report import summary
-from pseudoris_cli.report.gather import Candidate, Report, ShownImage
+from pseudoris_cli.report.gather import Report, ShownCandidate, ShownImage
 from pseudoris_cli.report.versions import SHOWN
 
 Column = dict[str, Any]
-"""`kind` decides how the page shows and sorts a column: mask, text, term (an index into the page's terms), number, share
-(per cent), bar (a number up to `max`), verdict, or hidden."""
+"""`kind` decides how the page shows and sorts a column: mask, text, term (an index into the page's terms), number,
+fraction (shown in per cent), bar (a number up to `max`), verdict, or hidden."""
 
 
 def _column(name: str, label: str, kind: str, title: str = "", digits: int = 3) -> Column:
@@ -18,9 +18,11 @@ def _column(name: str, label: str, kind: str, title: str = "", digits: int = 3) 
 
 
 _MASK = _column("mask", "mask", "mask", "number of the mask in its image")
+_CATEGORY = _column("category", "category", "term", "category of the object, where the masks have one")
 _MASK_COLUMNS = (
     _MASK,
-    _column("share", "area", "share", "share of the image"),
+    _CATEGORY,
+    _column("fraction", "area", "fraction", "fraction of the image"),
     _column("pixels", "pixels", "number", "area in pixels", 0),
     _column("predicted_iou", "predicted IoU", "number", "SAM's own estimate"),
     _column("stability", "stability", "number", "SAM's stability score"),
@@ -29,7 +31,7 @@ _MASK_COLUMNS = (
 )
 _CAPTION_COLUMNS = (
     _MASK,
-    _column("caption", "caption", "text", "×n: so many candidates of this mask have the text"),
+    _column("caption", "caption", "text", "×n: n candidates of this mask have this text"),
     _column("duplicates", "", "hidden"),
 )
 _SCORE_COLUMNS = (
@@ -40,7 +42,7 @@ _SCORE_COLUMNS = (
 )
 _VERDICT = _column("verdict", "verdict", "verdict", "kept, or the first rule that it failed")
 _NOUN = _column("noun", "noun", "term", "head noun")
-_ORIGIN_COLUMNS = (
+_PROVENANCE_COLUMNS = (
     _column("crop", "crop", "term", "what the captioner saw"),
     _column("sampler", "sampler", "term", "how the words were drawn"),
     _column("logprob", "log p", "number", "sum of the own log probabilities", 1),
@@ -48,20 +50,21 @@ _ORIGIN_COLUMNS = (
 
 
 class PageRows:
-    """Columns and rows of the tables of a report; texts that return are stored once, as terms."""
+    """Columns and rows of the tables of a report. Repeated texts are stored once, in a list of terms."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
         reached = SHOWN.index(report.deepest)
         self.has_candidates = reached >= SHOWN.index("captions")
         self.has_scores = reached >= SHOWN.index("scores")
+        self.has_categories = any(mask.category for image in report.images for mask in image.masks)
         self.is_filtered = report.deepest == "filter"
         self.columns = self._columns()
         self._terms: dict[str, int] = {}
 
     def _columns(self) -> list[Column]:
         if not self.has_candidates:
-            return list(_MASK_COLUMNS)
+            return [column for column in _MASK_COLUMNS if column is not _CATEGORY or self.has_categories]
         columns: list[Column] = list(_CAPTION_COLUMNS)
         if self.has_scores:
             columns += [self._with_span(column) for column in _SCORE_COLUMNS]
@@ -69,10 +72,10 @@ class PageRows:
             columns.append(_VERDICT)
         if self.has_scores:
             columns.append(_NOUN)
-        return [*columns, *_ORIGIN_COLUMNS]
+        return [*columns, *_PROVENANCE_COLUMNS]
 
     def _with_span(self, column: Column) -> Column:
-        """With what fills a bar: twice the neutral value of a ratio, the largest usual value of a cosine."""
+        """A bar column with the value that fills the bar: 2 for a ratio (1 is neutral), the end of its histogram for a cosine."""
         name = column["id"]
         if column["kind"] != "bar":
             return column
@@ -82,20 +85,21 @@ class PageRows:
         return column | {"max": max(histogram.edges[-1], 0.01) if histogram else 1.0, "mark": None}
 
     def of(self, image: ShownImage) -> list[list[Any]]:
-        """The rows of an image, masks in order and the best candidates of each first."""
+        """The rows of an image: masks in order, the best candidates of each first."""
         if not self.has_candidates:
             return [
                 [
                     mask.mask_id,
+                    *([self._term(mask.category[1] if mask.category else "")] if self.has_categories else []),
                     round(mask.area / (mask.rle.width * mask.rle.height), 5),
                     mask.area,
                     *map(_short, (mask.predicted_iou, mask.stability_score, mask.detector_score, mask.match_iou)),
                 ]
                 for mask in image.masks
             ]
-        return [self._row(candidate) for candidate in sorted(image.candidates, key=_merit)]
+        return [self._row(candidate) for candidate in sorted(image.candidates, key=_rank)]
 
-    def _row(self, candidate: Candidate) -> list[Any]:
+    def _row(self, candidate: ShownCandidate) -> list[Any]:
         row: list[Any] = [candidate.mask_id, candidate.caption, candidate.duplicates]
         if self.has_scores:
             row += map(_short, (candidate.doc, candidate.uniqueness, candidate.correctness))
@@ -110,7 +114,7 @@ class PageRows:
         return self._terms.setdefault(text, len(self._terms))
 
     def page_data(self) -> dict[str, Any]:
-        """What all tables share. To be asked for after the rows."""
+        """The values that all tables use. Call it after `of` has been called for every image: rows add terms."""
         return {
             "columns": self.columns,
             "terms": list(self._terms),
@@ -120,10 +124,10 @@ class PageRows:
         }
 
 
-def _merit(candidate: Candidate) -> tuple[Any, ...]:
+def _rank(candidate: ShownCandidate) -> tuple[Any, ...]:
     """Mask by mask; kept before dropped, then by DoC, else correctness, else log probability."""
-    merit = next((v for v in (candidate.doc, candidate.correctness) if v is not None), candidate.logprob)
-    return candidate.mask_id, not candidate.kept, candidate.reason == "duplicate", -merit, candidate.candidate_id
+    score = next((v for v in (candidate.doc, candidate.correctness) if v is not None), candidate.logprob)
+    return candidate.mask_id, not candidate.kept, candidate.reason == "duplicate", -score, candidate.candidate_id
 
 
 def _short(value: float | None) -> float | None:

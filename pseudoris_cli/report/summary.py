@@ -1,4 +1,4 @@
-"""What a report says in words and figures: notices, the method in a line, key figures, and where everything came from."""
+"""The texts and figures of a report: notices, the method in short, key figures, and the provenance of the results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that must be known before any figure is believed. `kind` is `warning` or `note`."""
+    """A remark above the figures that affects how to read them. `kind` is `warning` or `note`."""
 
     kind: str
     title: str
@@ -32,7 +32,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Tile:
-    """A key figure."""
+    """A key figure with its label and an optional explanation."""
 
     label: str
     value: str
@@ -40,7 +40,7 @@ class Tile:
 
 
 def reason(name: str) -> tuple[str, str] | None:
-    """A reason of the filter in few words and in one sentence; None for what is no reason."""
+    """A reason of the filter as a short label and as a sentence; None for an unknown reason."""
     if name.startswith("doc<="):
         limit = name.removeprefix("doc<=")
         return f"DoC ≤ {limit}", f"the caption fits another mask about as well: its DoC is not above {limit}"
@@ -48,20 +48,20 @@ def reason(name: str) -> tuple[str, str] | None:
 
 
 def flags(text: str) -> str | None:
-    """What the comma-separated flags of a score mean; None for what are no flags."""
+    """The meaning of the comma-separated flags of a score; None if one is unknown."""
     names = text.split(",")
     return "; ".join(FLAGS[name] for name in names) if all(name in FLAGS for name in names) else None
 
 
 def number(value: float | None) -> str:
-    """A score: three digits after the point, fewer above 10, and a real minus."""
+    """A score as text: three decimals (one from 10 on) and a typographic minus sign; a dash for None."""
     if value is None:
         return "–"
     return f"{value:.{3 if abs(value) < 10 else 1}f}".replace("-", "−")
 
 
 def threshold(report: Report) -> float | None:
-    """The smallest DoC that is not enough, once there is a filter."""
+    """The `min_doc` of the filter, which a kept caption exceeds; None before the filter has run."""
     for made in report.stages:
         if made.stage == "filter":
             return float(made.header["settings"]["min_doc"])
@@ -75,13 +75,13 @@ def notices(report: Report) -> list[Notice]:
         found.append(Notice("note", "Failed images", f"{_failures(report)}; they are listed at the end, with reasons."))
     following = {"masks": "captions", "captions": "filter", "scores": "filter"}.get(report.deepest)
     if following:
-        text = f"This report shows the {report.deepest}; there is no later stage yet. Next: pseudoris {following}."
+        text = f"This report shows the {report.deepest}; no later stage has run. Next: pseudoris {following}."
         found.append(Notice("note", f"Up to {report.deepest}", text))
     return found
 
 
 def _failures(report: Report) -> str:
-    """How many images failed or vanished, stage by stage."""
+    """The numbers of failed and vanished images of each stage, in words."""
     told = []
     for made in report.stages:
         counts = {"failed": made.counts["failed"], "vanished": made.counts["gone"]}
@@ -94,10 +94,10 @@ def _weight_notices(report: Report) -> Iterator[Notice]:
     names = {f"{role} {w['name']}": w["name"] for made in report.stages for role, w in made.checkpoints.items()}
     drawn = [told for told, name in names.items() if name.startswith(RANDOM)]
     if drawn:
-        text = f"The output means nothing: it shows only that everything runs ({', '.join(drawn)})."
+        text = f"The output is meaningless; it only shows that the pipeline runs ({', '.join(drawn)})."
         yield Notice("warning", "Random weights", text)
     if any(name.startswith(DEMO) for name in names.values()):
-        text = "The embedded networks know rendered scenes only. On photographs their output means nothing."
+        text = "The embedded networks were trained on rendered scenes only. Their output on photographs is meaningless."
         yield Notice("note", "Demo networks", text)
 
 
@@ -108,7 +108,7 @@ def _partial_notices(report: Report) -> Iterator[Notice]:
         if made.pending
     ]
     if lacking:
-        text = f"{'; '.join(lacking)}. Every figure below is of what is there, as with --allow-partial."
+        text = f"{'; '.join(lacking)}. All figures below describe the processed images only, as with --allow-partial."
         yield Notice("warning", "Partial data", text[0].upper() + text[1:])
 
 
@@ -127,7 +127,7 @@ def _mask_words(settings: dict[str, Any]) -> str:
 
 
 def _chooser(proposals: dict[str, Any]) -> str:
-    """Which masks are objects, by whom. Only CutLER's registered file is called CutLER."""
+    """What chose the masks that are objects. The name CutLER is used for its registered checkpoint only."""
     backend = proposals.get("backend")
     if backend in ("cascade_rcnn", "detectron2"):
         cutler = proposals.get("checkpoint") == "cutler_cascade"
@@ -152,7 +152,7 @@ def _filter_words(settings: dict[str, Any]) -> str:
 
 
 def tiles(report: Report) -> list[Tile]:
-    """Key figures over all images."""
+    """The key figures over all images, as tiles for the page."""
     totals, masks = report.totals, report.stages[0]
     answered = masks.images - masks.pending
     told = [f"{masks.counts[name]:,} {name}" for name in ("empty", "failed", "gone") if masks.counts[name]]
@@ -170,12 +170,12 @@ def tiles(report: Report) -> list[Tile]:
 
 
 def _filter_tiles(figures: dict[str, Any], limit: float | None) -> list[Tile]:
-    share = _ratio(figures["masks_kept"], figures["masks"])
+    fraction = _ratio(figures["masks_kept"], figures["masks"])
     kept = f"distinct; {figures['kept_per_mask'] or 0:.1f} per mask"
     above = f"mean; kept above {limit:g}" if limit is not None else "mean"
     return [
         Tile("captions kept", f"{figures['kept']:,}", kept),
-        Tile("masks kept", _percent(share), f"{figures['masks_kept']:,} of {figures['masks']:,} have a caption"),
+        Tile("masks kept", _percent(fraction), f"{figures['masks_kept']:,} of {figures['masks']:,} have a caption"),
         Tile("DoC above 1", _percent(figures["share_doc_above_1"]), "of candidates with a DoC"),
         Tile("DoC", number(figures["mean_doc"]), above),
         Tile("uniqueness", number(figures["mean_uniqueness"]), "mean"),
@@ -184,7 +184,7 @@ def _filter_tiles(figures: dict[str, Any], limit: float | None) -> list[Tile]:
 
 
 def checkpoints(report: Report) -> list[tuple[str, str, str, str]]:
-    """(stage, role, name, digest)."""
+    """(stage, role, name, digest) of every checkpoint."""
     return [
         (made.stage, role, weights["name"], weights["digest"])
         for made in report.stages
@@ -193,7 +193,7 @@ def checkpoints(report: Report) -> list[tuple[str, str, str, str]]:
 
 
 def settings(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Per stage the dotted names and values of all that decides its results."""
+    """For each stage the dotted names and values of everything that its version depends on."""
     return [(made.stage, list(_deciding(made))) for made in report.stages]
 
 
@@ -221,7 +221,7 @@ def _plain(value: Any) -> str:
 
 
 def packages(report: Report) -> list[tuple[str, str]]:
-    """Versions of packages with which the stages were made; all of them where they differ."""
+    """(name, versions) of the packages with which the stages were run; several versions where stages differ."""
     found: dict[str, list[str]] = {}
     for made in report.stages:
         recorded = made.header.get("packages", {})
@@ -235,9 +235,9 @@ def packages(report: Report) -> list[tuple[str, str]]:
     return [(name, ", ".join(versions)) for name, versions in found.items()]
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else 0.0
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"

@@ -1,4 +1,4 @@
-"""Which versions a report is about, and reading their parts."""
+"""Find the versions that a report describes, and read their parts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pseudoris_cli.storage.stage_table import NAMES
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 SHOWN = NAMES[:-1]
-"""The stages whose rows a report shows; the last, the export, only renumbers them."""
+"""The stages whose rows a report shows; the last one, the export, only adds ids to them."""
 
 
 def find_version(workspace: Workspace, version: str) -> Artifact:
-    """The artifact of that version, whatever its stage. UsageError names the versions that there are."""
+    """The artifact of that version, of any stage. Raises UsageError listing the existing versions."""
     made = [artifact for stage in NAMES for artifact in workspace.versions(stage)]
     for artifact in made:
         if artifact.version == version:
@@ -28,10 +28,10 @@ def find_version(workspace: Workspace, version: str) -> Artifact:
 
 
 def chain_of(workspace: Workspace, start: Artifact | None = None) -> dict[str, Artifact]:
-    """A version, all it was made from, and what was made from it, by stage.
+    """A version, the versions it was made from, and those made from it, by stage.
 
-    Without `start`: the version that was worked on last. Of several versions made from the same one the current one is
-    taken, else the last worked on. UsageError if there is nothing yet.
+    `start` defaults to the version that was worked on last. Of several versions made from the same one, the current one
+    is taken, else the one worked on last. Raises UsageError if there is no version yet.
     """
     if start is None:
         current = [workspace.latest(stage) for stage in NAMES if workspace.current(stage)]
@@ -49,7 +49,7 @@ def chain_of(workspace: Workspace, start: Artifact | None = None) -> dict[str, A
 
 
 def _last_change(workspace: Workspace, artifact: Artifact) -> tuple[float, int]:
-    """When a current version was made current or last written to; the later stage where that is equal."""
+    """A sort key: when a current version was selected or last written to, and for equal times the later stage."""
     chosen = (workspace.root / artifact.stage / "current").stat().st_mtime
     return max(chosen, _last_commit(artifact)), NAMES.index(artifact.stage)
 
@@ -59,7 +59,9 @@ def _last_commit(artifact: Artifact) -> float:
 
 
 class Parts:
-    """The parts of a chain of versions that hold together (DESIGN.md §2), part by part of their common plan."""
+    """The parts of a chain of versions that fit together, by their number in the common plan.
+
+    A part is left out where it is damaged or was made from an upstream part that has been replaced since."""
 
     def __init__(self, workspace: Workspace, chain: dict[str, Artifact]) -> None:
         self.chain = chain
@@ -72,18 +74,20 @@ class Parts:
         return self._lineage.entry(stage, part) if stage in self.chain else None
 
     def columns(self, stage: str, part: int, names: list[str] | None = None) -> dict[str, Any]:
-        """Columns of a part; {} if it is missing or out of date."""
+        """The columns of a part (all, or those in `names`); {} if it is missing or out of date."""
         entry = self.entry(stage, part)
         return read_part(self.manifests[stage].path_of(entry), names) if entry else {}
 
     def covered(self, stage: str) -> list[int]:
-        """The parts that a stage has answered."""
+        """The numbers of the parts that a stage has completed."""
         return [planned.part for planned in self.plan.parts if self.entry(stage, planned.part)]
 
     @cached_property
     def deepest(self) -> str:
-        """The last stage that has answered any part, of those that a report shows. UsageError if none has."""
+        """The last stage of SHOWN that has completed any part. Raises UsageError if none has."""
         for stage in reversed(SHOWN):
             if self.covered(stage):
                 return stage
-        raise UsageError("there are no masks yet: the run that made this version committed nothing; run it again")
+        raise UsageError(
+            "there are no masks yet: the run that made this version committed nothing. Run `pseudoris masks` again"
+        )

@@ -1,10 +1,10 @@
-"""Between records and the columns of parts."""
+"""Conversions between records and the columns of parts: one reader for the stages, the data set and the report."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from pseudoris_cli.records import Caption, ImageRef, Mask, Rle
 from pseudoris_cli.storage.schema import Columns
@@ -47,27 +47,28 @@ def caption_row(ref: ImageRef, caption: Caption) -> dict[str, Any]:
     }
 
 
-def masks_by_image(columns: Columns) -> dict[str, tuple[Mask, ...]]:
-    """The masks of each image of a part, in order of mask_id."""
+def masks_by_image(columns: Columns, keys: Collection[str] | None = None) -> dict[str, tuple[Mask, ...]]:
+    """The masks of each image of a masks part, in order of mask_id; with `keys`, of these images only.
+
+    Columns without rows, and no columns at all ({}), give {}. `category` is None where the part has no category columns
+    (schema version 1).
+    """
     found: dict[str, list[Mask]] = defaultdict(list)
-    names = ("image_key", "mask_id", "rle_size", "rle_counts", "bbox", "area", "predicted_iou", "stability_score")
-    optional = ("detector_score", "match_iou", "category_id", "category")  # the last two are new in schema version 2
-    nothing = [None] * len(columns["image_key"])
-    values = (*(columns[name] for name in names), *(columns.get(name, nothing) for name in optional))
-    for row in zip(*values, strict=True):
-        key, mask_id, (height, width), counts, bbox, area, predicted_iou, stability, *known = row
-        score, match_iou, category_id, category = known
-        found[key].append(
+    for row in rows_of_images(columns, keys):
+        height, width = row["rle_size"]
+        x, y, box_width, box_height = row["bbox"]
+        category = row.get("category")
+        found[row["image_key"]].append(
             Mask(
-                int(mask_id),
-                Rle(height, width, counts),
-                (bbox[0], bbox[1], bbox[2], bbox[3]),
-                int(area),
-                float(predicted_iou),
-                float(stability),
-                _present(score),
-                _present(match_iou),
-                None if category is None else (int(category_id), category),
+                mask_id=int(row["mask_id"]),
+                rle=Rle(height, width, row["rle_counts"]),
+                bbox=(x, y, box_width, box_height),
+                area=int(row["area"]),
+                predicted_iou=float(row["predicted_iou"]),
+                stability_score=float(row["stability_score"]),
+                detector_score=optional_float(row.get("detector_score")),
+                match_iou=optional_float(row.get("match_iou")),
+                category=None if category is None else (int(row["category_id"]), category),
             )
         )
     return {key: tuple(sorted(masks, key=lambda mask: mask.mask_id)) for key, masks in found.items()}
@@ -83,21 +84,40 @@ def candidates_by_image(columns: Columns) -> dict[str, list[tuple[int, int, str]
     return dict(found)
 
 
-def kept_rows(columns: Columns) -> Iterator[tuple[str, int, float, int, str]]:
-    """(image_key, mask_id, -doc, candidate_id, caption) of the kept rows: images in part order, masks in order, best first.
+class KeptCaption(NamedTuple):
+    """A kept row of a filter part. `order` is the negated score that ranks it within its mask: smaller is better."""
 
-    With one mask there is no DoC; correctness ranks instead.
+    image_key: str
+    mask_id: int
+    order: float
+    candidate_id: int
+    caption: str
+
+
+def kept_rows(columns: Columns) -> list[KeptCaption]:
+    """The kept rows of a filter part: images in the order of the part, masks by id, and the best caption of a mask first.
+
+    DoC ranks them; an image with one mask has no DoC, and correctness ranks its captions instead.
     """
-    place = {key: number for number, key in enumerate(dict.fromkeys(columns["image_key"]))}
+    position = {key: number for number, key in enumerate(dict.fromkeys(columns["image_key"]))}
     names = ("image_key", "mask_id", "doc", "correctness", "candidate_id", "caption", "kept")
     rows = []
     for key, mask_id, doc, correctness, candidate_id, caption, kept in zip(*(columns[n] for n in names), strict=True):
         if kept:
-            merit = doc if doc == doc else correctness if correctness == correctness else 0.0
-            rows.append((key, int(mask_id), -float(merit), int(candidate_id), caption))
-    rows.sort(key=lambda row: (place[row[0]], *row[1:4]))
-    return iter(rows)
+            score = next((value for value in map(optional_float, (doc, correctness)) if value is not None), 0.0)
+            rows.append(KeptCaption(key, int(mask_id), -score, int(candidate_id), caption))
+    rows.sort(key=lambda row: (position[row.image_key], row.mask_id, row.order, row.candidate_id))
+    return rows
 
 
-def _present(value: float | None) -> float | None:
-    return None if value is None or value != value else float(value)  # NaN stands for null
+def rows_of_images(columns: Columns, keys: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of any part as dictionaries by column name; with `keys`, those of these images only. {} gives []."""
+    if not columns:
+        return []
+    chosen = [number for number, key in enumerate(columns["image_key"]) if keys is None or key in keys]
+    return [{name: values[number] for name, values in columns.items()} for number in chosen]
+
+
+def optional_float(value: float | None) -> float | None:
+    """A nullable number of a column: None for null, which columns also hold as NaN."""
+    return None if value is None or value != value else float(value)

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumable, checked, published under its name only when it is whole."""
+"""Download one file over HTTP: resumable, checked, and published under its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pseudoris_cli.weights.registry import read_digest
 _BLOCK = 1 << 20
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-_MAKE_ROOM = "make room, or set PSEUDORIS_WEIGHTS to a folder on a larger disk"
+_MAKE_ROOM = "free space, or set PSEUDORIS_WEIGHTS to a folder on a larger disk"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -38,8 +38,12 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to put up with a bad line. Only failures in a row that brought no new byte count as attempts."""
+class RetryPolicy:
+    """How often and how long to retry.
+
+    A request fails after `timeout` seconds without data, a download after `attempts` failures in a row that brought no new
+    data. The pause between attempts doubles from `pause` up to `longest_pause` seconds.
+    """
 
     timeout: float = 30.0
     attempts: int = 6
@@ -53,42 +57,42 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who is told: `progress(bytes so far, bytes in all or None)`, and `notice(text)` about retries."""
+    """Callbacks: `progress(bytes so far, bytes in all or None)`, and `notice(text)` about retries."""
 
     progress: Callable[[int, int | None], None] = _ignore
     notice: Callable[[str], None] = _ignore
 
 
-class _Interruption(Exception):
-    """The transfer broke off; trying again may help, after at least `pause` seconds."""
+class TransientError(Exception):
+    """The transfer was interrupted and may succeed when it is tried again, after at least `pause` seconds."""
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
         self.pause = pause
 
 
-def download(remote: Remote, target: Path, reporter: Reporter | None = None, patience: Patience | None = None) -> str:
+def download(remote: Remote, target: Path, reporter: Reporter | None = None, retry: RetryPolicy | None = None) -> str:
     """Get `remote` into `target` and return its sha256. The caller holds the lock on `target`.
 
     Bytes go to `<target>.part`, which stays after a broken transfer and is continued by the next call; where no digest
     is published, only if the server confirms that its file is the same. Raises EnvironmentStop (exit 1) for network and
-    disk, MissingDependency (exit 3) where the server has not the file that was asked for; a wrong file is never kept.
+    disk, MissingDependency (exit 3) where the server does not have the file or sends another one, which is not kept.
     """
-    reporter, patience = reporter or Reporter(), patience or Patience()
+    reporter, retry = reporter or Reporter(), retry or RetryPolicy()
     part = _part(target)
     continued = _size(part) > 0
-    _transfer(remote, part, reporter, patience)
+    _transfer(remote, part, reporter, retry)
     digest = read_digest(part)
     if remote.sha256 and digest != remote.sha256 and continued:  # the old part may have been damaged or of another file
-        reporter.notice("the part that was continued does not fit; starting over")
+        reporter.notice("the digest of the continued download is wrong; starting over")
         _discard(part)
-        _transfer(remote, part, reporter, patience)
+        _transfer(remote, part, reporter, retry)
         digest = read_digest(part)
     if remote.sha256 and digest != remote.sha256:
         _discard(part)
         raise MissingDependency(
             f"{remote.url} sent another file than the one expected: its sha256 is {digest}, not {remote.sha256}\n"
-            "it was not kept; try again later or from another network, and do not use a copy with that digest"
+            "it was not kept; try again later or from another network, and do not use a file with that digest"
         )
     files.sync_file(part)
     files.publish(part, target)
@@ -97,28 +101,28 @@ def download(remote: Remote, target: Path, reporter: Reporter | None = None, pat
     return digest
 
 
-def _transfer(remote: Remote, part: Path, reporter: Reporter, patience: Patience) -> None:
-    """Receive until the part is whole, going on after interruptions. Attempts count anew when the part has grown."""
+def _transfer(remote: Remote, part: Path, reporter: Reporter, retry: RetryPolicy) -> None:
+    """Receive until the part is complete, and retry after interruptions. The count restarts when the part has grown."""
     failures, most = 0, _size(part)
     while True:
         try:
-            _receive(remote, part, reporter, patience.timeout)
+            _receive(remote, part, reporter, retry.timeout)
             return
-        except _Interruption as error:
+        except TransientError as error:
             failures = failures + 1 if _size(part) <= most else 1
             most = max(most, _size(part))
-            if failures >= patience.attempts:
+            if failures >= retry.attempts:
                 raise EnvironmentStop(
                     f"{remote.url} could not be fetched: {error}, {failures} times in a row\n"
-                    f"{_amount(_size(part))} are kept in {part}; the same command goes on from there"
+                    f"{_amount(_size(part))} are kept in {part}; run the same command again to continue"
                 ) from error
-            pause = min(max(patience.pause * 2 ** (failures - 1), error.pause), patience.longest_pause)
+            pause = min(max(retry.pause * 2 ** (failures - 1), error.pause), retry.longest_pause)
             reporter.notice(f"{error}; trying again in {pause:.0f} s")
             time.sleep(pause)
 
 
 def _receive(remote: Remote, part: Path, reporter: Reporter, timeout: float) -> None:
-    """One request. Returns when the part is whole; raises _Interruption where another request may help."""
+    """One request. Returns when the part is complete; raises TransientError where another request may help."""
     offset = _usable_part(remote, part)
     if offset and offset == remote.size:
         reporter.progress(offset, offset)
@@ -126,19 +130,19 @@ def _receive(remote: Remote, part: Path, reporter: Reporter, timeout: float) -> 
     try:
         response = urllib.request.urlopen(_request(remote.url, part, offset), timeout=timeout)
     except urllib.error.HTTPError as error:
-        if not _is_whole(error, part, offset):
-            _refuse(error, remote, part)
+        if not _is_complete(error, part, offset):
+            _raise_http_error(error, remote, part)
         return
     except (OSError, http.client.HTTPException) as error:
         raise _network_fault(remote, error) from error
     with response:
-        start, total = _place(response, remote, part)
+        start, total = _body_range(response, remote, part)
         _check_room(part, remote, (total or 0) - start)
         _remember_validator(response, part)
         with part.open("ab" if start else "wb", buffering=0) as file:
             _copy(response, file, remote, lambda done: reporter.progress(start + done, total))
     if total is not None and _size(part) < total:
-        raise _Interruption(f"the server closed the connection at {_amount(_size(part))} of {_amount(total)}")
+        raise TransientError(f"the server closed the connection at {_amount(_size(part))} of {_amount(total)}")
 
 
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, remote: Remote, report: Callable[[int], None]) -> None:
@@ -165,13 +169,13 @@ def _write(file: BinaryIO, block: bytes) -> None:
     except OSError as error:
         if error.errno in _FULL:
             raise EnvironmentStop(
-                f"the disk is full: {file.name} could not be finished\n{_MAKE_ROOM}; the same command goes on from here"
+                f"the disk is full: {file.name} could not be finished\n{_MAKE_ROOM}; run the same command again to continue"
             ) from error
         raise EnvironmentStop(f"cannot write {file.name}: {error.strerror}") from error
 
 
 def _usable_part(remote: Remote, part: Path) -> int:
-    """How many bytes there are to go on from. Without a digest or a validator nothing proves that they belong."""
+    """The offset in bytes to continue from. A part is discarded where neither a digest nor a validator can confirm it."""
     offset = _size(part)
     proof = remote.sha256 or _validator(part).is_file()
     if offset and (not proof or (remote.size is not None and offset > remote.size)):
@@ -189,8 +193,8 @@ def _request(url: str, part: Path, offset: int) -> urllib.request.Request:
     return request
 
 
-def _place(response: http.client.HTTPResponse, remote: Remote, part: Path) -> tuple[int, int | None]:
-    """(offset at which the body begins, size of the whole file or None). 0 where the server ignores the Range."""
+def _body_range(response: http.client.HTTPResponse, remote: Remote, part: Path) -> tuple[int, int | None]:
+    """(offset at which the body begins, size of the complete file or None). The offset is 0 if the server ignores the Range."""
     if response.headers.get_content_type() == "text/html":
         raise MissingDependency(
             f"{remote.url} answered with a web page instead of the file (a login page of this network?)\n"
@@ -204,7 +208,7 @@ def _place(response: http.client.HTTPResponse, remote: Remote, part: Path) -> tu
         total = int(found[2]) if found and found[2] != "*" else None
         if start != _size(part):
             _discard(part)
-            raise _Interruption("the server sent another range than asked for")
+            raise TransientError("the server sent another range than asked for")
     if remote.size is not None and total is not None and total != remote.size:
         raise MissingDependency(
             f"{remote.url} offers a file of {total} bytes; the one expected has {remote.size}\n"
@@ -213,23 +217,22 @@ def _place(response: http.client.HTTPResponse, remote: Remote, part: Path) -> tu
     return start, total if total is not None else remote.size
 
 
-def _is_whole(error: urllib.error.HTTPError, part: Path, offset: int) -> bool:
-    """Whether "range not satisfiable" means that the part has all bytes already; if not, the part is given up."""
+def _is_complete(error: urllib.error.HTTPError, part: Path, offset: int) -> bool:
+    """Whether "range not satisfiable" (416) means that the part has all bytes already; if not, the part is discarded."""
     if error.code != 416:
         return False
     found = _RANGE.fullmatch(error.headers.get("Content-Range", ""))
     if found and found[2] == str(offset):
         return True
     _discard(part)
-    raise _Interruption("the server's file is shorter than the part that was fetched") from error
+    raise TransientError("the server's file is shorter than the part that was fetched") from error
 
 
-def _refuse(error: urllib.error.HTTPError, remote: Remote, part: Path) -> None:
+def _raise_http_error(error: urllib.error.HTTPError, remote: Remote, part: Path) -> None:
     if error.code in _RETRIED:
         after = error.headers.get("Retry-After", "")
-        raise _Interruption(
-            f"the server answered {error.code} {error.reason}", float(after) if after.isdigit() else 0.0
-        )
+        pause = float(after) if after.isdigit() else 0.0
+        raise TransientError(f"the server answered {error.code} {error.reason}", pause)
     raise MissingDependency(
         f"{remote.url} cannot be fetched: the server answered {error.code} {error.reason}\n"
         f"get the file elsewhere and put it at {part.with_suffix('')}"
@@ -237,7 +240,7 @@ def _refuse(error: urllib.error.HTTPError, remote: Remote, part: Path) -> None:
 
 
 def _network_fault(remote: Remote, error: Exception) -> Exception:
-    """What a failure below HTTP means: worth another try, except for a certificate that is not trusted."""
+    """The error to raise for a failure below HTTP: TransientError, except for a certificate that is not trusted."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return EnvironmentStop(
@@ -245,8 +248,8 @@ def _network_fault(remote: Remote, error: Exception) -> Exception:
             "if your network uses its own certificates, set SSL_CERT_FILE to them"
         )
     if isinstance(cause, TimeoutError):
-        return _Interruption("no byte came for too long")
-    return _Interruption(f"the connection failed ({cause or type(cause).__name__})")
+        return TransientError("no data came within the timeout")
+    return TransientError(f"the connection failed ({cause or type(cause).__name__})")
 
 
 def _check_room(part: Path, remote: Remote, needed: int) -> None:

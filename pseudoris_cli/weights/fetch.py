@@ -1,4 +1,4 @@
-"""The registered checkpoints on this machine: what is there, getting what is not, and reading again what was got."""
+"""List, fetch and verify the registered checkpoints on this machine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pseudoris_cli.storage import files
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.text import nearest
 from pseudoris_cli.weights import registry as weights
-from pseudoris_cli.weights.download import Patience, Remote, Reporter, download
+from pseudoris_cli.weights.download import Remote, Reporter, RetryPolicy, download
 from pseudoris_cli.weights.registry import Entry, HubFile
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of `weights list`. `size` is in bytes, of the file that is there, else as published, else None."""
+class WeightsRow:
+    """One line of `weights list`. `size` is in bytes, of the file if it is present, else as published, else None."""
 
     name: str
     purpose: str
@@ -39,75 +39,75 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What reading a checkpoint again found. `unrecorded`: nobody published its digest and it was not fetched by us."""
+class VerifyResult:
+    """The result of verifying a checkpoint. `unrecorded`: there is no digest to compare with, published or of a first fetch."""
 
     name: str
     state: Literal["ok", "missing", "wrong", "unrecorded"]
     detail: str
 
 
-def rows() -> list[Row]:
+def rows() -> list[WeightsRow]:
     """Every registered checkpoint, in the order of the registry. Reads no checkpoint."""
     return [_row(name, entry) for name, entry in weights.registry().items()]
 
 
-def fetch(name: str, reporter: Reporter | None = None, patience: Patience | None = None) -> Path:
-    """Make a registered checkpoint available and return where it lies; nothing is fetched that is there and intact.
+def fetch(name: str, reporter: Reporter | None = None, retry: RetryPolicy | None = None) -> Path:
+    """Make a registered checkpoint available and return its path; an intact file is not fetched again.
 
     Raises UsageError for an unknown name, EnvironmentStop for network, disk or another fetch of the same file,
     MissingDependency where the server does not have it or sends something else.
     """
-    entry, reporter = known(name), reporter or Reporter()
+    entry, reporter = require_entry(name), reporter or Reporter()
     package = _installed_package(name, entry)
     if package or entry.embedded or _is_intact(name, entry):
-        return package or weights.place(entry)
+        return package or weights.path_of_entry(entry)
     _make_home(weights.weights_home())
     with exclusive(weights.weights_home() / f".{entry.file}.lock", f"fetching {name}"):
         if _is_intact(name, entry):  # another process may have fetched it before we held the lock
-            return weights.place(entry)
-        if weights.place(entry).exists():
-            reporter.notice(f"{weights.place(entry)} is damaged or another file; fetching {name} again")
+            return weights.path_of_entry(entry)
+        if weights.path_of_entry(entry).exists():
+            reporter.notice(f"{weights.path_of_entry(entry)} is damaged or another file; fetching {name} again")
         if entry.hub:
             return _fetch_from_hub(name, entry, entry.hub)
         if not entry.url:
-            raise UsageError(f"{name!r} has no address to fetch it from. {entry.note}")
+            raise UsageError(f"{name!r} has no address to fetch it from; get the file yourself. {entry.note}")
         target = weights.weights_home() / entry.file
         wanted = weights.expected_digest(entry)
-        digest = download(Remote(entry.url, entry.size, wanted), target, reporter, patience)
+        digest = download(Remote(entry.url, entry.size, wanted), target, reporter, retry)
         _keep_digest(entry, target, digest)
         if entry.pipeline:
             _unpack(target)
-    return weights.place(entry)
+    return weights.path_of_entry(entry)
 
 
-def verify(name: str) -> Verdict:
-    """Read a registered checkpoint from the disk and compare its digest; nothing remembered is trusted."""
-    entry = known(name)
+def verify(name: str) -> VerifyResult:
+    """Read a registered checkpoint from the disk and compare its digest; cached digests are not used."""
+    entry = require_entry(name)
     package = _installed_package(name, entry)
     if package:
-        return Verdict(name, "unrecorded", f"installed as a package in {package}")
-    path = weights.place(entry)
+        return VerifyResult(name, "unrecorded", f"installed as a package in {package}")
+    path = weights.path_of_entry(entry)
     if not path.exists():
-        return Verdict(name, "missing", f"not at {path}; fetch it with: pseudoris weights fetch {name}")
+        return VerifyResult(name, "missing", f"not at {path}; fetch it with: pseudoris weights fetch {name}")
     if entry.pipeline:
         return _verify_unpacked(name, weights.weights_home() / Path(entry.file).stem)
     if path.is_dir():
-        return Verdict(name, "unrecorded", f"{path} is a folder that ships with pseudoris")
+        return VerifyResult(name, "unrecorded", f"{path} is a folder that ships with pseudoris")
     try:
         digest = weights.read_digest(path)
     except OSError as error:
-        return Verdict(name, "wrong", f"{path} cannot be read: {error.strerror}")
+        return VerifyResult(name, "wrong", f"{path} cannot be read: {error.strerror}")
     wanted = weights.expected_digest(entry)
     if wanted is None:
-        return Verdict(name, "unrecorded", f"{path}: sha256 {digest}, and none is published to compare with")
+        return VerifyResult(name, "unrecorded", f"{path}: sha256 {digest}, and none is published to compare with")
     if digest != wanted:
-        return Verdict(name, "wrong", f"{path}: sha256 {digest}, not {wanted}")
-    return Verdict(name, "ok", f"{path}: sha256 {digest}")
+        return VerifyResult(name, "wrong", f"{path}: sha256 {digest}, not {wanted}")
+    return VerifyResult(name, "ok", f"{path}: sha256 {digest}")
 
 
-def known(name: str) -> Entry:
-    """The registry's entry, or UsageError naming what is registered."""
+def require_entry(name: str) -> Entry:
+    """The registry's entry of that name. Raises UsageError listing the registered names."""
     entry = weights.registry().get(name)
     if entry is None:
         raise UsageError(
@@ -117,11 +117,11 @@ def known(name: str) -> Entry:
     return entry
 
 
-def _row(name: str, entry: Entry) -> Row:
-    path = _installed_package(name, entry) or weights.place(entry)
+def _row(name: str, entry: Entry) -> WeightsRow:
+    path = _installed_package(name, entry) or weights.path_of_entry(entry)
     present = path.exists()
     size = path.stat().st_size if present and path.is_file() else entry.size
-    return Row(name, entry.purpose, entry.licence, size, present, path)
+    return WeightsRow(name, entry.purpose, entry.licence, size, present, path)
 
 
 def _installed_package(name: str, entry: Entry) -> Path | None:
@@ -141,8 +141,8 @@ def _make_home(home: Path) -> None:
 
 
 def _is_intact(name: str, entry: Entry) -> bool:
-    """Whether it is there and has the digest that it must have."""
-    path = weights.place(entry)
+    """Whether the file is present and has the expected digest."""
+    path = weights.path_of_entry(entry)
     if not path.exists():
         return False
     if entry.pipeline:
@@ -152,14 +152,14 @@ def _is_intact(name: str, entry: Entry) -> bool:
 
 
 def _keep_digest(entry: Entry, path: Path, digest: str) -> None:
-    """Record the digest of a first fetch where none is published, and spare the next run from reading the file."""
+    """Record the digest of a first fetch where none is published, and cache it so that the next run need not read the file."""
     if entry.sha256 is None:
         files.replace_file(weights.digest_record(entry), f"{digest}  {entry.file}\n".encode())
     weights.remember_digest(path, path.stat(), digest)
 
 
 def _fetch_from_hub(name: str, entry: Entry, wanted: HubFile) -> Path:
-    """Through huggingface_hub, which resumes, keeps a cache and honours HF_HOME and HF_HUB_OFFLINE; then our check."""
+    """Fetch with huggingface_hub, which resumes, caches and honours HF_HOME and HF_HUB_OFFLINE; then check the digest."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import (
         EntryNotFoundError,
@@ -170,10 +170,10 @@ def _fetch_from_hub(name: str, entry: Entry, wanted: HubFile) -> Path:
         logging,
     )
 
-    damaged = weights.place(entry)
+    damaged = weights.path_of_entry(entry)
     if damaged.exists():
         _remove(damaged)
-    logging.set_verbosity_error()  # it tells every try of a request
+    logging.set_verbosity_error()  # it logs every attempt of a request
     if not sys.stderr.isatty():
         disable_progress_bars()
     where = f"{wanted.file} of https://huggingface.co/{wanted.repo}"
@@ -186,12 +186,12 @@ def _fetch_from_hub(name: str, entry: Entry, wanted: HubFile) -> Path:
             f"{weights.weights_home() / entry.file}"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
-        raise MissingDependency(f"{where} is not there any more, or not for everybody: {_first_line(error)}") from error
+        raise MissingDependency(f"{where} does not exist any more or is not public: {_first_line(error)}") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise EnvironmentStop("the disk of the Hugging Face cache is full; make room or move HF_HOME") from error
+            raise EnvironmentStop("the disk of the Hugging Face cache is full; free space or move HF_HOME") from error
         raise EnvironmentStop(
-            f"{where} could not be fetched: {_first_line(error)}; the same command goes on"
+            f"{where} could not be fetched: {_first_line(error)}; run the same command again to continue"
         ) from error
     digest = weights.read_digest(path)
     expected = weights.expected_digest(entry)
@@ -220,9 +220,9 @@ def _remove(path: Path) -> None:
 
 
 def _unpack(wheel: Path) -> None:
-    """Unpack a spaCy pipeline's wheel into a folder beside it, whole or not at all, and drop the wheel.
+    """Unpack a spaCy pipeline's wheel into a folder beside it, atomically, and delete the wheel.
 
-    Not installed: no package manager is needed, and the environment stays as it is.
+    The pipeline is not installed as a package: this needs no package manager and leaves the environment unchanged.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=".unpack-", dir=wheel.parent))
@@ -236,19 +236,19 @@ def _unpack(wheel: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             raise
     except OSError as error:
-        raise EnvironmentStop(f"cannot unpack {wheel}: {error.strerror}; make room and fetch again") from error
+        raise EnvironmentStop(f"cannot unpack {wheel}: {error.strerror}; free space and fetch again") from error
     wheel.unlink()
 
 
-def _verify_unpacked(name: str, folder: Path) -> Verdict:
-    """Compare every file with the wheel's own RECORD, which the wheel's digest covered."""
+def _verify_unpacked(name: str, folder: Path) -> VerifyResult:
+    """Compare every file with the wheel's own RECORD; the digest of the wheel covers that file."""
     record = next(folder.glob("*.dist-info/RECORD"), None)
     if record is None:
-        return Verdict(name, "wrong", f"{folder} has no RECORD")
+        return VerifyResult(name, "wrong", f"{folder} has no RECORD")
     for file, digest, _ in csv.reader(io.StringIO(record.read_text(encoding="utf-8"))):
         if digest and digest != _wheel_digest(folder / file):
-            return Verdict(name, "wrong", f"{folder / file} is damaged or missing")
-    return Verdict(name, "ok", f"{folder}: every file as its wheel recorded it")
+            return VerifyResult(name, "wrong", f"{folder / file} is damaged or missing")
+    return VerifyResult(name, "ok", f"{folder}: every file as its wheel recorded it")
 
 
 def _wheel_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Whose weights made an artifact, and under which licence: what a dataset card has to say. Nothing is loaded."""
+"""The weights that made an artifact and their licences, as a dataset card lists them. Loads no weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ RANDOM = "random weights: what they made means nothing"
 DEMO = "trained for the demo, on rendered scenes only"
 
 
-def origins(headers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+def weights_provenance(headers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     """One row for each network of the stages (`headers`: their artifact.json): setting, network, weights, licence, remark.
 
-    Local paths are cut to their last name, for cards are published.
+    Local paths are cut to their file name, because cards are published.
     """
     rows = []
     for stage, header in headers.items():
@@ -30,16 +30,16 @@ def origins(headers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
                 "network": " ".join(filter(None, (settings["backend"], settings.get("model")))),
                 "digest": identity["digest"],
             }
-            rows.append(row | _origin(_chosen(header, section, part) or identity["name"], identity))
+            rows.append(row | _weights_and_licence(_chosen(header, section, part) or identity["name"], identity))
     return rows
 
 
 def _chosen(header: Mapping[str, Any], section: str, part: str) -> str | None:
-    """The spaCy pipeline, which the identity of `nouns` does not name."""
+    """The name of the spaCy pipeline, which the identity of `nouns` does not contain; None for other networks."""
     return header["resolved"][section][part].get("pipeline") if part == "nouns" else None
 
 
-def _origin(name: str, identity: Mapping[str, str]) -> dict[str, str]:
+def _weights_and_licence(name: str, identity: Mapping[str, str]) -> dict[str, str]:
     if name.startswith("random:"):
         return {"weights": name, "licence": "none", "remark": RANDOM}
     if name == "coco_masks":

@@ -1,4 +1,4 @@
-"""Checkpoints: from what a user wrote to a file with a known digest, without importing torch.
+"""Resolve a checkpoint setting to a file with a known digest, without importing torch.
 
 A checkpoint setting is a name in `third_party/weights.yaml`, the path of a file, an open_clip tag, or `random:SEED`.
 """
@@ -66,12 +66,12 @@ class Entry(BaseModel):
 
 
 def cache_home() -> Path:
-    """Where pseudoris keeps what it can make again."""
+    """The folder for caches, whose files can be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "pseudoris"
 
 
 def weights_home() -> Path:
-    """Where fetched checkpoints lie: `$PSEUDORIS_WEIGHTS`, else a folder in the user's cache."""
+    """The folder of fetched checkpoints: `$PSEUDORIS_WEIGHTS`, else a folder in the user's cache."""
     chosen = os.environ.get("PSEUDORIS_WEIGHTS")
     return Path(chosen).expanduser().absolute() if chosen else cache_home() / "weights"
 
@@ -83,8 +83,8 @@ def registry() -> dict[str, Entry]:
     return {name: Entry.model_validate(entry) for name, entry in entries.items()}
 
 
-def place(entry: Entry) -> Path:
-    """Where a registered checkpoint is or belongs: the package, `weights_home()`, or the hub's cache if it is there."""
+def path_of_entry(entry: Entry) -> Path:
+    """The path of a registered checkpoint, whether or not it exists: in the package, `weights_home()`, or the hub's cache."""
     if entry.embedded:
         return PACKAGE / entry.embedded
     if entry.pipeline:
@@ -96,7 +96,7 @@ def place(entry: Entry) -> Path:
 
 
 def expected_digest(entry: Entry) -> str | None:
-    """The sha256 that a registered file must have: the published one, else that of the first fetch, else None."""
+    """The expected sha256 of a registered file: the published one, else that of the first fetch, else None."""
     if entry.sha256:
         return entry.sha256
     try:
@@ -116,7 +116,7 @@ def pipeline_folder(name: str) -> Path | None:
     entry = registry().get(name)
     if entry is None or not entry.pipeline:
         return None
-    folder = place(entry)
+    folder = path_of_entry(entry)
     return folder if (folder / "meta.json").is_file() else None
 
 
@@ -180,7 +180,7 @@ def _registered_file(value: str, name: str) -> Path:
     entry = registry()[name]
     if entry.pipeline:
         raise UsageError(f"{value!r} is a spaCy pipeline, not a checkpoint; it belongs in filter.nouns.pipeline")
-    path = place(entry)
+    path = path_of_entry(entry)
     if _is_file(path):
         return path
     if entry.embedded:
@@ -259,7 +259,7 @@ def _in_hub_cache(wanted: HubFile) -> Path | None:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, remembered by path, size and mtime so that a large checkpoint is read once. Raises OSError."""
+    """sha256 of a file, cached by path, size and mtime so that a large checkpoint is read once. Raises OSError."""
     stat = path.stat()
     try:
         known = _memo(path, stat).read_text(encoding="ascii", errors="replace").strip()
@@ -280,7 +280,7 @@ def read_digest(path: Path) -> str:
 
 
 def remember_digest(path: Path, stat: os.stat_result, digest: str) -> None:
-    """Keep a digest for `file_digest`: one small file each, renamed into place, so that processes do not collide."""
+    """Cache a digest for `file_digest`, in one small file each, written atomically because processes run side by side."""
     memo = _memo(path, stat)
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)

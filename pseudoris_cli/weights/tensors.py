@@ -1,4 +1,4 @@
-"""From a checkpoint file to tensors, without running code from the file. Importing this does not import torch."""
+"""Load tensors from a checkpoint file without running code from it. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pseudoris_cli.errors import PseudorisError, UsageError
 if TYPE_CHECKING:
     import torch
 
-_REFUSED = re.compile(r"GLOBAL (\S+)")
+_FORBIDDEN = re.compile(r"GLOBAL (\S+)")
 _FETCH_AGAIN = "fetch it again (pseudoris weights fetch NAME)"
 
 
@@ -21,10 +21,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """Read a safetensors file, or a torch file that holds tensors, containers, numbers and numpy arrays only.
 
     Returns whatever mapping the file holds, on the CPU (callers unwrap `model` or `state_dict`; fvcore's files may hold
-    numpy arrays). Tensors of a zip archive stay on the disk until they are used: an optimizer's state costs no memory.
-    Raises UsageError saying what the file is instead, or what in it is refused.
+    numpy arrays). Tensors of a zip archive stay on the disk until they are used: an unused optimizer state costs no memory.
+    Raises UsageError saying what the file is instead, or what in it is not allowed.
     """
-    _refuse_what_is_no_checkpoint(path)
+    _check_is_checkpoint(path)
     if is_torchscript(path):
         raise UsageError(
             f"{path} is a TorchScript archive, which can run code; it is opened only where its publisher's sha256 is "
@@ -45,14 +45,14 @@ def is_torchscript(path: Path) -> bool:
 
 
 def torch_generator(seed: int) -> torch.Generator:
-    """A CPU generator, so that random weights do not depend on the device."""
+    """A CPU generator, so that random weights are the same on every device."""
     import torch
 
     return torch.Generator().manual_seed(seed)
 
 
-def _refuse_what_is_no_checkpoint(path: Path) -> None:
-    """UsageError for what a failed download leaves behind, in plainer words than an unpickler would find."""
+def _check_is_checkpoint(path: Path) -> None:
+    """Raise UsageError with a clear message for the usual results of a failed download."""
     try:
         with path.open("rb") as file:
             head = file.read(256)
@@ -84,23 +84,26 @@ def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        with _admitting(_numpy_globals()):
+        with _allowed_globals(_numpy_globals()):
             # weights_only: an unpickler that knows tensors and containers, and calls nothing else
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (MemoryError, PseudorisError):  # a signal raises Interrupted wherever it finds us
         raise
     except Exception as error:  # the unpickler raises whatever a damaged or hostile file leads it to
-        refused = _REFUSED.search(str(error))
-        reason = f"it asks for {refused[1]}" if refused else "it is damaged or something else"
+        forbidden = _FORBIDDEN.search(str(error))
+        reason = f"it asks for {forbidden[1]}" if forbidden else "it is damaged or something else"
         raise UsageError(
             f"{path} is not a plain checkpoint (tensors, containers and numbers only): {reason}; {_FETCH_AGAIN}, "
             "or save its tensors with safetensors and give that file"
         ) from error
 
 
-def _admitting(allowed: list[Any]) -> AbstractContextManager[None]:
-    """torch's list of harmless globals, extended. Before 2.6 it takes no (object, name) pairs, so that arrays written by the
-    other major version of numpy are refused there."""
+def _allowed_globals(allowed: list[Any]) -> AbstractContextManager[None]:
+    """Extend torch's list of globals that `weights_only` allows.
+
+    Before torch 2.6 the list takes no (object, name) pairs; there, arrays written by the other major version of numpy are
+    rejected.
+    """
     import torch
 
     if hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):  # new in 2.6, like the pairs
@@ -111,7 +114,7 @@ def _admitting(allowed: list[Any]) -> AbstractContextManager[None]:
 
 
 def _numpy_globals() -> list[Any]:
-    """What numpy arrays and scalars of plain types need, under the module names of numpy 1 and numpy 2."""
+    """The globals that pickled numpy arrays and scalars need, under the module names of numpy 1 and numpy 2."""
     import numpy as np
 
     builders = {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}

@@ -15,8 +15,7 @@ BLOB[12:15, 20:] = True
 
 
 def _code(mask):
-    rle = encode_rle(mask)
-    return {"size": [rle.height, rle.width], "counts": rle.counts}
+    return encode_rle(mask).to_coco()
 
 
 def test_run_length_codes_come_back():

@@ -9,12 +9,12 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.export.splits import ImageIds, assign, parse
 
 
-def test_shares_are_met_and_depend_on_the_key_alone():
-    shares = parse("train=.8, val=.1 ,testA=0.1")
-    placed = [assign(f"images/{n}.jpg", shares) for n in range(20000)]
-    for name, share in shares.items():
-        assert abs(placed.count(name) / 20000 - share) < 0.01
-    assert placed == [assign(f"images/{n}.jpg", shares) for n in range(20000)]
+def test_fractions_are_met_and_depend_on_the_key_alone():
+    fractions = parse("train=.8, val=.1 ,testA=0.1")
+    placed = [assign(f"images/{n}.jpg", fractions) for n in range(20000)]
+    for name, fraction in fractions.items():
+        assert abs(placed.count(name) / 20000 - fraction) < 0.01
+    assert placed == [assign(f"images/{n}.jpg", fractions) for n in range(20000)]
     assert {assign(str(n), parse("train=1")) for n in range(100)} == {"train"}
 
 

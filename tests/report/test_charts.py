@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pseudoris_cli.report.charts import Axis, histogram, survival
-from pseudoris_cli.report.tallies import Histogram
+from pseudoris_cli.report.histograms import Histogram
 
 DATA = Histogram(
     (0.9, 1.0, 1.1, 1.2), ((0, 30, 10), (5, 40, 0), (0, 0, 0), (20, 0, 0)), mean=1.03, below=True, above=True
@@ -49,7 +49,7 @@ def test_tooltips_and_label_tell_the_numbers() -> None:
 
 
 def test_one_series_has_one_colour_and_whole_numbers_name_bars() -> None:
-    svg = ElementTree.fromstring(histogram(Histogram((3, 4, 5), ((2, 1),), 3.3), Axis("masks", whole=True)))
+    svg = ElementTree.fromstring(histogram(Histogram((3, 4, 5), ((2, 1),), 3.3), Axis("masks", integer=True)))
     assert set(rectangles(svg)) == {"plain"}
     ticks = [text.text for text in svg.iter("text") if text.attrib["class"] == "tick"]
     assert ticks == ["3", "4"]
@@ -81,9 +81,9 @@ def test_ticks_stand_at_round_values_and_do_not_touch(width: float, bars: int) -
     edges = tuple(round(width * bar - 2 * width, 6) for bar in range(bars + 1))
     svg = ElementTree.fromstring(histogram(Histogram(edges, ((3,) * bars,), 0.5), Axis("x")))
     ticks = [text for text in svg.iter("text") if text.attrib["class"] == "tick"]
-    places = [float(tick.attrib["x"]) for tick in ticks]
+    chosen_images = [float(tick.attrib["x"]) for tick in ticks]
     values = [float(str(tick.text)) for tick in ticks]
     step = round(values[1] - values[0], 6)
     assert f"{step:e}".partition("e")[0].rstrip("0.") in ("1", "2", "2.5", "5")
     longest = max(len(str(tick.text)) for tick in ticks)
-    assert min(b - a for a, b in pairwise(places)) >= 6 * longest
+    assert min(b - a for a, b in pairwise(chosen_images)) >= 6 * longest

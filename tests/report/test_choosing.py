@@ -9,15 +9,15 @@ import pytest
 from work_maker import WorkMaker
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.report.choosing import Choice, choose
+from pseudoris_cli.report.choosing import ImageChoice, choose
 from pseudoris_cli.report.versions import Parts, chain_of
 
 
-def chosen(made: WorkMaker, choice: Choice) -> list[str]:
-    return [place.ref.key for place in choose(Parts(made.workspace, chain_of(made.workspace)), choice)]
+def chosen(made: WorkMaker, choice: ImageChoice) -> list[str]:
+    return [image.ref.key for image in choose(Parts(made.workspace, chain_of(made.workspace)), choice)]
 
 
-def numbers(made: WorkMaker, choice: Choice) -> list[int]:
+def numbers(made: WorkMaker, choice: ImageChoice) -> list[int]:
     return [int(key[:6]) for key in chosen(made, choice)]
 
 
@@ -27,13 +27,13 @@ def numbers(made: WorkMaker, choice: Choice) -> list[int]:
 def test_a_sample_is_spread_over_the_parts(maker: Callable[..., WorkMaker], count: int, expected: list[int]) -> None:
     made = maker(6, part_size=4)
     made.masks()
-    assert numbers(made, Choice(count)) == expected
+    assert numbers(made, ImageChoice(count)) == expected
 
 
 def test_a_sample_is_of_what_the_last_stage_has_answered(maker: Callable[..., WorkMaker]) -> None:
     made = maker(6, part_size=2)
     made.captions(made.masks(), parts=2)
-    assert numbers(made, Choice(4)) == [0, 1, 2, 3]
+    assert numbers(made, ImageChoice(4)) == [0, 1, 2, 3]
 
 
 def test_worst_and_best_go_by_the_mean_doc_of_what_was_kept(maker: Callable[..., WorkMaker]) -> None:
@@ -46,37 +46,37 @@ def test_worst_and_best_go_by_the_mean_doc_of_what_was_kept(maker: Callable[...,
         for key, doc, kept in zip(columns["image_key"], columns["doc"], columns["kept"], strict=True):
             docs[key] += [float(doc)] if kept else []
     ranked = sorted(docs, key=lambda key: sum(docs[key]) / len(docs[key]))
-    assert chosen(made, Choice(2, "worst")) == ranked[:2]
-    assert chosen(made, Choice(2, "best")) == ranked[:-3:-1]
+    assert chosen(made, ImageChoice(2, "worst")) == ranked[:2]
+    assert chosen(made, ImageChoice(2, "best")) == ranked[:-3:-1]
 
 
 def test_an_image_that_lost_everything_is_the_worst(maker: Callable[..., WorkMaker]) -> None:
     made = maker(3)
     made.filter(made.scores(made.captions(made.masks())), min_doc=50)
-    assert len(chosen(made, Choice(9, "worst"))) == 3
+    assert len(chosen(made, ImageChoice(9, "worst"))) == 3
 
 
 def test_search_finds_images_by_caption_whatever_the_case(maker: Callable[..., WorkMaker]) -> None:
     made = maker(5, part_size=2)
     made.captions(made.masks(), texts=("Ein KLEINER Hund",))
-    assert numbers(made, Choice(search="kleiner hund")) == [0]
-    everything = numbers(made, Choice(search="a "))
+    assert numbers(made, ImageChoice(search="kleiner hund")) == [0]
+    everything = numbers(made, ImageChoice(search="a "))
     assert everything == [0, 1, 2, 3, 4]
-    assert numbers(made, Choice(2, search="a ")) == [0, 1]
+    assert numbers(made, ImageChoice(2, search="a ")) == [0, 1]
     with pytest.raises(UsageError, match="no caption contains"):
-        chosen(made, Choice(search="zeppelin"))
+        chosen(made, ImageChoice(search="zeppelin"))
 
 
 def test_named_images_come_in_the_order_of_their_names(maker: Callable[..., WorkMaker]) -> None:
     made = maker(3)
     made.masks()
-    assert numbers(made, Choice(2, keys=("000002.png", "000000.png", "000002.png"))) == [2, 0]
+    assert numbers(made, ImageChoice(2, keys=("000002.png", "000000.png", "000002.png"))) == [2, 0]
     with pytest.raises(UsageError, match=r"did you mean 000002\.png"):
-        chosen(made, Choice(1, keys=("00002.png",)))
+        chosen(made, ImageChoice(1, keys=("00002.png",)))
 
 
-@pytest.mark.parametrize("choice", [Choice(3, "worst"), Choice(3, "best"), Choice(search="a")])
-def test_what_needs_a_later_stage_says_which(maker: Callable[..., WorkMaker], choice: Choice) -> None:
+@pytest.mark.parametrize("choice", [ImageChoice(3, "worst"), ImageChoice(3, "best"), ImageChoice(search="a")])
+def test_what_needs_a_later_stage_says_which(maker: Callable[..., WorkMaker], choice: ImageChoice) -> None:
     made = maker(2)
     made.masks()
     with pytest.raises(UsageError, match=r"run `pseudoris (filter|captions)` first"):

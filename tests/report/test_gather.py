@@ -11,7 +11,7 @@ from work_maker import WorkMaker
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.report import summary
-from pseudoris_cli.report.choosing import Choice
+from pseudoris_cli.report.choosing import ImageChoice
 from pseudoris_cli.report.gather import Report, gather
 from pseudoris_cli.report.versions import chain_of, find_version
 from pseudoris_cli.rle import decode_rle
@@ -22,8 +22,8 @@ from pseudoris_cli.storage.workspace import Artifact
 Maker = Callable[..., WorkMaker]
 
 
-def gathered(made: WorkMaker, choice: Choice | None = None, start: Artifact | None = None) -> Report:
-    return gather(made.workspace, choice or Choice(), start, lambda done, total: None)
+def gathered(made: WorkMaker, choice: ImageChoice | None = None, start: Artifact | None = None) -> Report:
+    return gather(made.workspace, choice or ImageChoice(), start, lambda done, total: None)
 
 
 def titles(report: Report) -> list[str]:
@@ -33,7 +33,7 @@ def titles(report: Report) -> list[str]:
 def test_every_row_of_the_chosen_images_arrives(maker: Maker) -> None:
     made = maker(3, part_size=2)
     made.all()
-    report = gathered(made, Choice(2, keys=("000002.png", "000000.png")))
+    report = gathered(made, ImageChoice(2, keys=("000002.png", "000000.png")))
     assert report.deepest == "filter"
     assert [image.key for image in report.images] == ["000002.png", "000000.png"]
     for image in report.images:
@@ -48,6 +48,15 @@ def test_every_row_of_the_chosen_images_arrives(maker: Maker) -> None:
     assert titles(report) == []
     assert [made.stage for made in report.stages] == ["masks", "captions", "scores", "filter"]
     assert report.stages[-1].counts["done"] == 3
+
+
+def test_the_category_of_a_mask_arrives(maker: Maker) -> None:
+    """Masks that somebody labelled carry the name of what they show."""
+    made = maker(2)
+    made.masks(categories={0: (17, "cat")})
+    images = gathered(made).images
+    assert [image.masks[0].category for image in images] == [(17, "cat")] * 2
+    assert {mask.category for image in images for mask in image.masks[1:]} == {None}
 
 
 def test_each_stage_alone_makes_a_report(maker: Maker) -> None:
@@ -74,7 +83,7 @@ def test_random_weights_and_partial_data_are_stated(maker: Maker) -> None:
     report = gathered(made)
     first, second, *_ = summary.notices(report)
     assert (first.kind, first.title) == ("warning", "Random weights")
-    assert "means nothing" in first.text
+    assert "is meaningless" in first.text
     assert "sam random:7" in first.text
     assert (second.kind, second.title) == ("warning", "Partial data")
     assert second.text.startswith("Captions cover 2 of 5 images")
@@ -104,7 +113,7 @@ def test_a_part_made_from_another_generation_is_not_shown(maker: Maker) -> None:
     columns["predicted_iou"] = columns["predicted_iou"] * 0.5
     with ManifestWriter(masks.folder, "masks", "main", {}) as writer:
         writer.commit(0, columns, manifest.entries[0].images, None, {}, 1.0)
-    report = gathered(made, Choice(1, keys=("000000.png",)))
+    report = gathered(made, ImageChoice(1, keys=("000000.png",)))
     assert report.images[0].masks
     assert report.images[0].candidates == ()
     assert report.stages[1].pending == 2

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from work_maker import SCRIPT, WorkMaker
 
-from pseudoris_cli.report.choosing import Choice
+from pseudoris_cli.report.choosing import ImageChoice
 from pseudoris_cli.report.writer import write_report
 
 SCORES = ("doc", "uniqueness", "correctness")
@@ -58,8 +58,8 @@ class PageReader(HTMLParser):
         return [json.loads(text) for known, text in self.scripts if known.get("type") == "application/json"]
 
 
-def page_of(made: WorkMaker, choice: Choice | None = None) -> PageReader:
-    path = write_report(made.workspace, made.workspace.root / "report.html", choice or Choice())
+def page_of(made: WorkMaker, choice: ImageChoice | None = None) -> PageReader:
+    path = write_report(made.workspace, made.workspace.root / "report.html", choice or ImageChoice())
     return PageReader(path.read_text(encoding="utf-8"))
 
 
@@ -122,7 +122,7 @@ def test_rows_carry_scores_verdicts_and_origin(maker: Maker) -> None:
 @pytest.mark.parametrize(
     ("stages", "columns"),
     [
-        (1, ["mask", "share", "pixels", "predicted_iou", "stability", "detector", "match"]),
+        (1, ["mask", "fraction", "pixels", "predicted_iou", "stability", "detector", "match"]),
         (2, ["mask", "caption", "duplicates", "crop", "sampler", "logprob"]),
         (
             3,
@@ -142,13 +142,29 @@ def test_the_columns_are_those_of_the_stage(maker: Maker, stages: int, columns: 
     assert f"This report shows the {('masks', 'captions', 'scores')[stages - 1]}" in text
 
 
+def test_categories_are_shown_where_masks_have_them(maker: Maker) -> None:
+    made = maker(2)
+    masks = made.masks(categories={0: (17, "cat</script>")})
+    page = page_of(made)
+    terms = page.data[-1]["terms"]
+    assert [column["id"] for column in page.data[-1]["columns"]][:2] == ["mask", "category"]
+    named = {(row["mask"] == 0, terms[row["category"]]) for row in rows_of(page)}
+    assert named == {(True, "cat</script>"), (False, "")}
+    made.captions(masks)
+    page = page_of(made)  # the table lists captions now, the buttons above it name the masks
+    assert {(mask["id"] == 0, mask.get("category")) for mask in page.data[0]["masks"]} == {
+        (True, "cat</script>"),
+        (False, None),
+    }
+
+
 def test_a_vanished_image_is_shown_as_such(maker: Maker) -> None:
     made = maker(2)
     made.masks()
     (made.images / "000001.png").unlink()
     page = page_of(made)
     assert sum(address.startswith("data:image/jpeg") for address in page.addresses) == 1
-    assert any("no picture: the image is gone" in text for text in page.text)
+    assert any("no image: the image is gone" in text for text in page.text)
     assert len(page.data[1]["masks"]) == len(made.scenes["000001.png"].masks)
 
 
@@ -168,9 +184,9 @@ def test_the_same_artifacts_make_the_same_page_and_a_small_one(maker: Maker) -> 
     made = maker(3)
     made.all()
     out = made.workspace.root / "a" / "b.html"
-    first = write_report(made.workspace, out, Choice()).read_text()
-    again = write_report(made.workspace, out, Choice()).read_text()
+    first = write_report(made.workspace, out, ImageChoice()).read_text()
+    again = write_report(made.workspace, out, ImageChoice()).read_text()
     without_time = [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", text) for text in (first, again)]
     assert without_time[0] == without_time[1]
     assert [path.name for path in out.parent.iterdir()] == ["b.html"]
-    assert (len(first) - 60_000) / 3 < 200_000  # an image's share: fifty stay below 10 MB
+    assert (len(first) - 60_000) / 3 < 200_000  # bytes for each image: fifty stay below 10 MB

@@ -17,7 +17,7 @@ from locations import SUPPORT
 from PIL import Image
 from work_maker import SCRIPT, WorkMaker
 
-from pseudoris_cli.report.choosing import Choice
+from pseudoris_cli.report.choosing import ImageChoice
 from pseudoris_cli.report.writer import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -38,7 +38,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--window-size=1400,900",
 )
-PATIENCE = 30
+TIMEOUT = 30
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> WorkMaker:
     """Three images; the first candidate of the first mask is a script."""
     made = WorkMaker(tmp_path_factory.mktemp("report"), 3)
     made.all(texts=(SCRIPT,))
-    write_report(made.workspace, made.workspace.root / "report.html", Choice())
+    write_report(made.workspace, made.workspace.root / "report.html", ImageChoice())
     return made
 
 
@@ -90,7 +90,7 @@ class Page:
 
     def until(self, happened: Callable[[], Any]) -> Any:
         """Wait for what the page does after an event."""
-        limit = time.monotonic() + PATIENCE
+        limit = time.monotonic() + TIMEOUT
         while not (value := happened()):
             assert time.monotonic() < limit, "the page did not react"
             time.sleep(0.02)
@@ -121,7 +121,7 @@ class Page:
         return self.run(script, f"#image-{card} tbody tr")
 
     def frame(self, card: int) -> np.ndarray:
-        """What is seen of a card's picture: float brightness [192, 256]."""
+        """What is visible of a card's image: float brightness [192, 256]."""
         (element,) = self.all(f"#image-{card} .frame")
         shot = Image.open(io.BytesIO(element.screenshot_as_png)).convert("L").resize((256, 192))
         return np.asarray(shot, np.float64)
@@ -153,11 +153,11 @@ def test_hovering_a_row_shows_its_mask(page: Page, made: WorkMaker) -> None:
     for mask_id in (1, 0):
         page.hover(page.all(f'#image-1 tbody tr[data-mask="{mask_id}"]')[0])
         page.until(lambda n=mask_id: page.all(f'#image-1 .frame.on .shape[data-mask="{n}"]'))
-        time.sleep(0.3)  # the picture fades
-        share = page.frame(1) / np.maximum(before, 1)
+        time.sleep(0.3)  # the image fades
+        ratio = page.frame(1) / np.maximum(before, 1)
         mask = made.scenes["000000.png"].masks[mask_id]
-        assert 0.9 < np.median(share[mask]) < 1.1
-        assert np.median(share[~mask]) < 0.6
+        assert 0.9 < np.median(ratio[mask]) < 1.1
+        assert np.median(ratio[~mask]) < 0.6
     page.hover(page.all("h1")[0])
     page.until(lambda: not page.all("#image-1 .frame.on"))
     assert len(page.all("#image-1 .mask")) == len(made.scenes["000000.png"].masks)

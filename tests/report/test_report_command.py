@@ -42,7 +42,7 @@ def test_it_prints_the_path_and_nothing_else(maker: Maker, tmp_path: Path) -> No
         (("--ids", ","), "--ids is empty"),
         (("--search", " "), "--search is empty"),
         (("--from", "abc"), "--from abc: there is no such version"),
-        (("--out", "."), "is a folder; name the file"),
+        (("--out", "."), "is a folder; name a file in it"),
     ],
 )
 def test_a_foreseeable_mistake_is_named(maker: Maker, arguments: tuple[str, ...], says: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from pseudoris_cli.demo import grammar
 from pseudoris_cli.demo.world import Scene, render, scene_seed
 from pseudoris_cli.method import selection
-from pseudoris_cli.records import CROP_KINDS
+from pseudoris_cli.records import CROP_KINDS, Category
 from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
 from pseudoris_cli.settings.models import FilterSettings
 from pseudoris_cli.sources import registry as sources
@@ -46,8 +47,13 @@ class WorkMaker:
         self.plan = self.workspace.plan()
         self.plan.extend(sources.open_source(description).images(), part_size)
 
-    def masks(self, checkpoint: str = "sam_vit_h", broken: str | None = None) -> Artifact:
-        """True masks of every scene; `broken` is an image that is recorded as failed."""
+    def masks(
+        self,
+        checkpoint: str = "sam_vit_h",
+        broken: str | None = None,
+        categories: Mapping[int, Category] = MappingProxyType({}),
+    ) -> Artifact:
+        """True masks of every scene; `broken` is an image that is recorded as failed, `categories` go by mask id."""
         weights = {"sam": {"name": checkpoint, "digest": "0" * 64}, "proposals": {}}
         proposals = {"backend": "cascade_rcnn", "model": "r50_fpn", "checkpoint": "cutler_cascade"}
         settings = {"max_pixels": 10**8, "sam": {"model": "vit_h"}, "proposals": proposals}
@@ -56,7 +62,10 @@ class WorkMaker:
         def rows(part: int) -> Iterator[tuple[str, Rows]]:
             for ref in self.plan.images(part):
                 found = [] if ref.key == broken else [encode_rle(m) for m in self.scenes[ref.key].masks]
-                yield ref.key, [self._mask_row(ref, number, rle) for number, rle in enumerate(found)]
+                made = [self._mask_row(ref, number, rle) for number, rle in enumerate(found)]
+                for row in made:
+                    row["category_id"], row["category"] = categories.get(row["mask_id"], (None, None))
+                yield ref.key, made
 
         self._commit(artifact, rows, failed=broken)
         return artifact

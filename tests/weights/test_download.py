@@ -12,11 +12,11 @@ from flaky_server import Answer, FlakyServer, serve
 
 from pseudoris_cli.errors import EnvironmentStop, MissingDependency
 from pseudoris_cli.weights import download as module
-from pseudoris_cli.weights.download import Patience, Remote, Reporter, download
+from pseudoris_cli.weights.download import Remote, Reporter, RetryPolicy, download
 
 CONTENT = bytes(range(256)) * 5000  # 1.28 MB: more than one block
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-QUICK = Patience(timeout=0.3, attempts=3, pause=0.001, longest_pause=0.01)
+QUICK = RetryPolicy(timeout=0.3, attempts=3, pause=0.001, longest_pause=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def get(server: FlakyServer, target: Path, known: bool = True, **options: object) -> str:
     remote = Remote(f"{server.url}/file", len(CONTENT) if known else None, DIGEST if known else None)
-    return download(remote, target, patience=QUICK, **options)  # type: ignore[arg-type]
+    return download(remote, target, retry=QUICK, **options)  # type: ignore[arg-type]
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -129,10 +129,10 @@ def test_a_part_as_long_as_the_file_or_longer(tmp_path: Path, surplus: int) -> N
     assert len(server.requests) == (1 if surplus else 0)
 
 
-def test_a_whole_part_of_unknown_size_is_recognised(tmp_path: Path) -> None:
+def test_a_complete_part_of_unknown_size_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "w.pth.part").write_bytes(CONTENT)
     with serve(CONTENT) as server:
-        assert download(Remote(f"{server.url}/file", None, DIGEST), tmp_path / "w.pth", patience=QUICK) == DIGEST
+        assert download(Remote(f"{server.url}/file", None, DIGEST), tmp_path / "w.pth", retry=QUICK) == DIGEST
     assert server.requests == [("/file", f"bytes={len(CONTENT)}-")]
 
 
@@ -198,7 +198,7 @@ def test_waits_as_long_as_the_server_asks(tmp_path: Path, monkeypatch: pytest.Mo
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
     with serve(CONTENT, Answer(status=503, headers=(("Retry-After", "7"),)), Answer(status=503)) as server:
-        download(Remote(f"{server.url}/file"), tmp_path / "w.pth", patience=Patience(timeout=5, attempts=9))
+        download(Remote(f"{server.url}/file"), tmp_path / "w.pth", retry=RetryPolicy(timeout=5, attempts=9))
     assert waits == [7.0, 2.0]
 
 

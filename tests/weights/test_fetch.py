@@ -22,12 +22,12 @@ from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.weights import fetch
 from pseudoris_cli.weights import registry as weights
-from pseudoris_cli.weights.download import Patience, Reporter
+from pseudoris_cli.weights.download import Reporter, RetryPolicy
 from pseudoris_cli.weights.registry import Entry
 
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-QUICK = Patience(timeout=1, attempts=2, pause=0.001)
+QUICK = RetryPolicy(timeout=1, attempts=2, pause=0.001)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def published(server: FlakyServer, content: bytes = CONTENT) -> Entry:
 def test_fetches_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(CONTENT) as server:
         register(monkeypatch, w=published(server))
-        assert fetch.fetch("w", patience=QUICK) == home / "w.pth"
-        assert fetch.fetch("w", patience=QUICK) == home / "w.pth"
+        assert fetch.fetch("w", retry=QUICK) == home / "w.pth"
+        assert fetch.fetch("w", retry=QUICK) == home / "w.pth"
     assert len(server.requests) == 1
     assert weights.resolve("w").digest == DIGEST
     assert fetch.verify("w").state == "ok"
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_fetched_again(home: Path, monkeypatch: pytest.MonkeyP
 def test_verify_trusts_no_memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(CONTENT) as server:
         register(monkeypatch, w=published(server))
-        path = fetch.fetch("w", patience=QUICK)
+        path = fetch.fetch("w", retry=QUICK)
     stat = path.stat()
     path.write_bytes(CONTENT[::-1])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size, same time: only reading tells
@@ -85,13 +85,13 @@ def test_verify_trusts_no_memory(home: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_first_fetch_records_the_digest_and_later_ones_compare(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(CONTENT) as server:
         register(monkeypatch, w=Entry(file="w.pth", url=f"{server.url}/w.pth"))
-        fetch.fetch("w", patience=QUICK)
+        fetch.fetch("w", retry=QUICK)
         assert (home / "w.pth.sha256").read_text() == f"{DIGEST}  w.pth\n"
         assert fetch.verify("w").state == "ok"
         (home / "w.pth").unlink()
         server.content = CONTENT[::-1]
         with pytest.raises(MissingDependency, match=DIGEST):
-            fetch.fetch("w", patience=QUICK)
+            fetch.fetch("w", retry=QUICK)
     assert not (home / "w.pth").exists()
 
 
@@ -114,11 +114,11 @@ def test_two_fetches_do_not_collide(home: Path, monkeypatch: pytest.MonkeyPatch)
             if not begun.is_set():
                 begun.set()
                 with pytest.raises(EnvironmentStop, match="in use by pid") as caught:
-                    fetch.fetch("w", patience=QUICK)
+                    fetch.fetch("w", retry=QUICK)
                 refused.append(str(caught.value))
 
         fetch.fetch("w", Reporter(progress), QUICK)
-        fetch.fetch("w", patience=QUICK)
+        fetch.fetch("w", retry=QUICK)
     assert len(refused) == 1
     assert "fetching w" in refused[0]
     assert len(server.requests) == 1
@@ -172,7 +172,7 @@ def test_a_pipeline_is_unpacked_and_verified_file_by_file(home: Path, monkeypatc
         )
         register(monkeypatch, en_tiny_lg=entry)
         assert weights.pipeline_folder("en_tiny_lg") is None
-        folder = fetch.fetch("en_tiny_lg", patience=QUICK)
+        folder = fetch.fetch("en_tiny_lg", retry=QUICK)
         assert folder == home / "en_tiny_lg-1.0-any" / "en_tiny_lg" / "en_tiny_lg-1.0"
         assert weights.pipeline_folder("en_tiny_lg") == folder
         assert fetch.verify("en_tiny_lg").state == "ok"
@@ -181,7 +181,7 @@ def test_a_pipeline_is_unpacked_and_verified_file_by_file(home: Path, monkeypatc
         verdict = fetch.verify("en_tiny_lg")
         assert verdict.state == "wrong"
         assert "config.cfg" in verdict.detail
-        fetch.fetch("en_tiny_lg", patience=QUICK)
+        fetch.fetch("en_tiny_lg", retry=QUICK)
         assert fetch.verify("en_tiny_lg").state == "ok"
     assert len(server.requests) == 2
     with pytest.raises(UsageError, match="is a spaCy pipeline"):
@@ -191,9 +191,8 @@ def test_a_pipeline_is_unpacked_and_verified_file_by_file(home: Path, monkeypatc
 _HUB = """
 import sys, hashlib
 from huggingface_hub import try_to_load_from_cache
-from pseudoris_cli.weights import fetch
 from pseudoris_cli.errors import PseudorisError
-from pseudoris_cli.weights import registry as weights
+from pseudoris_cli.weights import fetch, registry as weights
 from pseudoris_cli.weights.registry import Entry, HubFile
 for order in sys.argv[1:]:
     file, _, digest = order.partition(":")

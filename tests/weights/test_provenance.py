@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pseudoris_cli.weights import registry as weights
-from pseudoris_cli.weights.provenance import DEMO, RANDOM, UNKNOWN, origins
+from pseudoris_cli.weights.provenance import DEMO, RANDOM, UNKNOWN, weights_provenance
 
 
 def header(part: str, name: str, digest: str, settings: dict[str, Any], **resolved: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def test_every_kind_of_weights_has_a_licence_or_none_that_is_known(
     name: str, digest: str, row: tuple[str, ...]
 ) -> None:
     settings = {"sam": {"backend": "sam", "model": "vit_h"}}
-    [found] = origins({"masks": header("sam", name, digest, settings)})
+    [found] = weights_provenance({"masks": header("sam", name, digest, settings)})
     assert (found["weights"], found["licence"], found["remark"]) == row
     assert (found["setting"], found["network"], found["digest"]) == ("masks.sam", "sam vit_h", digest)
 
@@ -48,8 +48,8 @@ def test_captioner_and_parser_are_named_by_their_settings() -> None:
         for pipeline in ("en_core_web_lg", "demo", "blank", "/mine/de_core")
     }
     for pipeline, licence in zip(nouns, ("MIT", "MIT", "none", UNKNOWN), strict=True):
-        rows = origins({"captions": captions, "scores": nouns[pipeline]})
+        rows = weights_provenance({"captions": captions, "scores": nouns[pipeline]})
         assert [row["setting"] for row in rows] == ["captions", "filter.nouns"]
         assert [row["licence"] for row in rows] == ["MIT", licence]
-    assert origins({"masks": {"checkpoints": {"proposals": {}}, "settings": {}}}) == []
-    assert origins({"masks": {"settings": {}}}) == []
+    assert weights_provenance({"masks": {"checkpoints": {"proposals": {}}, "settings": {}}}) == []
+    assert weights_provenance({"masks": {"settings": {}}}) == []

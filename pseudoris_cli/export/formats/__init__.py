@@ -1,1 +1,1 @@
-"""The formats that training code reads: one renderer per file, named like the format (base.py is the protocol)."""
+"""One export format per file, named like the format; `export/base.py` describes what a file must define."""

@@ -1,6 +1,6 @@
 """`coco`: COCO instances with run-length codes, for pycocotools and every detection library.
 
-    annotations/instances_<split>.json; pictures in images/train2014/ with --images
+    annotations/instances_<split>.json; image files in images/train2014/ with --images
 
 An annotation's `segmentation` is COCO's dict, which `annToMask` decodes. `ref_id` and `captions` are extra fields.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pseudoris_cli.export.base import BySplit, ExportContext, ExportImage, Write, picture_folder, place_picture
+from pseudoris_cli.export.base import BySplit, ExportContext, ExportImage, Write, image_folder, save_image_file
 from pseudoris_cli.export.json_stream import InstancesFile, annotation, describe, image_record
 
 
@@ -28,16 +28,15 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
         def write(image: ExportImage) -> None:
             if not image.objects:
                 return
-            place_picture(image, context, folder / picture_folder(context))
+            save_image_file(image, context, folder / image_folder(context))
             files[image.split].add_image(image_record(image))
-            for thing in image.objects:
-                rle = thing.mask.rle
+            for obj in image.objects:
                 record = {
-                    **annotation(image, thing),
-                    "segmentation": {"size": [rle.height, rle.width], "counts": rle.counts},
-                    "ref_id": thing.ref_id,
-                    "captions": [sentence.caption for sentence in thing.sentences],
+                    **annotation(image, obj),
+                    "segmentation": obj.mask.rle.to_coco(),
+                    "ref_id": obj.ref_id,
+                    "captions": [sentence.caption for sentence in obj.sentences],
                 }
-                files[image.split].add_annotation(record, thing.category[1])
+                files[image.split].add_annotation(record, obj.category[1])
 
         yield write

@@ -2,10 +2,11 @@
 
     anns/<dataset>/<split>.json        one object per ref, boxes as corners, categories 0..79
     masks/<dataset>/<ref_id>.png       0/255, one folder for all splits
-    lmdb/<dataset>/<split>.lmdb        one record per ref with the picture and the mask, values as pyarrow 11 serialised them
-    images/train2014/<file_name>       the pictures, with --images; the LMDB holds them in any case
+    lmdb/<dataset>/<split>.lmdb        one record per ref with image and mask files, values as pyarrow 11 serialised them
+    images/train2014/<file_name>       the image files, with --images; the LMDB holds them in any case
 
-Pictures go in as `sources.portable` hands them on: OpenCV, which ETRIS decodes with, sees them upright, as masks are.
+Image files are stored as `codecs.image_upright.portable` returns them: OpenCV, with which ETRIS decodes, shows them
+upright, like the masks.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from pseudoris_cli.export.base import (
     ExportImage,
     ExportObject,
     Write,
-    picture_folder,
-    place_picture,
-    read_picture,
+    image_folder,
+    read_image_file,
+    save_image_file,
 )
 from pseudoris_cli.export.json_stream import JsonList
 
@@ -54,14 +55,14 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
         def write(image: ExportImage) -> None:
             if not image.objects:
                 return
-            picture = read_picture(image, context)
-            place_picture(image, context, folder / picture_folder(context))
-            for thing in image.objects:
-                mask = encode_png(thing.mask.rle)
-                (masks / f"{thing.ref_id}.png").write_bytes(mask)
-                annotation = _annotation(image, thing)
+            image_file = read_image_file(image, context)
+            save_image_file(image, context, folder / image_folder(context))
+            for obj in image.objects:
+                mask = encode_png(obj.mask.rle)
+                (masks / f"{obj.ref_id}.png").write_bytes(mask)
+                annotation = _annotation(image, obj)
                 annotations[image.split].append(annotation)
-                records[image.split].append(_record(annotation, picture, mask))
+                records[image.split].append(_record(annotation, image_file, mask))
 
         yield write
 
@@ -126,27 +127,27 @@ class RecordFile:
         self._batch, self._bytes = [], 0
 
 
-def _annotation(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
+def _annotation(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
     """One object of anns/<dataset>/<split>.json, as tools/data_process.py writes it (`img_id` as in Pseudo-RIS)."""
-    x, y, width, height = (int(value) for value in thing.mask.bbox)
+    x, y, width, height = (int(value) for value in obj.mask.bbox)
     return {
         "bbox": [x, y, x + width, y + height],
-        "cat": category(thing.category[0]),
-        "segment_id": thing.ref_id,
+        "cat": category(obj.category[0]),
+        "segment_id": obj.ref_id,
         "img_name": image.file_name,
         "img_id": image.image_id,
         "sentences": [
             {"idx": number, "sent_id": sentence.sent_id, "sent": clean(sentence.caption)[0]}
-            for number, sentence in enumerate(thing.sentences)
+            for number, sentence in enumerate(obj.sentences)
         ],
-        "sentences_num": len(thing.sentences),
+        "sentences_num": len(obj.sentences),
     }
 
 
-def _record(annotation: dict[str, Any], picture: bytes, mask: bytes) -> dict[str, Any]:
+def _record(annotation: dict[str, Any], image_file: bytes, mask: bytes) -> dict[str, Any]:
     """One record of the LMDB; the order of the keys is folder2lmdb.py's."""
     return {
-        "img": picture,
+        "img": image_file,
         "mask": mask,
         "cat": annotation["cat"],
         "seg_id": annotation["segment_id"],

@@ -1,9 +1,9 @@
 """`hf`: Parquet files and a dataset card, as `datasets.load_dataset(folder)` opens them.
 
-    data/<split>-<00000>.parquet    one row per image: the picture and a list of its objects
+    data/<split>-<00000>.parquet    one row per image: the image file and a list of its objects
     README.md                       the dataset card: models, settings, counts, licences
 
-`--images copy` puts the pictures' bytes into the rows, `link` their absolute paths, `none` leaves the column out.
+`--images copy` puts the image files' bytes into the rows, `link` their absolute paths, `none` leaves the column out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pseudoris_cli.export.base import BySplit, ExportContext, ExportImage, ImageMode, Write, link_target, read_picture
+from pseudoris_cli.export.base import (
+    BySplit,
+    ExportContext,
+    ExportImage,
+    ImageMode,
+    Write,
+    link_target,
+    read_image_file,
+)
 
 _GROUP_BYTES = 1 << 25
 _GROUP_ROWS = 1000
@@ -95,7 +103,7 @@ class _Split:
         self._waiting += size
         self.counts["images"] += 1
         self.counts["masks"] += len(row["objects"])
-        self.counts["sentences"] += sum(len(thing["sentences"]) for thing in row["objects"])
+        self.counts["sentences"] += sum(len(obj["sentences"]) for obj in row["objects"])
         if self._waiting >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
             self._flush()
 
@@ -115,34 +123,35 @@ class _Split:
 
 
 def _row(image: ExportImage, context: ExportContext) -> tuple[dict[str, Any], int]:
+    """The row of an image, and about how many bytes it has."""
     objects = [
         {
-            "ref_id": thing.ref_id,
-            "ann_id": thing.ann_id,
-            "mask_id": thing.mask.mask_id,
-            "category_id": thing.category[0],
-            "category": thing.category[1],
-            "bbox": [int(value) for value in thing.mask.bbox],
-            "area": int(thing.mask.area),
-            "segmentation": {"size": [thing.mask.rle.height, thing.mask.rle.width], "counts": thing.mask.rle.counts},
-            "sentences": [sentence.caption for sentence in thing.sentences],
-            "doc": [sentence.doc for sentence in thing.sentences],
+            "ref_id": obj.ref_id,
+            "ann_id": obj.ann_id,
+            "mask_id": obj.mask.mask_id,
+            "category_id": obj.category[0],
+            "category": obj.category[1],
+            "bbox": [int(value) for value in obj.mask.bbox],
+            "area": int(obj.mask.area),
+            "segmentation": obj.mask.rle.to_coco(),
+            "sentences": [sentence.caption for sentence in obj.sentences],
+            "doc": [sentence.doc for sentence in obj.sentences],
         }
-        for thing in image.objects
+        for obj in image.objects
     ]
     row = {name: getattr(image, name) for name in _ROW if name != "objects"} | {"objects": objects}
-    size = sum(len(thing.mask.rle.counts) + 100 * len(thing.sentences) for thing in image.objects)
+    size = sum(len(obj.mask.rle.counts) + 100 * len(obj.sentences) for obj in image.objects)
     if context.images == "link" and (original := link_target(image, context)):
         row["image"] = {"bytes": None, "path": str(original)}
     elif context.images != "none":
-        data = read_picture(image, context)
+        data = read_image_file(image, context)
         row["image"] = {"bytes": data, "path": image.file_name}
         size += len(data)
     return row, size
 
 
 def _schema(images: ImageMode) -> pa.Schema:
-    """The Arrow schema, with the features under which `datasets` finds that `image` is a picture."""
+    """The Arrow schema, with the features under which `datasets` recognises `image` as an image."""
     fields = [pa.field(name, _arrow(kind)) for name, kind in _ROW.items()]
     features = {name: _feature(kind) for name, kind in _ROW.items()}
     if images != "none":

@@ -1,6 +1,6 @@
 """`jsonl`: one JSON object per line and referred mask, complete in itself; `pseudoris_cli.dataset` and pandas read it.
 
-<split>.jsonl; pictures in images/train2014/ with --images
+<split>.jsonl; image files in images/train2014/ with --images
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pseudoris_cli.export.base import (
     ExportImage,
     ExportObject,
     Write,
-    picture_folder,
-    place_picture,
+    image_folder,
+    save_image_file,
 )
 from pseudoris_cli.export.json_stream import dumps
 
@@ -30,31 +30,30 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
 
         def write(image: ExportImage) -> None:
             if image.objects:
-                place_picture(image, context, folder / picture_folder(context))
-            for thing in image.objects:
-                files[image.split].write(dumps(record(image, thing)) + "\n")
+                save_image_file(image, context, folder / image_folder(context))
+            for obj in image.objects:
+                files[image.split].write(dumps(record(image, obj)) + "\n")
 
         yield write
 
 
-def record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
-    """One line: the picture, the mask as COCO's run-length code, and its sentences, best first."""
-    rle = thing.mask.rle
+def record(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
+    """One line: the image, the mask as COCO's run-length code, and its sentences, best first."""
     return {
-        "ref_id": thing.ref_id,
-        "ann_id": thing.ann_id,
+        "ref_id": obj.ref_id,
+        "ann_id": obj.ann_id,
         "image_key": image.image_key,
         "image_id": image.image_id,
         "file_name": image.file_name,
         "width": image.width,
         "height": image.height,
         "split": image.split,
-        "mask_id": thing.mask.mask_id,
-        "category_id": thing.category[0],
-        "category": thing.category[1],
-        "bbox": [int(value) for value in thing.mask.bbox],
-        "area": int(thing.mask.area),
-        "segmentation": {"size": [rle.height, rle.width], "counts": rle.counts},
+        "mask_id": obj.mask.mask_id,
+        "category_id": obj.category[0],
+        "category": obj.category[1],
+        "bbox": [int(value) for value in obj.mask.bbox],
+        "area": int(obj.mask.area),
+        "segmentation": obj.mask.rle.to_coco(),
         "sentences": [
             {
                 "sent_id": sentence.sent_id,
@@ -66,6 +65,6 @@ def record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
                 "uniqueness": sentence.uniqueness,
                 "doc": sentence.doc,
             }
-            for sentence in thing.sentences
+            for sentence in obj.sentences
         ],
     }

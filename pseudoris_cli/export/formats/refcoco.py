@@ -3,7 +3,7 @@
     <dataset>/instances.json           images, annotations and categories
     <dataset>/refs(<split_by>).p       the refs, a protocol-2 pickle
     <dataset>/refs(<split_by>).json    the same refs for everybody else
-    images/train2014/<file_name>       the pictures, with --images; images/mscoco/images/train2014 leads there too
+    images/train2014/<file_name>       the image files, with --images; images/mscoco/images/train2014 links there
 
 An annotation's `segmentation` is a list with one run-length code, the only run-length form that REFER decodes.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from pseudoris_cli.codecs.refer_tokens import clean
 from pseudoris_cli.codecs.safe_pickle import PickleList
-from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, Write, picture_folder, place_picture
+from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, Write, image_folder, save_image_file
 from pseudoris_cli.export.json_stream import InstancesFile, JsonList, annotation, describe, image_record
 
 
@@ -26,7 +26,7 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
     """Write REFER's three files; images without a referred object are left out."""
     root = folder / context.dataset
     refs_name = f"refs({context.split_by})"
-    pictures = folder / picture_folder(context)
+    images = folder / image_folder(context)
     with (
         PickleList(root / f"{refs_name}.p") as refs_pickle,
         JsonList(root / f"{refs_name}.json") as refs_json,
@@ -37,35 +37,35 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
             if not image.objects:
                 return
             instances.add_image(image_record(image))
-            place_picture(image, context, pictures)
-            for thing in image.objects:
-                code = {"size": [thing.mask.rle.height, thing.mask.rle.width], "counts": thing.mask.rle.counts}
-                instances.add_annotation({**annotation(image, thing), "segmentation": [code]}, thing.category[1])
-                ref = ref_record(image, thing)
+            save_image_file(image, context, images)
+            for obj in image.objects:
+                record = {**annotation(image, obj), "segmentation": [obj.mask.rle.to_coco()]}
+                instances.add_annotation(record, obj.category[1])
+                ref = ref_record(image, obj)
                 refs_pickle.append(ref)
                 refs_json.append(ref)
 
         yield write
-    if pictures.is_dir() and pictures.name == "train2014":
+    if images.is_dir() and images.name == "train2014":
         _link_for_original_refer(folder)
 
 
-def ref_record(image: ExportImage, thing: ExportObject) -> dict[str, Any]:
+def ref_record(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
     """One of REFER's refs."""
     sentences = []
-    for sentence in thing.sentences:
+    for sentence in obj.sentences:
         sent, tokens = clean(sentence.caption)
         sentences.append({"tokens": tokens, "raw": sentence.caption, "sent_id": sentence.sent_id, "sent": sent})
     name = PurePosixPath(image.file_name)
     return {
-        "sent_ids": [sentence.sent_id for sentence in thing.sentences],
-        "file_name": str(name.with_name(f"{name.stem}_{thing.mask.mask_id}{name.suffix}")),
-        "ann_id": thing.ann_id,
-        "ref_id": thing.ref_id,
+        "sent_ids": [sentence.sent_id for sentence in obj.sentences],
+        "file_name": str(name.with_name(f"{name.stem}_{obj.mask.mask_id}{name.suffix}")),
+        "ann_id": obj.ann_id,
+        "ref_id": obj.ref_id,
         "image_id": image.image_id,
         "split": image.split,
         "sentences": sentences,
-        "category_id": thing.category[0],
+        "category_id": obj.category[0],
     }
 
 

@@ -1,11 +1,11 @@
 """`reference-csv`: the file and the mask tree that the Pseudo-RIS release trains on.
 
     pseudo_supervision/cutler_sam/distinctive_captions_cc3m.csv    the train split; other splits: ..._cc3m_<split>.csv
-    datasets/pseudo_masks/cutler_sam/<img_id>/<seg_id>.png         0/255, numbered from 0 within the picture
+    datasets/pseudo_masks/cutler_sam/<img_id>/<seg_id>.png         0/255, numbered from 0 within the image
     datasets/images/train2014/<img_name>                           with --images
 
 Every candidate of a mask is written, since the trainer filters by `doc` itself and takes every eleventh in its beam-search
-mode; it reads both lists with eval(), so they are Python literals. One-mask pictures carry doc = 100 x correctness and two
+mode; it reads both lists with eval(), so they are Python literals. Images with one mask carry doc = 100 x correctness and two
 captions at least, the fewest its rule works on. A mask without any scored candidate is left out.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.codecs.mask_png import encode_png
-from pseudoris_cli.export.base import BySplit, ExportCandidate, ExportContext, ExportImage, Write, place_picture
+from pseudoris_cli.export.base import BySplit, ExportCandidate, ExportContext, ExportImage, Write, save_image_file
 
 CANDIDATES = True
 COLUMNS = ("index", "img_name", "img_id", "seg_id", "num_sent", "pseudo_caption", "doc", "one_mask")
@@ -42,7 +42,7 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
             usable = [(mask, captions) for mask, captions in scored if captions]
             if not usable:
                 return
-            place_picture(image, context, folder / "datasets" / "images" / "train2014")
+            save_image_file(image, context, folder / "datasets" / "images" / "train2014")
             target = masks / str(image.image_id)
             target.mkdir(parents=True)
             for seg_id, (mask, captions) in enumerate(usable):
@@ -65,7 +65,7 @@ class _Table:
         self._rows = 0
 
     def append(self, image: ExportImage, seg_id: int, captions: list[tuple[str, float]], one_mask: bool) -> None:
-        """One mask of a picture with its captions."""
+        """One mask of an image with its captions."""
         texts, docs = [text for text, _ in captions], [doc for _, doc in captions]
         row: tuple[Any, ...] = (self._rows, image.file_name, image.image_id, seg_id, len(texts))
         self._writer.writerow((*row, repr(texts), repr(docs), int(one_mask)))

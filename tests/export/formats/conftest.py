@@ -47,7 +47,7 @@ def make_images(count: int, objects: int = 3, side: int = 48) -> Iterator[Export
     for number in range(count):
         rng = np.random.default_rng(number)
         height, width = side, side + number % 5
-        things, scored = [], []
+        referred, scored = [], []
         for mask_id in range(objects):
             pixels = np.zeros((height, width), bool)
             y, x = rng.integers(0, side - 8, 2)
@@ -73,7 +73,7 @@ def make_images(count: int, objects: int = 3, side: int = 48) -> Iterator[Export
             )
             sent_id += len(kept)
             ref_id = number * objects + mask_id
-            things.append(ExportObject(ref_id=ref_id, ann_id=ref_id + 1, mask=mask, sentences=sentences))
+            referred.append(ExportObject(ref_id=ref_id, ann_id=ref_id + 1, mask=mask, sentences=sentences))
             scored.append(ScoredMask(mask=mask, candidates=candidates))
         yield ExportImage(
             image_key=f"folder {number % 3}/{number:06d}.png",
@@ -82,12 +82,12 @@ def make_images(count: int, objects: int = 3, side: int = 48) -> Iterator[Export
             width=width,
             height=height,
             split="val" if number % 4 == 3 else "train",
-            objects=tuple(things),
+            objects=tuple(referred),
             candidates=tuple(scored),
         )
 
 
-def picture(key: str) -> bytes:
+def image_file(key: str) -> bytes:
     """The bytes of an image's file: a PNG whose colour is its number, of the size `make_images` gives it."""
     number = int(Path(key).stem)
     buffer = io.BytesIO()
@@ -118,7 +118,7 @@ def context() -> ExportContext:
         dataset="refcoco",
         split_by="pseudo",
         images="none",
-        read_image=picture,
+        read_image=image_file,
         locate_image=lambda key: None,
         provenance={"versions": {"masks": "abc"}, "weights": [WEIGHTS]},
     )

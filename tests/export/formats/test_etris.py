@@ -29,32 +29,32 @@ def _records(path):
 
 
 def test_records_annotations_and_masks_agree(images, context, tmp_path):
-    base.render([etris], iter(images), context, tmp_path)
+    base.write_formats([etris], iter(images), context, tmp_path)
     for split in ("train", "val"):
         records = _records(tmp_path / "lmdb" / "refcoco" / f"{split}.lmdb")
         annotations = json.loads((tmp_path / "anns" / "refcoco" / f"{split}.json").read_text())
-        things = [(image, thing) for image in images if image.split == split for thing in image.objects]
-        assert len(records) == len(annotations) == len(things) > 0
-        for record, annotation, (image, thing) in zip(records, annotations, things, strict=True):
+        pairs = [(image, obj) for image in images if image.split == split for obj in image.objects]
+        assert len(records) == len(annotations) == len(pairs) > 0
+        for record, annotation, (image, obj) in zip(records, annotations, pairs, strict=True):
             assert list(record) == ["img", "mask", "cat", "seg_id", "img_name", "img_id", "num_sents", "sents"]
             assert record["img"] == context.read_image(image.image_key)
-            assert record["mask"] == (tmp_path / "masks" / "refcoco" / f"{thing.ref_id}.png").read_bytes()
-            assert (record["cat"], record["seg_id"], record["img_id"]) == (0, thing.ref_id, image.image_id)
-            assert record["sents"] == [clean(sentence.caption)[0] for sentence in thing.sentences]
+            assert record["mask"] == (tmp_path / "masks" / "refcoco" / f"{obj.ref_id}.png").read_bytes()
+            assert (record["cat"], record["seg_id"], record["img_id"]) == (0, obj.ref_id, image.image_id)
+            assert record["sents"] == [clean(sentence.caption)[0] for sentence in obj.sentences]
             assert record["num_sents"] == len(record["sents"]) == annotation["sentences_num"]
             assert [s["sent"] for s in annotation["sentences"]] == record["sents"]
-            assert [s["sent_id"] for s in annotation["sentences"]] == [s.sent_id for s in thing.sentences]
-            mask = decode_rle(thing.mask.rle)
+            assert [s["sent_id"] for s in annotation["sentences"]] == [s.sent_id for s in obj.sentences]
+            mask = decode_rle(obj.mask.rle)
             ys, xs = np.nonzero(mask)
             assert annotation["bbox"] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-            with Image.open(tmp_path / "masks" / "refcoco" / f"{thing.ref_id}.png") as file:
+            with Image.open(tmp_path / "masks" / "refcoco" / f"{obj.ref_id}.png") as file:
                 assert file.mode == "L"
                 np.testing.assert_array_equal(np.asarray(file), mask * np.uint8(255))
     assert not list(tmp_path.rglob("*lock*"))
 
 
 def test_our_own_sources_read_it(images, context, tmp_path):
-    base.render([etris], iter(images), context, tmp_path)
+    base.write_formats([etris], iter(images), context, tmp_path)
     wanted = [(i.file_name, i.image_id) for i in images if i.split == "train" and i.objects]
     source = etris_lmdb.open_source(tmp_path / "lmdb" / "refcoco", {}, None)
     assert [(image.key, image.image_id) for image in source.images()] == wanted
@@ -65,7 +65,7 @@ def test_our_own_sources_read_it(images, context, tmp_path):
 
 def test_same_input_same_bytes(images, context, tmp_path, folder_bytes):
     for name in ("a", "b"):
-        base.render([etris], iter(images), context, tmp_path / name)
+        base.write_formats([etris], iter(images), context, tmp_path / name)
     assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
 
 
@@ -98,7 +98,7 @@ def test_categories_are_etris_own():
 @pytest.mark.parametrize("kind", ["empty", "val only"])
 def test_a_split_without_objects_has_no_files(kind, images, context, tmp_path):
     chosen = [] if kind == "empty" else [image for image in images if image.split == "val"]
-    base.render([etris], iter(chosen), context, tmp_path)
+    base.write_formats([etris], iter(chosen), context, tmp_path)
     assert not list(tmp_path.rglob("train*"))
 
 

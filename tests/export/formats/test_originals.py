@@ -22,7 +22,6 @@ from PIL import Image
 from pseudoris_cli.codecs.image_upright import portable
 from pseudoris_cli.export import base
 from pseudoris_cli.export.base import ScoredMask
-from pseudoris_cli.records import Mask
 
 pytestmark = pytest.mark.timeout(180)
 ORIGINALS = (
@@ -79,7 +78,7 @@ def _images(stream_images):
     for number, image in enumerate(stream_images(40)):
         name = f"{number:02d} {NAMES[number % len(NAMES)]}"
         shape[name] = (number, image.height, image.width)
-        objects = tuple(replace(thing, category=(PERSON, DOG)[thing.ref_id % 2]) for thing in image.objects)
+        objects = tuple(replace(obj, category=(PERSON, DOG)[obj.ref_id % 2]) for obj in image.objects)
         scored = tuple(_undefined(one) if (number + one.mask.mask_id) % 3 == 0 else one for one in image.candidates)
         split = ("train", "val", "testA", "testB")[number % 4]
         image = replace(image, image_key=name, file_name=name, split=split, objects=objects, candidates=scored)
@@ -103,14 +102,14 @@ def _expected(images):
     """What the originals should find, as plain JSON."""
     refs, masks = [], []
     for image in images:
-        for thing in image.objects:
+        for obj in image.objects:
             refs.append(
                 {
-                    "ref_id": thing.ref_id,
+                    "ref_id": obj.ref_id,
                     "split": image.split,
-                    "category": list(thing.category),
-                    "captions": [sentence.caption for sentence in thing.sentences],
-                    **_rle(thing.mask),
+                    "category": list(obj.category),
+                    "captions": [sentence.caption for sentence in obj.sentences],
+                    **obj.mask.rle.to_coco(),
                 }
             )
         single = len(image.candidates) == 1
@@ -118,13 +117,15 @@ def _expected(images):
             docs = [100 * c.correctness if single else 0.0 if c.doc is None else c.doc for c in scored.candidates]
             captions = [candidate.caption for candidate in scored.candidates]
             masks.append(
-                {"image": image.file_name, "seg_id": seg_id, "captions": captions, "docs": docs, **_rle(scored.mask)}
+                {
+                    "image": image.file_name,
+                    "seg_id": seg_id,
+                    "captions": captions,
+                    "docs": docs,
+                    **scored.mask.rle.to_coco(),
+                }
             )
     return {"refs": refs, "masks": masks}
-
-
-def _rle(mask: Mask):
-    return {"size": [mask.rle.height, mask.rle.width], "counts": mask.rle.counts}
 
 
 @pytest.fixture
@@ -133,7 +134,9 @@ def exported(stream_images, context, tmp_path):
     images, read_image = _images(stream_images)
     context = replace(context, images="copy", read_image=read_image)
     (tmp_path / "out").mkdir()
-    base.render([base.load_format(name) for name in base.format_names()], iter(images), context, tmp_path / "out")
+    base.write_formats(
+        [base.load_format(name) for name in base.format_names()], iter(images), context, tmp_path / "out"
+    )
     expected = _expected(images)
     (tmp_path / "expected.json").write_text(json.dumps(expected))
     return tmp_path, expected

@@ -20,33 +20,31 @@ from pseudoris_cli.rle import decode_rle
 
 
 def test_coco_masks_come_back(images, context, tmp_path, capsys):
-    base.render([coco], iter(images), context, tmp_path)
+    base.write_formats([coco], iter(images), context, tmp_path)
     seen = 0
     for split in ("train", "val"):
         loaded = COCO(str(tmp_path / "annotations" / f"instances_{split}.json"))
         for image in images:
-            for thing in image.objects if image.split == split else ():
-                annotation = loaded.anns[thing.ann_id]
-                np.testing.assert_array_equal(loaded.annToMask(annotation), decode_rle(thing.mask.rle))
-                assert annotation["captions"] == [sentence.caption for sentence in thing.sentences]
+            for obj in image.objects if image.split == split else ():
+                annotation = loaded.anns[obj.ann_id]
+                np.testing.assert_array_equal(loaded.annToMask(annotation), decode_rle(obj.mask.rle))
+                assert annotation["captions"] == [sentence.caption for sentence in obj.sentences]
                 assert loaded.imgs[annotation["image_id"]]["file_name"] == image.file_name
-                assert annotation["area"] == thing.mask.area
+                assert annotation["area"] == obj.mask.area
                 seen += 1
     assert seen == sum(len(image.objects) for image in images)
 
 
 def test_jsonl_lines_are_complete(images, context, tmp_path):
-    base.render([jsonl], iter(images), context, tmp_path)
+    base.write_formats([jsonl], iter(images), context, tmp_path)
     lines = [json.loads(line) for split in ("train", "val") for line in (tmp_path / f"{split}.jsonl").open()]
     by_ref = {line["ref_id"]: line for line in lines}
     for image in images:
-        for thing in image.objects:
-            line = by_ref.pop(thing.ref_id)
-            np.testing.assert_array_equal(
-                coco_mask.decode(line["segmentation"]).astype(bool), decode_rle(thing.mask.rle)
-            )
-            assert [s["caption"] for s in line["sentences"]] == [s.caption for s in thing.sentences]
-            assert [s["doc"] for s in line["sentences"]] == [s.doc for s in thing.sentences]
+        for obj in image.objects:
+            line = by_ref.pop(obj.ref_id)
+            np.testing.assert_array_equal(coco_mask.decode(line["segmentation"]).astype(bool), decode_rle(obj.mask.rle))
+            assert [s["caption"] for s in line["sentences"]] == [s.caption for s in obj.sentences]
+            assert [s["doc"] for s in line["sentences"]] == [s.doc for s in obj.sentences]
             assert (line["image_id"], line["file_name"], line["split"]) == (
                 image.image_id,
                 image.file_name,
@@ -58,19 +56,17 @@ def test_jsonl_lines_are_complete(images, context, tmp_path):
 @pytest.mark.parametrize("mode", ["copy", "link", "none"])
 def test_hf_rows_pictures_and_card(mode, images, context, tmp_path):
     context = replace(context, images=mode, locate_image=lambda key: tmp_path / key)
-    base.render([hf], iter(images), context, tmp_path / "out")
+    base.write_formats([hf], iter(images), context, tmp_path / "out")
     rows = [row for path in sorted((tmp_path / "out/data").iterdir()) for row in pq.read_table(path).to_pylist()]
     by_key = {row["image_key"]: row for row in rows}
     referred = [image for image in images if image.objects]
     assert set(by_key) == {image.image_key for image in referred}
     for image in referred:
         row = by_key[image.image_key]
-        for got, thing in zip(row["objects"], image.objects, strict=True):
-            np.testing.assert_array_equal(
-                coco_mask.decode(got["segmentation"]).astype(bool), decode_rle(thing.mask.rle)
-            )
-            assert got["sentences"] == [sentence.caption for sentence in thing.sentences]
-            assert got["bbox"] == list(thing.mask.bbox)
+        for got, obj in zip(row["objects"], image.objects, strict=True):
+            np.testing.assert_array_equal(coco_mask.decode(got["segmentation"]).astype(bool), decode_rle(obj.mask.rle))
+            assert got["sentences"] == [sentence.caption for sentence in obj.sentences]
+            assert got["bbox"] == list(obj.mask.bbox)
         if mode == "copy":
             assert row["image"] == {"bytes": context.read_image(image.image_key), "path": image.file_name}
         elif mode == "link":
@@ -91,7 +87,7 @@ def test_hf_rows_pictures_and_card(mode, images, context, tmp_path):
 def test_hf_files_are_bounded(images, context, tmp_path, monkeypatch):
     monkeypatch.setattr(hf, "_GROUP_ROWS", 2)
     monkeypatch.setattr(hf, "_SHARD_BYTES", 1)
-    base.render([hf], iter(images), context, tmp_path)
+    base.write_formats([hf], iter(images), context, tmp_path)
     files = sorted((tmp_path / "data").glob("train-*.parquet"))
     assert [len(pq.read_table(path)) for path in files] == [2, 2, 2]
 
@@ -111,7 +107,7 @@ def test_no_format_depends_on_anything_but_its_input(name, images, context, tmp_
     renderer = base.load_format(name)
     for folder in ("a", "deeper/b"):
         (tmp_path / folder).mkdir(parents=True)
-        base.render([renderer], iter(images), context, tmp_path / folder)
+        base.write_formats([renderer], iter(images), context, tmp_path / folder)
     first = folder_bytes(tmp_path / "a")
     assert first == folder_bytes(tmp_path / "deeper/b")
     assert first
@@ -122,11 +118,13 @@ def test_all_formats_share_a_folder_and_one_pass(images, context, tmp_path, fold
     alone: dict[str, bytes] = {}
     for name in base.format_names():
         (tmp_path / name).mkdir()
-        base.render([base.load_format(name)], iter(images), context, tmp_path / name)
+        base.write_formats([base.load_format(name)], iter(images), context, tmp_path / name)
         for path, data in folder_bytes(tmp_path / name).items():
             assert alone.setdefault(path, data) == data
     (tmp_path / "together").mkdir()
-    base.render([base.load_format(name) for name in base.format_names()], iter(images), context, tmp_path / "together")
+    base.write_formats(
+        [base.load_format(name) for name in base.format_names()], iter(images), context, tmp_path / "together"
+    )
     assert folder_bytes(tmp_path / "together") == alone
 
 
@@ -142,7 +140,7 @@ def test_memory_is_flat(name, stream_images, context, tmp_path, monkeypatch):
         folder.mkdir()
         tracemalloc.start()
         try:
-            base.render([renderer], stream_images(count), context, folder)
+            base.write_formats([renderer], stream_images(count), context, folder)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -26,32 +26,32 @@ def _load(folder):
 
 
 def test_masks_boxes_and_captions_come_back(images, context, tmp_path, capsys):
-    base.render([refcoco], iter(images), context, tmp_path)
+    base.write_formats([refcoco], iter(images), context, tmp_path)
     coco = COCO(str(tmp_path / "refcoco" / "instances.json"))
     refs = {ref["ref_id"]: ref for ref in _load(tmp_path)}
-    things = [(image, thing) for image in images for thing in image.objects]
-    assert len(refs) == len(things) == len(coco.anns)
+    pairs = [(image, obj) for image in images for obj in image.objects]
+    assert len(refs) == len(pairs) == len(coco.anns)
     assert len(coco.imgs) == 8  # the image without objects is left out
-    for image, thing in things:
-        ref, annotation = refs[thing.ref_id], coco.anns[thing.ann_id]
+    for image, obj in pairs:
+        ref, annotation = refs[obj.ref_id], coco.anns[obj.ann_id]
         mask = coco_mask.decode(annotation["segmentation"])
-        np.testing.assert_array_equal(mask[..., 0].astype(bool), decode_rle(thing.mask.rle))
+        np.testing.assert_array_equal(mask[..., 0].astype(bool), decode_rle(obj.mask.rle))
         assert mask.shape == (image.height, image.width, 1)
-        assert annotation["bbox"] == list(thing.mask.bbox)
+        assert annotation["bbox"] == list(obj.mask.bbox)
         assert annotation["area"] == mask.sum()
         assert ref["ann_id"] == annotation["id"]
         assert ref["image_id"] == annotation["image_id"] == image.image_id
         assert ref["category_id"] == annotation["category_id"] == 1
         assert ref["split"] == image.split
-        assert [s["raw"] for s in ref["sentences"]] == [s.caption for s in thing.sentences]
-        assert ref["sent_ids"] == [s["sent_id"] for s in ref["sentences"]] == [s.sent_id for s in thing.sentences]
+        assert [s["raw"] for s in ref["sentences"]] == [s.caption for s in obj.sentences]
+        assert ref["sent_ids"] == [s["sent_id"] for s in ref["sentences"]] == [s.sent_id for s in obj.sentences]
         assert all(s["sent"] == " ".join(s["tokens"]) for s in ref["sentences"])
         assert all(s["tokens"] for s in ref["sentences"])
         assert coco.imgs[image.image_id]["file_name"] == image.file_name
 
 
 def test_refs_pickle_is_what_python_2_and_refer_take(images, context, tmp_path):
-    base.render([refcoco], iter(images), context, tmp_path)
+    base.write_formats([refcoco], iter(images), context, tmp_path)
     data = (tmp_path / "refcoco" / "refs(pseudo).p").read_bytes()
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(data)}
     assert max(opcode.proto for opcode, _, _ in pickletools.genops(data)) == 2
@@ -64,7 +64,7 @@ def test_refs_pickle_is_what_python_2_and_refer_take(images, context, tmp_path):
 def test_same_input_same_bytes_and_pictures_in_place(images, context, tmp_path, folder_bytes):
     context = replace(context, images="copy")
     for name in ("a", "b"):
-        base.render([refcoco], iter(images), context, tmp_path / name)
+        base.write_formats([refcoco], iter(images), context, tmp_path / name)
     first = folder_bytes(tmp_path / "a")
     assert first == folder_bytes(tmp_path / "b")
     for image in images[:8]:
@@ -87,7 +87,7 @@ def test_links_lead_to_files_and_what_must_be_turned_is_copied(images, context, 
         return source
 
     linked = replace(context, images="link", locate_image=locate)
-    base.render([refcoco, hf], iter(images[:2]), linked, tmp_path / "out")
+    base.write_formats([refcoco, hf], iter(images[:2]), linked, tmp_path / "out")
     first, second = (tmp_path / "out/images/train2014" / image.file_name for image in images[:2])
     assert first.resolve() == source
     assert not second.is_symlink()
@@ -95,8 +95,8 @@ def test_links_lead_to_files_and_what_must_be_turned_is_copied(images, context, 
     rows = pq.read_table(tmp_path / "out/data/train-00000.parquet")["image"].to_pylist()
     assert rows[0] == {"bytes": None, "path": str(source)}
     assert rows[1]["bytes"] == context.read_image(images[1].image_key)
-    with pytest.raises(EnvironmentStop, match="bring it back"):
-        base.render([refcoco], iter(images), linked, tmp_path / "gone")
+    with pytest.raises(EnvironmentStop, match="Restore the file"):
+        base.write_formats([refcoco], iter(images), linked, tmp_path / "gone")
 
 
 @pytest.mark.parametrize(
@@ -104,23 +104,23 @@ def test_links_lead_to_files_and_what_must_be_turned_is_copied(images, context, 
 )
 def test_names_cannot_leave_the_export(name, images, context, tmp_path):
     hostile = [replace(images[0], file_name=name)]
-    with pytest.raises(UsageError, match="leaves the export"):
-        base.render([refcoco], iter(hostile), replace(context, images="copy"), tmp_path / "out")
+    with pytest.raises(UsageError, match="leads out of the export"):
+        base.write_formats([refcoco], iter(hostile), replace(context, images="copy"), tmp_path / "out")
     assert not list(tmp_path.rglob("evil.png"))
     safe = [replace(images[0], file_name=export_name(name))]
-    base.render([refcoco], iter(safe), replace(context, images="copy"), tmp_path / "safe")
+    base.write_formats([refcoco], iter(safe), replace(context, images="copy"), tmp_path / "safe")
     assert len(list((tmp_path / "safe/images/train2014").rglob("*"))) >= 1
 
 
 def test_categories_are_listed_once_and_may_not_disagree(images, context, tmp_path):
     first, second = images[0].objects[0], images[1].objects[0]
     dog = replace(first, category=(18, "dog"))
-    base.render([refcoco], iter([replace(images[0], objects=(dog, images[0].objects[1]))]), context, tmp_path)
+    base.write_formats([refcoco], iter([replace(images[0], objects=(dog, images[0].objects[1]))]), context, tmp_path)
     categories = json.loads((tmp_path / "refcoco/instances.json").read_text())["categories"]
     assert [(c["id"], c["name"]) for c in categories] == [(1, "object"), (18, "dog")]
     cat = replace(second, category=(18, "cat"))
     with pytest.raises(UsageError, match="called both"):
-        base.render(
+        base.write_formats(
             [refcoco],
             iter([replace(images[0], objects=(dog,)), replace(images[1], objects=(cat,))]),
             context,

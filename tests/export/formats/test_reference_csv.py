@@ -46,7 +46,7 @@ def test_the_bytes_are_those_that_pandas_wrote(images, context, tmp_path):
             scored.append(ScoredMask(mask=mask, candidates=_candidates(captions, docs, row["one_mask"] == "1")))
         image = replace(images[0], image_key=img_id, image_id=int(img_id), file_name=own[0]["img_name"], split="train")
         made.append(replace(image, candidates=tuple(scored)))
-    base.render([reference_csv], iter(made), context, tmp_path)
+    base.write_formats([reference_csv], iter(made), context, tmp_path)
     written = (tmp_path / TRAIN).read_text(encoding="utf-8")
     for line, recorded in zip(_rows(written), rows, strict=True):
         docs = [ast.literal_eval(x.pop("doc")) for x in (line, recorded)]
@@ -60,7 +60,7 @@ def test_the_bytes_are_those_that_pandas_wrote(images, context, tmp_path):
 def test_every_candidate_of_every_mask_and_its_file(images, context, tmp_path):
     unreferred = replace(images[0], objects=())
     images = [unreferred, *images[1:]]
-    base.render([reference_csv], iter(images), context, tmp_path)
+    base.write_formats([reference_csv], iter(images), context, tmp_path)
     rows = _rows((tmp_path / TRAIN).read_text()) + _rows((tmp_path / TRAIN.replace(".csv", "_val.csv")).read_text())
     by_mask = {(int(row["img_id"]), int(row["seg_id"])): row for row in rows}
     assert len(by_mask) == sum(len(image.candidates) for image in images)
@@ -95,7 +95,7 @@ def test_docs_that_eval_cannot_read(docs, written, images, context, tmp_path):
     candidates = tuple(ExportCandidate(candidate_id=i, caption=f"c{i}", doc=doc) for i, doc in enumerate(docs))
     whole = images[0].candidates[1]
     image: ExportImage = replace(images[0], candidates=(ScoredMask(mask=whole.mask, candidates=candidates), whole))
-    base.render([reference_csv], iter([image]), context, tmp_path)
+    base.write_formats([reference_csv], iter([image]), context, tmp_path)
     rows = _rows((tmp_path / TRAIN).read_text())
     assert len(rows) == (2 if written else 1)
     assert [int(row["seg_id"]) for row in rows] == list(range(len(rows)))  # file names without gaps
@@ -108,14 +108,14 @@ def test_an_undefined_correctness_is_the_worst_of_its_mask(images, context, tmp_
         ExportCandidate(candidate_id=i, caption=f"c{i}", correctness=c) for i, c in enumerate([None, -0.1, 0.3, -0.2])
     )
     one = ScoredMask(mask=images[0].candidates[0].mask, candidates=candidates)
-    base.render([reference_csv], iter([replace(images[0], candidates=(one,))]), context, tmp_path)
+    base.write_formats([reference_csv], iter([replace(images[0], candidates=(one,))]), context, tmp_path)
     (row,) = _rows((tmp_path / TRAIN).read_text())
     assert ast.literal_eval(row["doc"]) == pytest.approx([-100, -10, 30, -20])
 
 
 def test_a_single_caption_of_a_single_mask_is_doubled(images, context, tmp_path):
     one = ScoredMask(mask=images[0].candidates[0].mask, candidates=images[0].candidates[0].candidates[:1])
-    base.render([reference_csv], iter([replace(images[0], candidates=(one,))]), context, tmp_path)
+    base.write_formats([reference_csv], iter([replace(images[0], candidates=(one,))]), context, tmp_path)
     (row,) = _rows((tmp_path / TRAIN).read_text())
     assert ast.literal_eval(row["pseudo_caption"]) == [one.candidates[0].caption] * 2
     assert (row["num_sent"], row["one_mask"]) == ("2", "1")

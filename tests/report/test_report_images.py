@@ -1,4 +1,4 @@
-"""Pixels of the page: masks keep their shape, pictures are small and say when they are not what they were."""
+"""Images of the page: masks keep their shape; images are small, and a note says when the file has changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.report.pictures import overlay, picture
+from pseudoris_cli.report.images import embed_image, overlay
 from pseudoris_cli.rle import encode_rle
 from pseudoris_cli.sources.folder import Folder
 from pseudoris_cli.storage.parts import digest_of
@@ -29,7 +29,7 @@ def test_an_overlay_is_the_mask_to_the_pixel(size: tuple[int, int]) -> None:
     made = overlay(encode_rle(mask))
     assert made is not None
     image = opened(made.uri)
-    left, top, width, height = (share / 100 for share in made.box)
+    left, top, width, height = (side / 100 for side in made.box)
     x, y = round(left * size[1]), round(top * size[0])
     assert (round(width * size[1]), round(height * size[0])) == image.size
     drawn = np.zeros(size, bool)
@@ -47,16 +47,16 @@ def test_a_huge_mask_is_reduced_and_an_empty_one_has_no_overlay() -> None:
     assert overlay(encode_rle(np.zeros((4, 4), bool))) is None
 
 
-def test_a_picture_is_small_and_knows_its_file(tmp_path: Path) -> None:
+def test_an_embedded_image_is_small_and_knows_its_file(tmp_path: Path) -> None:
     Image.new("RGB", (900, 600), (200, 30, 30)).save(tmp_path / "a.png")
     source, ref = Folder(tmp_path), ImageRef("a.png", 1, "a.png")
-    made = picture(source, ref, 10**7, digest_of(tmp_path / "a.png"))
+    made = embed_image(source, ref, 10**7, digest_of(tmp_path / "a.png"))
     assert (made.width, made.height, made.note) == (480, 320, None)
     assert opened(made.uri).size == (480, 320)
     assert opened(made.uri).format == "JPEG"
-    assert "changed" in (picture(source, ref, 10**7, "0" * 64).note or "")
-    large = picture(source, ref, 1000, None)
+    assert "changed" in (embed_image(source, ref, 10**7, "0" * 64).note or "")
+    large = embed_image(source, ref, 1000, None)
     assert large.uri is None
     assert "max_pixels" in (large.note or "")
     (tmp_path / "a.png").unlink()
-    assert picture(source, ref, 10**7, None).note == "the image is gone"
+    assert embed_image(source, ref, 10**7, None).note == "the image is gone"

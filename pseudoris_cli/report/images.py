@@ -1,4 +1,4 @@
-"""Pixels for the page: small JPEGs of images, and masks as one-bit PNGs that the page colours."""
+"""Images for the page, as data URIs: small JPEGs, and masks as one-bit PNGs that the page colours."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pseudoris_cli.records import ImageRef, Rle
 from pseudoris_cli.rle import decode_rle
 from pseudoris_cli.sources.base import Source
 
-PICTURE_SIDE = 480
+IMAGE_SIDE = 480
 JPEG_QUALITY = 80
 MASK_SIDE = 1024
-"""Longest side of an image above which its masks are reduced; below it their shapes are exact."""
+"""Longest side in pixels of an image whose masks are shown exactly; masks of larger images are reduced to it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An image for the page as a data URI, its size there, and what is to be said about it; no URI: it cannot be shown."""
+class EmbeddedImage:
+    """An image as a JPEG data URI, its width and height in pixels, and a remark; without an image the remark says why."""
 
     uri: str | None
     width: int
@@ -33,29 +33,33 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A mask cut to its box: a PNG that is opaque on the mask, and the box in per cent of the image (left, top, width,
-    height)."""
+    """A mask cropped to its box: a PNG that is opaque on the mask, and the box in per cent of the image
+    (left, top, width, height)."""
 
     uri: str
     box: tuple[float, float, float, float]
 
 
-def picture(source: Source, ref: ImageRef, max_pixels: int, sha256: str | None) -> Picture:
-    """The image as it is now, longest side PICTURE_SIDE; notes that it is gone, unreadable, or not the file of `sha256`."""
+def embed_image(source: Source, ref: ImageRef, max_pixels: int, sha256: str | None) -> EmbeddedImage:
+    """The image as the source has it now, its longest side at most IMAGE_SIDE pixels.
+
+    `sha256` is the digest of the file that the masks were made from. `note` says that the file has changed since, or why
+    there is no image: it is gone, damaged, or larger than `max_pixels`.
+    """
     loaded = load_image(source, ref, max_pixels)
     if isinstance(loaded, UnreadImage):
-        return Picture(None, 4, 3, loaded.failure.reason)
+        return EmbeddedImage(None, 4, 3, loaded.failure.reason)
     image = Image.fromarray(loaded.image_rgb)
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
     changed = sha256 is not None and loaded.sha256 != sha256
     note = "the image has changed since its masks were made" if changed else None
-    return Picture(_data_uri("image/jpeg", file), image.width, image.height, note)
+    return EmbeddedImage(_data_uri("image/jpeg", file), image.width, image.height, note)
 
 
 def overlay(rle: Rle) -> Overlay | None:
-    """The mask for the page; None for an empty one."""
+    """The mask as a PNG; None for an empty mask."""
     mask = decode_rle(rle)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
@@ -68,8 +72,8 @@ def overlay(rle: Rle) -> Overlay | None:
         cut = cut.convert("L").resize(size, Image.Resampling.BOX).point(lambda value: 255 * (value > 127)).convert("1")
     file = io.BytesIO()
     cut.save(file, "PNG", optimize=True, transparency=0)
-    box = (left / rle.width, top / rle.height, (right - left) / rle.width, (bottom - top) / rle.height)
-    return Overlay(_data_uri("image/png", file), tuple(round(100 * float(share), 3) for share in box))  # type: ignore[arg-type]
+    fractions = (left / rle.width, top / rle.height, (right - left) / rle.width, (bottom - top) / rle.height)
+    return Overlay(_data_uri("image/png", file), tuple(round(100 * float(side), 3) for side in fractions))  # type: ignore[arg-type]
 
 
 def _data_uri(kind: str, file: io.BytesIO) -> str:

@@ -11,37 +11,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from work_maker import WorkMaker
 
-from pseudoris_cli.report.tallies import BARS, Tally, tally
+from pseudoris_cli.report.choosing import ImageChoice
+from pseudoris_cli.report.histograms import BARS, HistogramBuilder, compute_totals
 from pseudoris_cli.report.versions import Parts, chain_of
+from pseudoris_cli.report.writer import write_report
+from pseudoris_cli.storage.manifest import ManifestWriter
 from pseudoris_cli.storage.parts import read_part
 
 
 @given(st.lists(st.floats(-3, 5), min_size=1, max_size=200), st.integers(0, 2))
-def test_no_value_is_lost_and_bars_stay_few(values: list[float], fate: int) -> None:
-    counter = Tally(-1, 3, 0.005)
-    counter.add(np.array(values), np.full(len(values), fate))
+def test_no_value_is_lost_and_bars_stay_few(values: list[float], outcome: int) -> None:
+    counter = HistogramBuilder(-1, 3, 0.005)
+    counter.add(np.array(values), np.full(len(values), outcome))
     histogram = counter.histogram()
     assert histogram is not None
     assert histogram.count == len(values)
     assert 1 <= len(histogram.edges) - 1 <= BARS
     assert all(len(row) == len(histogram.edges) - 1 for row in histogram.counts)
-    assert sum(histogram.counts[fate if len(histogram.counts) > 1 else 0]) == len(values)
+    assert sum(histogram.counts[outcome if len(histogram.counts) > 1 else 0]) == len(values)
     assert np.diff(histogram.edges) == pytest.approx(histogram.edges[1] - histogram.edges[0])
     assert histogram.mean == pytest.approx(np.mean(values), abs=1e-9)
 
 
 def test_bars_hold_what_lies_between_their_edges() -> None:
     values = np.random.default_rng(0).normal(1, 0.2, 5000)
-    fates = np.random.default_rng(1).integers(0, 3, 5000)
-    counter = Tally(-1, 3, 0.005)
+    outcomes = np.random.default_rng(1).integers(0, 3, 5000)
+    counter = HistogramBuilder(-1, 3, 0.005)
     for half in (slice(0, 1000), slice(1000, None)):
-        counter.add(values[half], fates[half])
+        counter.add(values[half], outcomes[half])
     histogram = counter.histogram()
     assert histogram is not None
     assert histogram.below
     assert histogram.above
-    for fate, row in enumerate(histogram.counts):
-        expected, _ = np.histogram(values[fates == fate], [-9, *histogram.edges[1:-1], 9])
+    for outcome, row in enumerate(histogram.counts):
+        expected, _ = np.histogram(values[outcomes == outcome], [-9, *histogram.edges[1:-1], 9])
         assert list(row) == expected.tolist()
     assert 1.0 in histogram.edges  # the neutral value of a ratio never falls inside a bar
     inside = ((values >= histogram.edges[0]) & (values < histogram.edges[-1])).mean()
@@ -50,7 +53,7 @@ def test_bars_hold_what_lies_between_their_edges() -> None:
 
 def test_a_capped_tail_does_not_squeeze_the_rest() -> None:
     """DoC is cut at 100: a few such values must not stretch the axis a hundredfold."""
-    counter = Tally(-1, 3, 0.005)
+    counter = HistogramBuilder(-1, 3, 0.005)
     counter.add(np.array([0.9] * 50 + [1.1] * 50 + [100.0] * 5))
     histogram = counter.histogram()
     assert histogram is not None
@@ -60,7 +63,7 @@ def test_a_capped_tail_does_not_squeeze_the_rest() -> None:
 
 
 def test_nothing_and_null_make_no_histogram() -> None:
-    counter = Tally(0, 1, 0.1)
+    counter = HistogramBuilder(0, 1, 0.1)
     assert counter.histogram() is None
     counter.add(np.array([np.nan, np.nan]))
     assert counter.histogram() is None
@@ -71,7 +74,7 @@ def test_totals_are_those_of_the_rows(maker: Callable[..., WorkMaker]) -> None:
     filtered = made.filter(made.scores(made.captions(made.masks())), min_doc=1.05)
     parts = Parts(made.workspace, chain_of(made.workspace))
     steps: list[tuple[int, int]] = []
-    totals = tally(parts, lambda done, total: steps.append((done, total)))
+    totals = compute_totals(parts, lambda done, total: steps.append((done, total)))
     manifest = filtered.manifest()
     rows = [read_part(manifest.path_of(entry)) for entry in manifest.entries.values()]
     for by, survival in (("sampler", totals.by_sampler), ("crop", totals.by_crop)):
@@ -82,7 +85,7 @@ def test_totals_are_those_of_the_rows(maker: Callable[..., WorkMaker]) -> None:
             for number, (name, text) in enumerate(zip(columns[by], said, strict=True)):
                 again = (name, text) in list(zip(columns[by], said, strict=True))[:number]
                 expected[name, (1 if again else 0) if text in kept else (2 if again else 3)] += 1
-        counted = {(name, fate): n for name, counts in survival.items() for fate, n in enumerate(counts) if n}
+        counted = {(name, outcome): n for name, counts in survival.items() for outcome, n in enumerate(counts) if n}
         assert counted == expected
     assert list(totals.by_sampler)[:3] == ["beam", "top_k=5", "top_k=7"]
     assert list(totals.by_crop) == ["masked", "crop_1.0", "crop_1.1", "crop_1.2"]
@@ -95,3 +98,22 @@ def test_totals_are_those_of_the_rows(maker: Callable[..., WorkMaker]) -> None:
     assert totals.histograms["doc"].count == 44 * masks
     assert totals.histograms["captions kept per mask"].count == masks
     assert steps[-1] == (3, 3)
+
+
+def test_crops_and_samplers_of_other_captioners_follow_ours_by_name(maker: Callable[..., WorkMaker]) -> None:
+    made = maker(2)
+    captions = made.captions(made.masks())
+    manifest = captions.manifest()
+    columns = read_part(manifest.path_of(manifest.entries[0]))
+    count = len(columns["crop"])
+    columns["crop"] = [("marks+crop", "crop_1.1", "boxes", "masked")[row % 4] for row in range(count)]
+    samplers = ("temperature=0.7", "top_k=11", "top_k=5", "beam", "top_k=many", "greedy", "")
+    columns["sampler"] = [samplers[row % 7] for row in range(count)]
+    with ManifestWriter(captions.folder, "captions", "main", {}) as writer:
+        writer.commit(0, columns, manifest.entries[0].images, manifest.entries[0].upstream, {}, 1.0)
+    made.filter(made.scores(captions))
+    totals = compute_totals(Parts(made.workspace, chain_of(made.workspace)), lambda done, total: None)
+    assert list(totals.by_crop) == ["masked", "crop_1.1", "boxes", "marks+crop"]
+    assert list(totals.by_sampler) == ["beam", "top_k=5", "top_k=11", "", "greedy", "temperature=0.7", "top_k=many"]
+    page = write_report(made.workspace, made.workspace.root / "report.html", ImageChoice()).read_text(encoding="utf-8")
+    assert "marks+crop" in page
