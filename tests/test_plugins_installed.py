@@ -137,7 +137,7 @@ def test_without_the_package_the_work_directory_says_what_is_missing(pseudoris, 
 def test_the_contract_holds_for_it(installed: Path, tmp_path: Path) -> None:
     """The contract test of our own backends, with the package installed, checks its captioner too."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(REPOSITORY)])}
-    call = [sys.executable, "-m", "pytest", "-q", "-k", "colours", "tests/backends/test_contract.py"]
+    call = [sys.executable, "-m", "pytest", "-k", "colours", "tests/backends/test_contract.py"]
     done = subprocess.run(call, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout

@@ -196,7 +196,7 @@ def _check_export(session: Session, folder: Path, formats: list[str], how: tuple
 
     overwrite, image_files = how
     if image_files not in get_args(ImageMode):
-        raise UsageError(f"image files in the export, {image_files!r}: choose one of {_IMAGE_MODES}")
+        raise UsageError(f"image files in the export, {image_files!r}: choose from {_IMAGE_MODES}")
     for name in formats:
         load_format(name)
     pipeline.check_out(session, folder, overwrite)

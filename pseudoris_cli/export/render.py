@@ -25,6 +25,7 @@ from pseudoris_cli.export.base import (
     ScoredMask,
 )
 from pseudoris_cli.records import ImageRef, Mask
+from pseudoris_cli.settings import plugins
 from pseudoris_cli.sources.base import FileReader, Source
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import Manifest
@@ -62,7 +63,8 @@ class ExportJob:
         for stage in ("masks", "filter", "export"):
             for _, entry in sorted(self.manifests[stage].entries.items()):
                 digest.update(entry.file.sha256.encode())
-        return {
+        plug_ins = {name: owner for name in self.formats if (owner := plugins.identity(plugins.FORMATS, name))}
+        return ({"plug_ins": plug_ins} if plug_ins else {}) | {
             "formats": list(self.formats),
             "dataset": self.dataset,
             "split_by": self.split_by,

@@ -86,7 +86,7 @@ def test_config_show_is_a_settings_file_that_reads_back(
         ),
         (["run", "--images", "pictures", "--out", "taken", "--format", "jsonl"], 2, "replace it with --overwrite"),
         (["run", "--images", "pictures", "--out", "out", "--format", "refcoc"], 2, "did you mean refcoco?"),
-        (["run", "--images", "pictures", "--out", "out", "--export-images", "all"], 2, "choose copy, link or none"),
+        (["run", "--images", "pictures", "--out", "out", "--export-images", "all"], 2, "choose from copy, link, none"),
         (["prune"], 2, "is no work directory yet"),
         (["evaluate", "--truth", "absent.json"], 2, "run `pseudoris masks` first"),
         (["weights", "fetch", "sam_vit"], 2, "did you mean sam_vit_"),

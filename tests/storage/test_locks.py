@@ -46,9 +46,9 @@ def test_waiting_outlasts_a_short_holder_only(tmp_path: Path) -> None:
     thread.start()
     while not (tmp_path / "x.lock").exists() or not (tmp_path / "x.lock").read_text():
         time.sleep(0.01)
-    with pytest.raises(EnvironmentStop), exclusive(tmp_path / "x.lock", "hasty", patience=0.1):
+    with pytest.raises(EnvironmentStop), exclusive(tmp_path / "x.lock", "hasty", wait_seconds=0.1):
         pass
-    with exclusive(tmp_path / "x.lock", "patient", patience=30):
+    with exclusive(tmp_path / "x.lock", "patient", wait_seconds=30):
         thread.join()
 
 
