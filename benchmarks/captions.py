@@ -32,13 +32,13 @@ from caption_operations import Sizes, counted, ours_operations, plain_operations
 
 from pseudoris_cli.decoding.engine import CropGroup, Decoder
 from pseudoris_cli.decoding.network import CaptionNetwork
-from pseudoris_cli.decoding.rules import Rules
+from pseudoris_cli.decoding.rules import DecodingRules
 from pseudoris_cli.networks.coca.build import build_coca
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import plain_captions
 
-RULES = Rules(
+RULES = DecodingRules(
     start=49406,
     end=49407,
     pad=0,
@@ -85,7 +85,7 @@ def uniforms(masks: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def run_ours(network: CaptionNetwork, crops: torch.Tensor, rules: Rules) -> Run:
+def run_ours(network: CaptionNetwork, crops: torch.Tensor, rules: DecodingRules) -> Run:
     """Encoder and decoder, as the stage runs them."""
     watch = Watch()
     latents, tokens = network.encode(crops, 64)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudoris_cli.decoding.distinctive import Row
-from pseudoris_cli.decoding.distribution import Kept
+from pseudoris_cli.decoding.distinctive import SampleRow
+from pseudoris_cli.decoding.distribution import KeptTokens
 from pseudoris_cli.decoding.network import CaptionNetwork
-from pseudoris_cli.decoding.rules import Generated, Rules
+from pseudoris_cli.decoding.rules import DecodingRules, Generated
 from pseudoris_cli.networks.coca.build import build_coca
 
 LAYOUT = (
@@ -37,7 +37,7 @@ class Recording:
         self.masks = int(found[1])
         self.argmax = self.name.endswith("argmax")
         special = f"m{self.masks}_"
-        self.rules = Rules(
+        self.rules = DecodingRules(
             start=config["sot"],
             end=config["eos"],
             pad=config["pad"],
@@ -52,9 +52,9 @@ class Recording:
             max_length=config.get(special + "seq_len", config["seq_len"]),
         )
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SampleRow]:
         """Sampler-major, as the release orders them."""
-        return [Row(0, crop, sampler) for sampler in range(self.rules.samplers) for crop in range(self.masks)]
+        return [SampleRow(0, crop, sampler) for sampler in range(self.rules.samplers) for crop in range(self.masks)]
 
     def matrix(self, captions: list[Generated]) -> np.ndarray:
         """Captions as the release returns them: start first, padded."""
@@ -97,7 +97,7 @@ class Exact:
             weight = self.similarity[self.crop, (self.crop + step) % self.masks] / (beside - 1)
             self.mean += weight[:, None, None] * hidden[step]
 
-    def weights(self, kept: Kept, alive: np.ndarray, length: int) -> np.ndarray:
+    def weights(self, kept: KeptTokens, alive: np.ndarray, length: int) -> np.ndarray:
         """The weight of every kept entry after prefixes of `length` tokens."""
         owner = np.repeat(np.arange(len(alive)), np.diff(kept.start))
         row, columns = alive[owner], self.projection[:, kept.token].T

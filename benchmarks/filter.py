@@ -26,7 +26,7 @@ from pseudoris_cli.method.crops import CropSpec, make_crops
 from pseudoris_cli.method.filter_summary import count
 from pseudoris_cli.method.scoring import noun_prompt, score_images
 from pseudoris_cli.method.selection import select
-from pseudoris_cli.records import Mask, MaskedImage
+from pseudoris_cli.records import CaptionCandidate, Mask, MaskedImage
 from pseudoris_cli.rle import encode_rle, rle_bbox
 from pseudoris_cli.settings.models import FilterSettings, Numerics
 
@@ -95,7 +95,7 @@ def compare(masks: int, options: argparse.Namespace, scorer: clip.ClipScorer) ->
     image = scene(masks, rng)
     every = expressions(masks * options.captions, rng)
     texts = {i: every[i * options.captions : (i + 1) * options.captions] for i in range(masks)}
-    candidates = [(i, number, text) for i, own in texts.items() for number, text in enumerate(own)]
+    candidates = [CaptionCandidate(i, number, text) for i, own in texts.items() for number, text in enumerate(own)]
     finder = ThirdWord()
     looped = range(min(masks, options.timed_masks))
     prompts = {i: [noun_prompt(noun) for noun in finder.nouns(texts[i])] for i in looped}

@@ -26,10 +26,10 @@ import torch
 from coca_recordings import LAYOUT, Exact, Recording, load
 
 from pseudoris_cli.decoding.beam import search_captions
-from pseudoris_cli.decoding.distinctive import Group, sample_captions
-from pseudoris_cli.decoding.distribution import Kept
+from pseudoris_cli.decoding.distinctive import ContrastGroup, sample_captions
+from pseudoris_cli.decoding.distribution import KeptTokens
 from pseudoris_cli.decoding.network import CaptionNetwork
-from pseudoris_cli.decoding.rules import Rules
+from pseudoris_cli.decoding.rules import DecodingRules
 
 LOGIT = 1e-4
 """Largest difference of contrasted logits: twice 5.2e-5, as both sides round. Logits go up to 60 and beyond."""
@@ -74,13 +74,13 @@ class Report:
 
 
 class Replay:
-    """A `Choose` that takes the recorded tokens and compares every recorded step."""
+    """A `TokenChooser` that takes the recorded tokens and compares every recorded step."""
 
     def __init__(self, recording: Recording, report: Report, exact: Exact) -> None:
         self.recording, self.report, self.exact = recording, report, exact
         self.steps = 0
 
-    def __call__(self, kept: Kept, alive: np.ndarray, length: int) -> np.ndarray:
+    def __call__(self, kept: KeptTokens, alive: np.ndarray, length: int) -> np.ndarray:
         data, step = self.recording.data, f"s{length - 1}_"
         wanted = data["final"][alive, length]
         if step + "rows" in data:
@@ -96,7 +96,7 @@ class Replay:
         chosen[owner[entries]] = entries
         return chosen
 
-    def compare(self, kept: Kept, alive: np.ndarray, length: int) -> None:
+    def compare(self, kept: KeptTokens, alive: np.ndarray, length: int) -> None:
         data, step, report = self.recording.data, f"s{length - 1}_", self.report
         owner = np.repeat(np.arange(len(alive)), np.diff(kept.start))
         recorded_owner = np.repeat(np.arange(len(alive)), np.diff(data[step + "ptr"]))
@@ -129,7 +129,7 @@ class Replay:
         return mass < LOGIT / 2 or gap < 2 * LOGIT
 
 
-def take_argmax(kept: Kept, alive: np.ndarray, length: int) -> np.ndarray:
+def take_argmax(kept: KeptTokens, alive: np.ndarray, length: int) -> np.ndarray:
     """The most probable token of each row."""
     return np.array([a + kept.weight[a:b].argmax() for a, b in zip(kept.start[:-1], kept.start[1:], strict=True)])
 
@@ -144,25 +144,25 @@ def compare_sampling(network: CaptionNetwork, images: torch.Tensor, recording: R
     report.compare("similarity", similarity, data["sim"])
     if "image_embs" in data:
         report.compare("image token", tokens.numpy(), data["image_embs"])
-    memory, groups, rows = network.remember(tokens), [Group(0, similarity)], recording.rows()
+    cross_kv, groups, rows = network.precompute_cross_kv(tokens), [ContrastGroup(0, similarity)], recording.rows()
     replay = Replay(recording, report, Exact(network.coca, images, recording))
-    forced = sample_captions(network, memory, groups, rows, recording.rules, replay)
+    forced = sample_captions(network, cross_kv, groups, rows, recording.rules, replay)
     report.compare("token", recording.matrix(forced), data["final"])
     if recording.argmax:
-        free = sample_captions(network, memory, groups, rows, recording.rules, take_argmax)
+        free = sample_captions(network, cross_kv, groups, rows, recording.rules, take_argmax)
         report.compare("token", recording.matrix(free), data["final"])
     return report, replay.steps
 
 
 @torch.inference_mode()
-def compare_beams(network: CaptionNetwork, images: torch.Tensor, path: Path, rules: Rules) -> Report:
+def compare_beams(network: CaptionNetwork, images: torch.Tensor, path: Path, rules: DecodingRules) -> Report:
     """Beam search, 2 beams in one group, against the release's 6 in 3."""
     report = Report()
-    memory = network.remember(network.encode(images, 64)[1])
+    cross_kv = network.precompute_cross_kv(network.encode(images, 64)[1])
     with np.load(path) as data:
         for name in data.files:
             count = int(name[1:])
-            found = search_captions(network, memory, range(count), 2, rules)
+            found = search_captions(network, cross_kv, range(count), 2, rules)
             ids = np.full_like(data[name], rules.pad)
             ids[:, 0] = rules.start
             for row, caption in enumerate(found):

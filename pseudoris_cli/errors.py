@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class PseudorisError(Exception):
-    """Base of every error that a user can act on. The message says what is wrong and what to do next."""
+    """Base of the errors that a user can act on; the message says what is wrong and what to do next."""
 
     exit_code = 1
 
 
 class EnvironmentStop(PseudorisError):
-    """Stopped by the environment (disk, device, lock); committed work is kept."""
+    """The environment (disk, device, lock) stopped the command; committed work is kept."""
 
     exit_code = 1
 
@@ -34,6 +34,6 @@ class SomeImagesFailed(PseudorisError):
 
 
 class Interrupted(BaseException):
-    """Stopped by a signal; committed work is kept. Like KeyboardInterrupt no Exception: nothing that mends errors may mend it."""
+    """Stopped by a signal; committed work is kept. Like KeyboardInterrupt not an Exception, so that no handler swallows it."""
 
     exit_code = 130

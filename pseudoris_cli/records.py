@@ -1,14 +1,14 @@
 """The plain values that modules exchange: images, masks, captions and failures.
 
-Conventions used everywhere: images are RGB, uint8, [H, W, 3], turned upright by their EXIF orientation;
+Conventions of the whole package: images are RGB, uint8, [H, W, 3], turned upright by their EXIF orientation;
 boxes are COCO's [x, y, width, height] in pixels with an inclusive maximum (width = xmax - xmin + 1);
-masks are COCO run-length codes in the same upright frame.
+masks are COCO run-length encodings in the same upright frame.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,12 +18,12 @@ CROP_KINDS: tuple[CropKind, ...] = ("masked", "crop_1.0", "crop_1.1", "crop_1.2"
 """The crops of a mask that we make ourselves. Captioners may record other names in `Caption.crop`."""
 ImageStatus: TypeAlias = Literal["done", "empty", "failed", "gone"]
 Category: TypeAlias = tuple[int, str]
-"""Id and name of what a mask shows; only masks that somebody labelled have one."""
+"""Id and name of the class of a mask; only masks of labelled data have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One image of the source, before any pixel is read. `key` is its POSIX path within the source."""
+    """One image of the source, not yet read. `key` is its POSIX path within the source."""
 
     key: str
     image_id: int
@@ -32,7 +32,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Rle:
-    """A mask as COCO's compressed run-length code (columns first, the first run is background).
+    """A mask as COCO's compressed run-length encoding (column-major, the first run is background).
 
     `counts` is the ASCII text that pycocotools writes, decoded to `str`.
     """
@@ -48,7 +48,7 @@ class Rle:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A pseudo-mask: one object of one image."""
+    """A pseudo-mask: one object of one image. `bbox` is xywh and `area` in pixels; `match_iou` is the IoU of mask and detection."""
 
     mask_id: int
     rle: Rle
@@ -78,9 +78,17 @@ class Caption:
     tokens: int
 
 
+class CaptionCandidate(NamedTuple):
+    """A caption to be scored: the part of `Caption` that the scorer needs."""
+
+    mask_id: int
+    candidate_id: int
+    caption: str
+
+
 @dataclass(frozen=True, slots=True)
 class MaskedImage:
-    """An image with its masks: what the captioner and the scorer look at."""
+    """An image with its masks, the input of the captioner and the scorer."""
 
     key: str
     image_rgb: np.ndarray

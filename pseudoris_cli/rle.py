@@ -1,4 +1,4 @@
-"""Masks as run-length codes (pycocotools), their areas, boxes and overlaps. Runs on the CPU without torch."""
+"""Masks as COCO run-length encodings (pycocotools), their areas, boxes and overlaps. Runs on the CPU without torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pseudoris_cli.records import Rle
 
 
 def encode_rle(mask: np.ndarray) -> Rle:
-    """A bool or uint8 mask [H, W] as a compressed run-length code."""
-    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return Rle(mask.shape[0], mask.shape[1], code["counts"].decode("ascii"))
+    """A bool or uint8 mask [H, W] as a compressed run-length encoding."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return Rle(mask.shape[0], mask.shape[1], encoded["counts"].decode("ascii"))
 
 
 def decode_rle(rle: Rle) -> np.ndarray:
@@ -22,9 +22,9 @@ def decode_rle(rle: Rle) -> np.ndarray:
 
 
 def rle_from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
-    """Compress uncompressed column-major run lengths (COCO order, first run is background)."""
-    code = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
-    return Rle(height, width, code["counts"].decode("ascii"))
+    """Compress COCO's uncompressed run lengths: column-major, the first run is background."""
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
+    return Rle(height, width, encoded["counts"].decode("ascii"))
 
 
 def rle_area(rle: Rle) -> int:

@@ -18,7 +18,7 @@ from pseudoris_cli.weights import tensors
 
 if TYPE_CHECKING:
     from pseudoris_cli.decoding.engine import CropGroup
-    from pseudoris_cli.decoding.rules import Generated, Rules
+    from pseudoris_cli.decoding.rules import DecodingRules, Generated
 
 
 ROLE = "captioner"
@@ -172,11 +172,11 @@ class CocaCaptioner(Captioner):
         return self._tokenizer.decode(ids).strip()
 
 
-def caption_rules(settings: Settings, start: int, end: int, pad: int) -> Rules:
+def caption_rules(settings: Settings, start: int, end: int, pad: int) -> DecodingRules:
     """The decoder's rules from the settings and the vocabulary's special tokens."""
-    from pseudoris_cli.decoding.rules import Rules
+    from pseudoris_cli.decoding.rules import DecodingRules
 
-    return Rules(
+    return DecodingRules(
         start=start,
         end=end,
         pad=pad,

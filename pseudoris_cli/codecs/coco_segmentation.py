@@ -1,6 +1,6 @@
-"""A COCO `segmentation` of a foreign file as a mask: polygons, compressed or uncompressed run-length codes.
+"""A COCO `segmentation` of an untrusted file as a mask: polygons, compressed or uncompressed run-length encodings.
 
-pycocotools trusts what it gets and reads beyond the end of its memory if that is wrong, so all is checked before.
+pycocotools does not validate its input and reads out of bounds where it is wrong, so everything is checked before.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pseudoris_cli.rle import rle_from_counts
 
 
 def read_mask(segmentation: Any, height: int, width: int) -> Rle:
-    """A COCO `segmentation` in a frame, parts outside cut off. Raises ValueError saying what is wrong with it.
+    """The mask of a COCO `segmentation`, clipped to an image of this size in pixels; raises ValueError where it is invalid.
 
-    A list may also hold run-length codes instead of polygons, as REFER has them; parts are united.
+    A list may hold run-length encodings instead of polygons, as in REFER's files; its parts are united.
     """
     if not all(type(side) is int and 0 < side < 1 << 16 for side in (height, width)):
         raise ValueError(f"a frame of {width!r}x{height!r} pixels cannot be")
@@ -26,7 +26,7 @@ def read_mask(segmentation: Any, height: int, width: int) -> Rle:
         counts = segmentation.get("counts")
         return rle_from_counts(_checked_counts(counts, height * width), height, width)
     if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("its segmentation is neither polygons nor a run-length code")
+        raise ValueError("its segmentation is neither polygons nor a run-length encoding")
     if isinstance(segmentation[0], dict):
         codes = [read_mask(part, height, width).to_coco() for part in segmentation]
         return Rle(height, width, coco_mask.merge(codes)["counts"].decode("ascii"))
@@ -43,7 +43,7 @@ def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:
     for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
         if min(values) >= side or max(values) <= 0:
             raise ValueError("a polygon lies outside the image")
-        if min(values) < -side or max(values) > 2 * side:  # also bounds the work of drawing it
+        if min(values) < -side or max(values) > 2 * side:  # also bounds the time to rasterise it
             raise ValueError("a polygon reaches further than one image size outside the image")
     return [float(value) for value in polygon]
 
@@ -59,25 +59,25 @@ def _checked_counts(counts: Any, pixels: int) -> list[int]:
 
 
 def unpack_counts(text: str) -> list[int]:
-    """Run lengths of a compressed COCO code: five bits a character, from the third run on as differences."""
+    """Run lengths of COCO's compressed string: five bits a character, from the third run on as differences (maskApi.c)."""
     runs: list[int] = []
     value, shift = 0, 0
     for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError("its counts are no compressed run-length code")
-        value |= (code & 0x1F) << shift
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("its counts are not a compressed run-length encoding")
+        value |= (bits & 0x1F) << shift
         shift += 5
-        if not code & 0x20:
-            if code & 0x10:
+        if not bits & 0x20:
+            if bits & 0x10:
                 value -= 1 << shift
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value, shift = 0, 0
     if shift:
-        raise ValueError("its compressed run-length code is cut off")
+        raise ValueError("its compressed run-length encoding is cut off")
     return runs
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number (true and false are none)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15  # NaN is not
+    """Whether a JSON value is a finite number; true and false are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15  # false for NaN

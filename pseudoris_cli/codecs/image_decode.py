@@ -1,4 +1,4 @@
-"""Encoded bytes to upright RGB, the same way for every source, stage and backend."""
+"""Decoding of image files to upright RGB, the same way for every source, stage and backend."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded, whatever the file is called. Pillow knows more, among them formats that start other programs."""
+"""The formats that are decoded, whatever the file name; Pillow has others that run external programs."""
 
-Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
-warnings.filterwarnings("ignore", module="PIL")  # corrupt EXIF and the like; the pixels decide
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked before any pixel is decoded
+warnings.filterwarnings("ignore", module="PIL")  # corrupt EXIF and the like do not matter here
 
 
 class UndecodableImage(Exception):
-    """The bytes are not a usable image; the message is the reason that the manifest records."""
+    """The bytes are not a usable image; the message is the reason recorded in the manifest."""
 
 
 def decode_rgb(data: bytes, max_pixels: int) -> np.ndarray:
     """Decode to [H, W, 3] uint8 RGB, turned upright by the EXIF orientation.
 
-    Grey and palette images become RGB; transparency is laid on white; CMYK is converted by Pillow (inks of a JPEG are inverted,
-    marked by Adobe or not, as all common readers have it); 16-bit and float greys are scaled to 8 bits; of an animation the
-    first frame is taken. Raises UndecodableImage with a reason for anything else, and for more than `max_pixels` pixels before
-    decoding them.
+    Grey and palette images become RGB; transparent pixels are composited on white; CMYK is converted by Pillow, which inverts
+    the inks of every JPEG, as all common readers do; 16-bit and float greys are scaled to 8 bits; of an animation the first
+    frame is taken. Raises UndecodableImage with a reason for anything else, and, before decoding, for images of more than
+    `max_pixels` pixels.
     """
     if not data:
         raise UndecodableImage("empty file")
@@ -38,7 +38,7 @@ def decode_rgb(data: bytes, max_pixels: int) -> np.ndarray:
                 raise UndecodableImage(f"{width}x{height} is more than max_pixels ({max_pixels})")
             image.load()
             upright: Image.Image = image
-            with suppress(Exception):  # EXIF that cannot be read turns nothing
+            with suppress(Exception):  # unreadable EXIF: the image stays as it is
                 upright = ImageOps.exif_transpose(image)
             return np.ascontiguousarray(_to_rgb(upright))
     except UndecodableImage:
@@ -69,7 +69,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 def _to_8_bit(values: np.ndarray, rows: int = 256) -> np.ndarray:
     """Grey of more than 8 bits: integers span 16 bits; floats span 0..1, 0..255 or 16 bits, whichever they fit (NaN is black).
 
-    `rows` at a time, for the arithmetic needs many times the memory of the picture.
+    Works on `rows` rows at a time, as the float64 arithmetic needs many times the memory of the image.
     """
     scale = 1 / 257
     if not np.issubdtype(values.dtype, np.integer):

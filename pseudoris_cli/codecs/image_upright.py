@@ -1,8 +1,8 @@
-"""Pictures as an export hands them on, so that every reader sees them in the frame of their masks.
+"""Images as an export copies them, so that every reader sees them in the frame of their masks.
 
-Masks are upright. OpenCV, with which ETRIS and the Pseudo-RIS release read, turns a JPEG by its EXIF orientation but no
-WebP, and reads neither GIF nor every TIFF and JPEG 2000 (seen with OpenCV 4.11). Such a picture is handed on as an upright
-PNG of the same name; every other one byte for byte.
+Masks are upright. OpenCV, with which ETRIS and the Pseudo-RIS release read images, applies the EXIF orientation of a JPEG
+but not of a WebP, and reads neither GIF nor every TIFF and JPEG 2000 (OpenCV 4.11). Such an image is copied as an upright
+PNG of the same name; all others are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _MAX_PIXELS = 1 << 28
 
 
 def is_portable(file: BinaryIO) -> bool:
-    """Whether OpenCV reads the picture in the frame that `decode_rgb` reads it in; only the head of the file is read.
+    """Whether OpenCV reads the image in the same orientation as `decode_rgb`; only the header of the file is read.
 
-    True also for what is no picture at all: there is nothing better to hand on.
+    True also for a file that is not an image, as nothing better can be copied.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -37,7 +37,7 @@ def is_portable(file: BinaryIO) -> bool:
 
 
 def portable(data: bytes) -> bytes:
-    """The bytes of a picture file, or those of an upright PNG of it where they are not portable."""
+    """The bytes of an image file, or of an upright PNG of it where `is_portable` is false."""
     if is_portable(io.BytesIO(data)):
         return data
     try:

@@ -1,8 +1,9 @@
-"""The values of an LMDB file, read without the LMDB library: that one trusts every offset it finds, and a damaged or hostile
-file makes it read outside the mapping, which ends the process. Here every offset is checked.
+"""A reader of LMDB files that checks every offset. The LMDB library trusts the file: a damaged or hostile one makes it read
+outside its mapping, which ends the process.
 
-Layout (lmdb.h, mdb.c of 0.9; data format 1, little-endian, 64 bits): pages of equal size; pages 0 and 1 are two meta pages, of
-which the one with the larger transaction number holds; a B+ tree of branch and leaf pages; large values on pages of their own.
+Layout (lmdb.h and mdb.c of LMDB 0.9; data format 1, little-endian, 64 bits): pages of equal size; pages 0 and 1 are meta
+pages, of which the one with the larger transaction number is valid; a B+ tree of branch and leaf pages; large values on
+overflow pages.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _NODE = struct.Struct("<HHHH")
 
 
 class DamagedLmdb(ValueError):
-    """The file is no LMDB, or a damaged one; the message says what is wrong."""
+    """The file is not an LMDB file, or damaged; the message says what is wrong."""
 
 
 class LmdbFile:
-    """An LMDB file, mapped for reading. Values are views into the mapping: nothing is read that is not looked at."""
+    """An LMDB file, memory-mapped for reading. Values are views into the mapping, so only pages that are used are read."""
 
     def __init__(self, path: Path) -> None:
-        """OSError if the file cannot be opened, DamagedLmdb if it is no LMDB."""
+        """Raises OSError if the file cannot be opened, DamagedLmdb if it is not an LMDB file."""
         with path.open("rb") as file:
             try:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -43,7 +44,7 @@ class LmdbFile:
             raise DamagedLmdb(f"it is cut short: {len(self._data)} bytes of {needed}; copy it again")
 
     def get(self, key: bytes) -> memoryview | None:
-        """The value of a key of the main database; None if there is none. DamagedLmdb where the tree is not whole."""
+        """The value of a key of the main database, None if it is absent. Raises DamagedLmdb where the tree is damaged."""
         number = self._root
         if number == (1 << 64) - 1:
             return None
@@ -51,9 +52,9 @@ class LmdbFile:
             page, flags = self._page(number)
             nodes = self._nodes(page)
             if flags == _LEAF:
-                place = self._search(page, nodes, key, first=0)
-                found = place >= 0 and self._key(page, nodes[place]) == key
-                return self._value(page, nodes[place]) if found else None
+                index = self._search(page, nodes, key, first=0)
+                found = index >= 0 and self._key(page, nodes[index]) == key
+                return self._value(page, nodes[index]) if found else None
             if flags != _BRANCH or not nodes:
                 raise DamagedLmdb(f"page {number} is of the wrong kind")
             low, high, top, _ = self._node(page, nodes[self._search(page, nodes, key, first=1)])
@@ -76,15 +77,15 @@ class LmdbFile:
         return page_size, root, last_page
 
     def _meta(self, start: int) -> tuple[int, int, int, int]:
-        whole = self._data[start : start + _META.size + 2 * _DATABASE.size + 16]
-        if len(whole) < _META.size + 2 * _DATABASE.size + 16:
+        header = self._data[start : start + _META.size + 2 * _DATABASE.size + 16]
+        if len(header) < _META.size + 2 * _DATABASE.size + 16:
             raise DamagedLmdb("it is cut short")
-        magic, version, _, _ = _META.unpack_from(whole)
+        magic, version, _, _ = _META.unpack_from(header)
         if magic != _MAGIC or version != 1:
             raise DamagedLmdb("it has no LMDB header (or one of another version)")
-        page_size = _DATABASE.unpack_from(whole, _META.size)[0]
-        flags, root = (_DATABASE.unpack_from(whole, _META.size + _DATABASE.size)[n] for n in (1, 7))
-        last_page, transaction = struct.unpack_from("<QQ", whole, _META.size + 2 * _DATABASE.size)
+        page_size = _DATABASE.unpack_from(header, _META.size)[0]
+        flags, root = (_DATABASE.unpack_from(header, _META.size + _DATABASE.size)[n] for n in (1, 7))
+        last_page, transaction = struct.unpack_from("<QQ", header, _META.size + 2 * _DATABASE.size)
         if page_size not in (1 << n for n in range(9, 17)):
             raise DamagedLmdb(f"its pages have {page_size} bytes")
         if flags:
@@ -102,7 +103,7 @@ class LmdbFile:
         return page, flags
 
     def _nodes(self, page: memoryview) -> tuple[int, ...]:
-        """Where the nodes of a page begin."""
+        """The offsets of the nodes of a page."""
         count = (struct.unpack_from("<H", page, 12)[0] - _PAGE_HEADER) // 2
         if not 0 <= count <= (len(page) - _PAGE_HEADER) // 2:
             raise DamagedLmdb("a page holds more nodes than it has room for")
@@ -118,7 +119,7 @@ class LmdbFile:
         return bytes(self._inside(page, start + _NODE.size, size))
 
     def _search(self, page: memoryview, nodes: tuple[int, ...], key: bytes, first: int) -> int:
-        """The last node whose key is not above `key`; `first` - 1 if all are (the first key of a branch is not looked at)."""
+        """Index of the last node with a key <= `key`, or `first` - 1; a branch is searched from 1, as its first key is implicit."""
         low, high = first, len(nodes)
         while low < high:
             middle = (low + high) // 2
@@ -130,12 +131,12 @@ class LmdbFile:
 
     def _value(self, page: memoryview, start: int) -> memoryview:
         low, high, flags, key_size = self._node(page, start)
-        size, place = low | high << 16, start + _NODE.size + key_size
+        size, offset = low | high << 16, start + _NODE.size + key_size
         if not flags:
-            return self._inside(page, place, size)
+            return self._inside(page, offset, size)
         if flags != _BIG_VALUE:
             raise DamagedLmdb("it has several values for a key, or databases in a database")
-        (number,) = struct.unpack("<Q", self._inside(page, place, 8))
+        (number,) = struct.unpack("<Q", self._inside(page, offset, 8))
         if self._page(number)[1] != _OVERFLOW:
             raise DamagedLmdb(f"page {number} is of the wrong kind")
         return self._inside(self._data, number * self._page_size + _PAGE_HEADER, size)

@@ -11,7 +11,7 @@ from pseudoris_cli.rle import decode_rle
 
 
 def encode_png(rle: Rle) -> bytes:
-    """8 bits, one channel, 0 background and 255 object. Zlib's run-length strategy is the fastest and smallest for masks."""
+    """An 8-bit one-channel PNG, 0 background and 255 object. zlib's RLE strategy (3) is the fastest and smallest for masks."""
     buffer = io.BytesIO()
     Image.fromarray(decode_rle(rle).astype("uint8") * 255).save(buffer, "PNG", compress_type=3, compress_level=1)
     return buffer.getvalue()

@@ -1,8 +1,8 @@
-"""The bytes of `pa.serialize`, which pyarrow 12 removed, on pyarrow's public IPC (the values of ETRIS LMDBs).
+"""The format of `pa.serialize`, which pyarrow 12 removed, through pyarrow's public IPC: the values of ETRIS' LMDB files.
 
 Layout, as pyarrow 10 and 11 write it: four int32 counts (tensors, sparse tensors, ndarrays, buffers; all 0 here), an
 Arrow IPC stream of one batch with one row, zero bytes up to a multiple of 64. The row is a dense union whose children
-are named by a decimal type tag. pyarrow's own `deserialize` unpickles what the bytes ask for; this reader never does.
+are named by a decimal type tag. pyarrow's own `deserialize` unpickles objects that the bytes name; this reader never does.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _SCALARS = {
 _SEQUENCES = {_LIST: list, _TUPLE: tuple, _SET: set}
 _PYTYPE = "_pytype_"
 _MAX_DEPTH = 20
-"""Containers inside one another; every level is several levels of Arrow types, of which its IPC reads 64."""
+"""Levels of nested containers; each is several levels of Arrow types, of which Arrow's IPC reads 64."""
 
 
 def encode(value: Any) -> bytes:
-    """The bytes that `pa.serialize(value).to_buffer()` gave, identical but for the order of a set.
+    """The bytes that `pa.serialize(value).to_buffer()` gave, identical except for the order of a set.
 
-    None, bool, int, float, str, bytes, list, tuple, set and dict, nested; ValueError for anything else.
+    Takes None, bool, int, float, str, bytes, list, tuple, set and dict, nested; raises ValueError for anything else.
     """
     root = _UnionBuilder()
     root.append(value, 0)
@@ -57,9 +57,9 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes | memoryview, only: Collection[str] | None = None) -> Any:
-    """The value of such bytes; `only` names the keys of a top-level dict that are wanted (the others stay unread).
+    """The value of such bytes; with `only`, just these keys of a top-level dict are read.
 
-    Raises ValueError for damaged bytes and for all that is no plain value: tensors, buffers, arrays, pickled objects.
+    Raises ValueError for damaged bytes and for everything but plain values: tensors, buffers, arrays, pickled objects.
     """
     counts = bytes(data[:16])
     if len(counts) < 16:
@@ -111,7 +111,7 @@ class _UnionBuilder:
 
 
 class _ListBuilder:
-    """All lists (or dicts) at one place of the tree, one behind the other."""
+    """All lists (or dicts) at one node of the type tree, concatenated."""
 
     def __init__(self, is_dict: bool) -> None:
         self.ends = [0]
@@ -138,7 +138,7 @@ class _ListBuilder:
 
 
 def _tag(value: Any) -> tuple[str, Any]:
-    """The tag of a value and the value to write under it. bool before int: it is one."""
+    """The tag of a value and the value to write under it. bool is tested before int, its base class."""
     if value is None:
         return _NULL, None
     if isinstance(value, (bool, np.bool_)):
@@ -166,7 +166,7 @@ def _tag(value: Any) -> tuple[str, Any]:
 
 @lru_cache(maxsize=64)
 def _read_schema(message: bytes) -> pa.Schema:
-    """A checked schema from its IPC message. All records of an LMDB have the same few, so they are read once."""
+    """A checked schema from its IPC message, cached: all records of an LMDB file share a few schemas."""
     schema = pa.ipc.read_schema(pa.py_buffer(message))
     if len(schema) != 1:
         raise ValueError("its Arrow stream is not pyarrow.serialize's")
@@ -175,7 +175,7 @@ def _read_schema(message: bytes) -> pa.Schema:
 
 
 def _check_union(union: pa.DataType, depth: int) -> None:
-    """Only the types of plain values may occur: nothing else is decoded, and no extension type is built."""
+    """Raise ValueError unless only the types of plain values occur, so that no extension type is ever built."""
     if not pa.types.is_union(union) or union.mode != "dense" or union.type_codes != list(range(union.num_fields)):
         raise ValueError("its Arrow type is not pyarrow.serialize's")
     if depth > _MAX_DEPTH:
@@ -196,7 +196,7 @@ def _check_union(union: pa.DataType, depth: int) -> None:
 
 
 class _Union:
-    """Reads one union. An empty one is never touched: pyarrow 26 dies by a segmentation fault on its absent buffers."""
+    """Reads one union. The buffers of an empty one are never accessed: pyarrow 26 ends in a segmentation fault there."""
 
     def __init__(self, array: pa.UnionArray) -> None:
         self._array = array
@@ -216,13 +216,13 @@ class _Union:
             child = self._children[code] = _Scalars(array, tag) if tag in _SCALARS else _Lists(array, tag)
         return child
 
-    def value(self, place: int, only: Collection[str] | None = None) -> Any:
-        child, offset = self._child(self._codes[place]), self._offsets[place]
+    def value(self, index: int, only: Collection[str] | None = None) -> Any:
+        child, offset = self._child(self._codes[index]), self._offsets[index]
         return child.dictionary(offset, only) if isinstance(child, _Lists) and only is not None else child.value(offset)
 
 
 class _Scalars:
-    """Reads one scalar child. Binaries are read one by one (they are large), nulls not at all (their length is free)."""
+    """Reads one scalar child. Binaries are large and converted one by one; nulls are never read, as they may claim any length."""
 
     def __init__(self, array: pa.Array, tag: str) -> None:
         if tag != _NULL and array.null_count:
@@ -230,14 +230,14 @@ class _Scalars:
         self._binaries = array if tag == _BYTES else None
         self._values = None if tag in (_NULL, _BYTES) else array.to_pylist()
 
-    def value(self, place: int) -> Any:
+    def value(self, index: int) -> Any:
         if self._binaries is not None:
-            return self._binaries[place].as_py()
-        return None if self._values is None else self._values[place]
+            return self._binaries[index].as_py()
+        return None if self._values is None else self._values[index]
 
 
 class _Lists:
-    """Reads the lists, tuples, sets or dicts at one place of the tree."""
+    """Reads the lists, tuples, sets or dicts at one node of the type tree."""
 
     def __init__(self, array: pa.ListArray, tag: str) -> None:
         if array.null_count:
@@ -248,16 +248,16 @@ class _Lists:
         self._keys = _Union(items.field(0)) if tag == _DICT else None
         self._items = _Union(items.field(1) if tag == _DICT else items)
 
-    def value(self, place: int) -> Any:
+    def value(self, index: int) -> Any:
         if self._keys is not None:
-            return self.dictionary(place, None)
-        items = (self._items.value(i) for i in range(self._ends[place], self._ends[place + 1]))
+            return self.dictionary(index, None)
+        items = (self._items.value(i) for i in range(self._ends[index], self._ends[index + 1]))
         return _SEQUENCES[self._tag](items)
 
-    def dictionary(self, place: int, only: Collection[str] | None) -> Any:
+    def dictionary(self, index: int, only: Collection[str] | None) -> Any:
         if self._keys is None:
             raise ValueError("it is not a dict")
-        start, stop = self._ends[place], self._ends[place + 1]
+        start, stop = self._ends[index], self._ends[index + 1]
         keys = [self._keys.value(i) for i in range(start, stop)]
         if not all(isinstance(key, Hashable) for key in keys) or len(set(keys)) != len(keys):
             raise ValueError("a dict has a key twice, or one that cannot be a key")

@@ -1,6 +1,6 @@
-"""Pickles of plain values, REFER's container: read without running code, written item by item.
+"""Pickles of plain values, the file format of REFER: read without running code, written item by item.
 
-Values are dict, list, tuple, set, str, bytes, int, float, bool and None. Anything else in a pickle is a call of code.
+Plain values are dict, list, tuple, set, str, bytes, int, float, bool and None; anything else in a pickle calls code.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PythonUnpickler: Any = pickle._Unpickler
 
 
 class _PlainUnpickler(_PythonUnpickler):
-    """Refuses every global and persistent id, so that no name of the file is ever imported or called.
+    """Rejects every global and persistent id, so that nothing that the file names is ever imported or called.
 
-    It is Python's unpickler, not C's, which fills memory up to any number that a file of ten bytes names as a memo key.
+    It derives from the unpickler in Python: the one in C allocates its memo up to any key, so that ten bytes fill memory.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -33,7 +33,7 @@ class _PlainUnpickler(_PythonUnpickler):
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it holds a persistent id")
 
-    # Hashing tuples within tuples, each twice the one before, takes for ever: sixty levels fit into a hundred bytes.
+    # Hashing nested tuples that each hold the one before twice takes exponential time: sixty levels fit into a hundred bytes.
 
     def load_setitem(self) -> None:
         _check_keys(self.stack[-2:-1])
@@ -71,7 +71,7 @@ def _check_keys(keys: list[Any]) -> None:
 def load(path: Path) -> Any:
     """The value of a pickle of plain values, text of Python 2 read as latin-1 (as REFER's users do).
 
-    Raises UsageError for a missing or torn file, and for one that holds anything but plain values.
+    Raises UsageError for a missing or truncated file, and for one that holds anything but plain values.
     """
     try:
         with path.open("rb") as file:
@@ -80,15 +80,15 @@ def load(path: Path) -> Any:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise UsageError(f"{path} is damaged or hostile: it asks for more memory than there is") from error
-    except Exception as error:  # the unpickler raises nearly every class on hostile bytes
+    except Exception as error:  # hostile bytes make the unpickler raise nearly every class
         raise UsageError(f"{path} is not a pickle of plain values: {error}") from error
 
 
 class PickleList:
-    """A protocol-2 pickle of a list, streamed (FORMATS: Python 2 reads protocol 2 at most). Use as a context manager.
+    """A pickle of a list, written as a stream in protocol 2, the last that Python 2 reads. Use as a context manager.
 
     Items are built of dict, list, str, int and float. Ints beyond 32 bits are written so that Python 2 reads `int`, not
-    `long`; dict keys are written once and referred to afterwards, which keeps the file and the reader's memory small.
+    `long`; dict keys are written once and memoised, which keeps the file and the reader's memory small.
     """
 
     def __init__(self, path: Path) -> None:
@@ -143,13 +143,13 @@ class PickleList:
             raise TypeError(f"{type(value).__name__} is not a plain value")
 
     def _write_key(self, key: str, out: BytesIO) -> None:
-        place = self._keys.get(key)
-        if place is not None:
-            out.write(pickle.BINGET + bytes([place]))
+        memo = self._keys.get(key)
+        if memo is not None:
+            out.write(pickle.BINGET + bytes([memo]))
         elif len(self._keys) < 256:
             _write_text(key, out)
-            self._keys[key] = place = len(self._keys)
-            out.write(pickle.BINPUT + bytes([place]))
+            self._keys[key] = memo = len(self._keys)
+            out.write(pickle.BINPUT + bytes([memo]))
         else:
             _write_text(key, out)
 

@@ -1,6 +1,7 @@
-"""Beam search as the release runs it: sums of raw logits, with the rules of transformers 4.30.
+"""Beam search as in the Pseudo-RIS release: scores are sums of raw logits, with the rules of transformers 4.30.
 
-The release asks for 6 beams in 3 groups, but sets no diversity penalty, so its groups are copies: 2 beams are the same.
+The release asks for 6 beams in 3 groups without a diversity penalty, so its groups are copies of each other and 2 beams
+in one group give the same captions.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import numpy as np
 
 from pseudoris_cli.decoding.distribution import peak_and_mass
 from pseudoris_cli.decoding.kv_cache import PrefixStates
-from pseudoris_cli.decoding.network import CaptionNetwork, CrossMemory
-from pseudoris_cli.decoding.rules import Generated, Rules
+from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
+from pseudoris_cli.decoding.rules import DecodingRules, Generated
 
 _NEVER = np.float32(-1e9)
-"""Score of the beams that do not exist yet."""
+"""Score of the beams that do not exist before the first step."""
 _BLOCK = 256
+"""Rows whose logits are in memory at one time."""
 
 
 @dataclass(slots=True)
 class _Beam:
-    """An open sequence without its start: score in float32 as in the release, log-probability, slot of its prefix."""
+    """An unfinished sequence (tokens without the start): score in float32 as in the release, and its prefix's cache slot."""
 
     tokens: tuple[int, ...]
     score: np.float32
@@ -30,8 +32,8 @@ class _Beam:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """One token more on one beam."""
+class _Continuation:
+    """A beam extended by one token."""
 
     beam: int
     token: int
@@ -48,49 +50,49 @@ class _Search:
     finished: list[tuple[float, Generated]] = field(default_factory=list)
     done: bool = False
 
-    def grow(self, candidates: list[_Candidate], length: int, end: int) -> list[_Beam]:
-        """Take the 2 x width best candidates after prefixes of `length` tokens; the new beams, still at their parents' slots.
+    def grow(self, continuations: list[_Continuation], length: int, end: int) -> list[_Beam]:
+        """The beams after the 2 x width best continuations of prefixes of `length` tokens, still with their parents' slots.
 
-        An end among the first `width` closes a sequence; an end below them is dropped. The search is over once `width`
-        sequences are closed and the worst of them beats the best candidate's score per token.
+        An end token among the first `width` ranks finishes a sequence, one below them is dropped. The search is done once
+        `width` sequences are finished and the worst of them is at least as good as the best continuation, per token.
         """
-        going: list[_Beam] = []
-        for rank, candidate in enumerate(candidates):
-            beam = self.beams[candidate.beam]
-            tokens = (*beam.tokens, candidate.token)
-            if candidate.token != end:
-                going.append(_Beam(tokens, candidate.score, candidate.logprob, beam.slot))
+        beams: list[_Beam] = []
+        for rank, continuation in enumerate(continuations):
+            beam = self.beams[continuation.beam]
+            tokens = (*beam.tokens, continuation.token)
+            if continuation.token != end:
+                beams.append(_Beam(tokens, continuation.score, continuation.logprob, beam.slot))
             elif rank < self.width:
-                self._close(float(candidate.score) / length, Generated(tokens, candidate.logprob))
-            if len(going) == self.width:
+                self._finish(float(continuation.score) / length, Generated(tokens, continuation.logprob))
+            if len(beams) == self.width:
                 break
         if len(self.finished) >= self.width:
             worst = min(score for score, _ in self.finished)
-            self.done = worst >= float(candidates[0].score) / length
-        return going
+            self.done = worst >= float(continuations[0].score) / length
+        return beams
 
     def result(self, length: int) -> Generated:
-        """The sequence with the best score per token, open beams counted too unless the search is over."""
+        """The sequence with the best score per token; unfinished beams count too unless the search is done."""
         if not self.done:
             for beam in self.beams:
-                self._close(float(beam.score) / length, Generated(beam.tokens, beam.logprob))
+                self._finish(float(beam.score) / length, Generated(beam.tokens, beam.logprob))
         return max(reversed(self.finished), key=lambda pair: pair[0])[1]
 
-    def _close(self, score: float, sequence: Generated) -> None:
-        """Keep a sequence if it is better than the worst of a full list."""
+    def _finish(self, score: float, sequence: Generated) -> None:
+        """Add a finished sequence; a full list keeps the better of it and its worst."""
         if len(self.finished) < self.width:
             self.finished.append((score, sequence))
             return
-        worst = min(range(len(self.finished)), key=lambda place: self.finished[place][0])
+        worst = min(range(len(self.finished)), key=lambda index: self.finished[index][0])
         if score > self.finished[worst][0]:
             del self.finished[worst]
             self.finished.append((score, sequence))
 
 
 def search_captions(
-    network: CaptionNetwork, memory: CrossMemory, crops: range, width: int, rules: Rules
+    network: CaptionNetwork, cross_kv: CrossKV, crops: range, width: int, rules: DecodingRules
 ) -> list[Generated]:
-    """The beam caption of every crop of the memory in `crops`.
+    """The best caption of every crop in `crops`, a range of the crops in `cross_kv`, with `width` beams.
 
     A caption that reaches `max_length` tokens has no end token.
     """
@@ -98,39 +100,39 @@ def search_captions(
         _Search(width, [_Beam((), np.float32(0), 0.0, 0)] + [_Beam((), _NEVER, 0.0, 0)] * (width - 1)) for _ in crops
     ]
     pairs = len(crops) * width
-    states = PrefixStates(network, memory, pairs, pairs, rules.max_length - 1)
+    states = PrefixStates(network, cross_kv, pairs, pairs, rules.max_length - 1)
     length = 1
     while length < rules.max_length:
         live = [(crop, search) for crop, search in zip(crops, searches, strict=True) if not search.done]
         if not live:
             break
-        ranked = _Ranked(network, states, live, rules, length)
-        for place, (_, search) in enumerate(live):
-            search.beams = search.grow(ranked.candidates(place), length, rules.end)
+        ranked = _RankedContinuations(network, states, live, rules, length)
+        for index, (_, search) in enumerate(live):
+            search.beams = search.grow(ranked.of_search(index), length, rules.end)
         length += 1
     return [search.result(length) for search in searches]
 
 
-class _Ranked:
-    """The best continuations of every live beam."""
+class _RankedContinuations:
+    """The best continuations of the beams of all searches that are not done."""
 
     def __init__(
         self,
         network: CaptionNetwork,
         states: PrefixStates,
         live: list[tuple[int, _Search]],
-        rules: Rules,
+        rules: DecodingRules,
         length: int,
     ) -> None:
         self.live = live
-        beams = [(place, crop, beam) for place, (crop, search) in enumerate(live) for beam in search.beams]
-        last = [beam.tokens[-1] if beam.tokens else rules.start for _, _, beam in beams]
-        requests = np.array([[beam.slot for _, _, beam in beams], last])
+        beams = [(crop, beam) for crop, search in live for beam in search.beams]
+        last = [beam.tokens[-1] if beam.tokens else rules.start for _, beam in beams]
+        requests = np.array([[beam.slot for _, beam in beams], last])
         (parents, tokens), prefix = np.unique(requests, axis=1, return_inverse=True)
-        crops = np.array([crop for _, crop, _ in beams])
-        keys, self._view = np.unique(prefix * states.crops + crops, return_inverse=True)
+        crops = np.array([crop for crop, _ in beams])
+        keys, self._pair = np.unique(prefix * states.crops + crops, return_inverse=True)
         slots, hidden = states.advance(parents, tokens, keys // states.crops, keys % states.crops)
-        for (_, _, beam), slot in zip(beams, slots[prefix], strict=True):
+        for (_, beam), slot in zip(beams, slots[prefix], strict=True):
             beam.slot = int(slot)
         self._values: list[list[float]] = []
         self._tokens: list[list[int]] = []
@@ -147,14 +149,14 @@ class _Ranked:
             self._tokens += best.indices.cpu().numpy().tolist()
             self._logprobs += (values - (top + np.log(mass))[:, None]).tolist()
 
-    def candidates(self, place: int) -> list[_Candidate]:
-        """The 2 x width best continuations of one search, best first."""
-        _, search = self.live[place]
-        first = place * search.width
+    def of_search(self, index: int) -> list[_Continuation]:
+        """The 2 x width best continuations of one search, in descending order of score."""
+        _, search = self.live[index]
+        first = index * search.width
         found = []
         for number, beam in enumerate(search.beams):
-            view = self._view[first + number]
-            for value, token, logprob in zip(self._values[view], self._tokens[view], self._logprobs[view], strict=True):
-                found.append(_Candidate(number, token, np.float32(value) + beam.score, beam.logprob + logprob))
-        found.sort(key=lambda candidate: -candidate.score)
+            pair = self._pair[first + number]
+            for value, token, logprob in zip(self._values[pair], self._tokens[pair], self._logprobs[pair], strict=True):
+                found.append(_Continuation(number, token, np.float32(value) + beam.score, beam.logprob + logprob))
+        found.sort(key=lambda continuation: -continuation.score)
         return found[: 2 * search.width]

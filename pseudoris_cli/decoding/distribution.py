@@ -1,7 +1,7 @@
-"""The distribution of the next token: keep sets of top-k and top-p, and the contrast against the other masks of an image.
+"""The distribution of the next token: top-k and top-p filtering, and the contrast with the other masks of an image.
 
-Logits are made on the device, a block of views at a time; only tokens that some sampler keeps come to the host, where
-probabilities are taken in float64.
+Logits are computed on the device, a block of views at a time; only tokens that some sampler keeps are transferred to the
+host, where probabilities are computed in float64.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ import numpy as np
 import torch
 
 from pseudoris_cli.decoding.network import CaptionNetwork
-from pseudoris_cli.decoding.rules import Rules
+from pseudoris_cli.decoding.rules import DecodingRules
 from pseudoris_cli.errors import UsageError
 
 _BLOCK = 256
-"""Views whose logits exist at one time."""
+"""Views whose logits are in memory at one time."""
 _RANKED = 128
-"""Tokens that are ranked at first; a top-p set that is larger asks for all."""
+"""Tokens that are sorted at first; all of them are where a top-p set is larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What is seen of U crops after a prefix: places in the hidden states.
+    """U distinct views: a crop after a prefix, contrasted with up to J other crops after the same prefix.
 
-    `own` [U] is the crop's own state; `others` and `weights` [U, J] are the states that it is contrasted with and
-    strength * similarity / (masks - 1), 0 where there is none. `gain` [U] is what the own logits are multiplied by.
+    `own` [U] and `others` [U, J] are row indices of the hidden states; `weights` [U, J] is the factor of the other's
+    logits, contrast * similarity / (masks - 1), 0 where there is none; `own_logit_scale` [U] is that of the own logits.
     """
 
     own: np.ndarray
     others: np.ndarray
     weights: np.ndarray
-    gain: np.ndarray
+    own_logit_scale: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Next-token weights of R rows over the tokens they keep: CSR, token ids rising within a row.
+class KeptTokens:
+    """The tokens that R rows may take next, as a CSR: row r has entries `start[r]` to `start[r + 1]`, token ids ascending.
 
-    `weight` is the probability of DCS before it is normalised, `logprob` log-softmax of the own logits before any rule.
+    `weight` is the probability before normalisation, `logprob` the log-softmax of the own logits before any rule.
     """
 
     start: np.ndarray
@@ -50,7 +50,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Tokens that some row of a view keeps, with own logits, contrasted logits and log-probability."""
+    """The tokens of each view that some row keeps (`count` per view), with own and contrasted logits and log-probability."""
 
     count: np.ndarray
     token: np.ndarray
@@ -60,11 +60,12 @@ class _Candidates:
 
 
 def next_tokens(
-    network: CaptionNetwork, rules: Rules, hidden: torch.Tensor, views: Views, rows: np.ndarray, length: int
-) -> Kept:
+    network: CaptionNetwork, rules: DecodingRules, hidden: torch.Tensor, views: Views, rows: np.ndarray, length: int
+) -> KeptTokens:
     """Steps 2 to 5 of distinctive caption sampling after prefixes of `length` tokens (Pseudo-RIS §3.2).
 
-    `hidden` float32 [P, width]; `rows` [2, R] holds the view and the sampler (top-k samplers first) of every row.
+    `hidden` float32 [P, width]; `rows` [2, R] holds the indices of the view and of the sampler (top-k first) of every row.
+    Raises UsageError where the logits are not finite.
     """
     view, sampler = rows
     thresholds = np.empty(len(view))
@@ -84,7 +85,7 @@ def next_tokens(
         thresholds[here] = keep_thresholds(own, mass, (view[here] - start, sampler[here]), rules)
         lowest = np.full(len(own), np.inf)
         np.minimum.at(lowest, view[here] - start, thresholds[here])
-        blocks.append(_candidates(own, other, lowest, totals, views.gain[start : start + _BLOCK]))
+        blocks.append(_candidates(own, other, lowest, totals, views.own_logit_scale[start : start + _BLOCK]))
     names = ("count", "token", "own", "contrasted", "logprob")
     merged = _Candidates(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
     return _weigh(merged, view, thresholds, rules.end)
@@ -105,7 +106,7 @@ def _logits(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Own logits and the weighted sum of the others' [U, vocabulary]; None where nothing is contrasted.
 
-    The others' hidden states are summed before the one projection: it is linear and has no bias.
+    The projection to the vocabulary is linear without a bias, so the others' hidden states are summed before it.
     """
     own = network.logits(hidden[torch.from_numpy(views.own[part]).to(hidden.device)])
     if views.others.shape[1] == 0:
@@ -113,24 +114,24 @@ def _logits(
     others = torch.from_numpy(views.others[part]).to(hidden.device)
     weights = torch.from_numpy(views.weights[part]).to(hidden.device)
     mean = torch.zeros(len(others), hidden.shape[1], device=hidden.device)
-    for place in range(others.shape[1]):
-        mean = mean + weights[:, place, None] * hidden[others[:, place]]
+    for column in range(others.shape[1]):
+        mean = mean + weights[:, column, None] * hidden[others[:, column]]
     return own, network.logits(mean)
 
 
 def peak_and_mass(logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The largest of each row of logits [N, V], and the sum of exp(logit - largest): float64 [N] each."""
+    """The maximum m of each row of logits [N, V] and the sum of exp(logit - m): float64 [N] each."""
     top = logits.amax(1, keepdim=True)
     mass = (logits - top).exp_().sum(1)
     return top[:, 0].cpu().numpy().astype(np.float64), mass.cpu().numpy().astype(np.float64)
 
 
 def keep_thresholds(
-    own: torch.Tensor, mass: np.ndarray, rows: tuple[np.ndarray, np.ndarray], rules: Rules
+    own: torch.Tensor, mass: np.ndarray, rows: tuple[np.ndarray, np.ndarray], rules: DecodingRules
 ) -> np.ndarray:
     """The smallest own logit that each row (view, sampler) keeps, float64 [R]; ties with it are kept.
 
-    Top-k: the k-th largest. Top-p: a token stays while those above it hold less than p; the largest always stays.
+    Top-k: the k-th largest. Top-p: a token stays while the tokens above it have a total probability below p.
     """
     view, sampler = rows
     vocabulary = own.shape[1]
@@ -142,38 +143,38 @@ def keep_thresholds(
         if s < len(rules.top_k):
             thresholds[row] = values[u, min(rules.top_k[s], vocabulary) - 1]
             continue
-        share = rules.top_p[s - len(rules.top_k)]
-        ordered, held = values[u], below[u]
-        if held[-1] < share and len(held) < vocabulary:
+        top_p = rules.top_p[s - len(rules.top_k)]
+        ordered, cumulative = values[u], below[u]
+        if cumulative[-1] < top_p and len(cumulative) < vocabulary:
             if u not in everything:
                 everything[u] = _rank_all(own[u], mass[u])
-            ordered, held = everything[u]
-        thresholds[row] = ordered[min(int(np.searchsorted(held, share)), len(held) - 1)]
+            ordered, cumulative = everything[u]
+        thresholds[row] = ordered[min(int(np.searchsorted(cumulative, top_p)), len(cumulative) - 1)]
     return thresholds
 
 
 def _rank_all(own: torch.Tensor, mass: float) -> tuple[np.ndarray, np.ndarray]:
-    """All logits from the largest, and the probability that each holds together with those above it."""
+    """All logits in descending order, and the cumulative probability up to each."""
     values = own.sort(descending=True).values.cpu().numpy().astype(np.float64)
     return values, np.cumsum(np.exp(values - values[0]) / mass)
 
 
 def _candidates(
-    own: torch.Tensor, other: torch.Tensor | None, lowest: np.ndarray, totals: np.ndarray, gain: np.ndarray
+    own: torch.Tensor, other: torch.Tensor | None, lowest: np.ndarray, totals: np.ndarray, own_logit_scale: np.ndarray
 ) -> _Candidates:
-    """Bring to the host what lies at or above each view's lowest threshold."""
+    """Transfer to the host the tokens at or above each view's lowest threshold."""
     keep = own >= torch.from_numpy(lowest.astype(np.float32)).to(own.device)[:, None]
     at = keep.nonzero(as_tuple=True)
     view, token = (index.cpu().numpy() for index in at)
     values = own[at].cpu().numpy().astype(np.float64)
     contrasted = values
     if other is not None:
-        contrasted = gain[view] * values - other[at].cpu().numpy()
+        contrasted = own_logit_scale[view] * values - other[at].cpu().numpy()
     return _Candidates(np.bincount(view, minlength=len(own)), token, values, contrasted, values - totals[view])
 
 
-def _weigh(found: _Candidates, view: np.ndarray, thresholds: np.ndarray, end: int) -> Kept:
-    """Hand each row the candidates of its view that it keeps; softmax them, the end token by the own logits alone."""
+def _weigh(found: _Candidates, view: np.ndarray, thresholds: np.ndarray, end: int) -> KeptTokens:
+    """Softmax over the candidates that each row keeps of its view; the end token's weight is that of the own logits."""
     count, first = found.count[view], (np.cumsum(found.count) - found.count)[view]
     row = np.repeat(np.arange(len(view)), count)
     entry = np.arange(len(row)) - (np.cumsum(count) - count)[row] + first[row]
@@ -184,7 +185,7 @@ def _weigh(found: _Candidates, view: np.ndarray, thresholds: np.ndarray, end: in
     weight = _softmax(found.contrasted[entry], row, start)
     ends = token == end
     weight[ends] = _softmax(found.own[entry], row, start)[ends]
-    return Kept(start, token, weight, found.logprob[entry])
+    return KeptTokens(start, token, weight, found.logprob[entry])
 
 
 def _softmax(values: np.ndarray, row: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""All captions of the crops of several images: cut into batches that fit, decoded, and put back in order."""
+"""All captions of the crops of several images: cut into batches that fit in memory, decoded, and put back in order."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import numpy as np
 import torch
 
 from pseudoris_cli.decoding.beam import search_captions
-from pseudoris_cli.decoding.distinctive import Group, Row, sample_captions
-from pseudoris_cli.decoding.distribution import Kept
-from pseudoris_cli.decoding.network import CaptionNetwork, CrossMemory
-from pseudoris_cli.decoding.rules import Generated, Rules
+from pseudoris_cli.decoding.distinctive import ContrastGroup, SampleRow, sample_captions
+from pseudoris_cli.decoding.distribution import KeptTokens
+from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
+from pseudoris_cli.decoding.rules import DecodingRules, Generated
 from pseudoris_cli.decoding.sampling import draw
 
 
 @dataclass(frozen=True, slots=True)
 class CropGroup:
-    """The crops of one image and kind: image tokens [M, L, width], cosines [M, M] of their latents, and the numbers
-    in [0, 1) that the samplers use, float64 [M, samplers, max_length].
+    """The M crops of one image and crop kind.
+
+    `image_tokens` [M, L, width]; `similarity` float32 [M, M], cosines of their latents; `uniforms` float64
+    [M, samplers, max_length], the random numbers in [0, 1) of the samplers.
     """
 
     image_tokens: torch.Tensor
@@ -34,17 +36,16 @@ class CropGroup:
 class Decoder:
     """Beam search and distinctive sampling of crop groups, in memory bounded by `row_chunk` (prefix, crop) pairs.
 
-    Groups that fit are decoded together; a group that does not is cut into chunks of rows that are finished one after the
-    other. Cross-attention keys and values are computed once per crop. When the device runs out of memory, the batch is
-    done again with half the chunk and `halvings` counts it.
+    Groups that fit are decoded together; a larger group is cut into chunks of rows that are decoded one after the other.
+    When the device runs out of memory, the batch is decoded again with half the chunk size; `halvings` counts how often.
     """
 
-    def __init__(self, network: CaptionNetwork, rules: Rules, beams: int, row_chunk: int) -> None:
+    def __init__(self, network: CaptionNetwork, rules: DecodingRules, beams: int, row_chunk: int) -> None:
         self.network, self.rules, self.beams, self.row_chunk = network, rules, beams, row_chunk
         self.halvings = 0
 
     def decode(self, groups: Sequence[CropGroup]) -> list[list[list[Generated]]]:
-        """For each group and crop its captions: the beam's first (where beams > 0), then one per sampler.
+        """For each group and crop its captions: that of beam search first (where beams > 0), then one per sampler.
 
         Raises torch.OutOfMemoryError where not even one row fits.
         """
@@ -66,7 +67,7 @@ class Decoder:
         return found
 
     def _pairs(self, group: CropGroup) -> int:
-        """Crops that each sampled row of a group reads."""
+        """Crops that each sampled row of a group is decoded with."""
         return group.size if self.rules.contrasts(group.size) else 1
 
     def _batches(self, groups: Sequence[CropGroup], chunk: int) -> Iterator[list[CropGroup]]:
@@ -84,17 +85,19 @@ class Decoder:
             yield batch
 
     def _decode_batch(self, groups: list[CropGroup], chunk: int) -> list[list[list[Generated]]]:
-        memory = self.network.remember(torch.cat([group.image_tokens for group in groups]))
+        cross_kv = self.network.precompute_cross_kv(torch.cat([group.image_tokens for group in groups]))
         first = np.cumsum([0, *(group.size for group in groups)])
-        beams = self._search(memory, int(first[-1]), chunk) if self.beams else []
+        beams = self._search(cross_kv, int(first[-1]), chunk) if self.beams else []
         rows = [
-            Row(number, crop, sampler)
+            SampleRow(number, crop, sampler)
             for number, group in enumerate(groups)
             for crop in range(group.size)
             for sampler in range(self.rules.samplers)
         ]
-        placed = [Group(int(start), group.similarity) for start, group in zip(first, groups, strict=False)]
-        sampled = iter(self._sample(memory, groups, placed, rows, chunk))
+        contrast_groups = [
+            ContrastGroup(int(start), group.similarity) for start, group in zip(first, groups, strict=False)
+        ]
+        sampled = iter(self._sample(cross_kv, groups, contrast_groups, rows, chunk))
         return [
             [
                 [
@@ -106,14 +109,19 @@ class Decoder:
             for number, group in enumerate(groups)
         ]
 
-    def _search(self, memory: CrossMemory, crops: int, chunk: int) -> list[Generated]:
+    def _search(self, cross_kv: CrossKV, crops: int, chunk: int) -> list[Generated]:
         found: list[Generated] = []
         for part in even_parts(crops, max(1, chunk // self.beams)):
-            found += search_captions(self.network, memory, range(part.start, part.stop), self.beams, self.rules)
+            found += search_captions(self.network, cross_kv, range(part.start, part.stop), self.beams, self.rules)
         return found
 
     def _sample(
-        self, memory: CrossMemory, groups: list[CropGroup], placed: list[Group], rows: list[Row], chunk: int
+        self,
+        cross_kv: CrossKV,
+        groups: list[CropGroup],
+        contrast_groups: list[ContrastGroup],
+        rows: list[SampleRow],
+        chunk: int,
     ) -> list[Generated]:
         found: list[Generated] = []
         widest = max(map(self._pairs, groups))
@@ -121,15 +129,15 @@ class Decoder:
             here = rows[part]
             uniforms = np.stack([groups[row.group].uniforms[row.crop, row.sampler] for row in here])
 
-            def choose(kept: Kept, alive: np.ndarray, length: int, uniforms: np.ndarray = uniforms) -> np.ndarray:
+            def choose(kept: KeptTokens, alive: np.ndarray, length: int, uniforms: np.ndarray = uniforms) -> np.ndarray:
                 return draw(kept, uniforms[alive, length - 1])
 
-            found += sample_captions(self.network, memory, placed, here, self.rules, choose)
+            found += sample_captions(self.network, cross_kv, contrast_groups, here, self.rules, choose)
         return found
 
 
 def even_parts(count: int, most: int) -> Iterator[slice]:
-    """Slices of 0..count with at most `most` items, as even as can be."""
+    """Slices of range(count) with at most `most` items each, of nearly equal length."""
     parts = -(-count // most)
     for part in range(parts):
         yield slice(part * count // parts, (part + 1) * count // parts)

@@ -3,8 +3,8 @@
 Residual streams, norms, softmax and the vocabulary projection are float32 in every precision; weights, caches and the
 other products are in the configured type.
 
-On a CPU the products here give a row the same bits whatever else is in the batch: MKL's kernels differ only for the last
-one to three rows of a call with few rows, so rows come in multiples of `ROWS`, queries in multiples of `QUERIES`.
+On a CPU a row gets the same bits whatever else is in the batch: MKL treats only the last one to three rows of a small
+product differently, so rows are padded to multiples of `ROWS` and queries to multiples of `QUERIES`.
 """
 
 from __future__ import annotations
@@ -32,23 +32,26 @@ def pad_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class CrossMemory:
-    """Keys and values of the decoder's cross-attention: per layer [crops, image tokens, 2 x width]."""
+class CrossKV:
+    """The cross-attention KV cache: per layer the keys and values of all crops, [crops, image tokens, 2 x width]."""
 
     layers: tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CropQueries:
-    """Which rows ask which crop: `rows` [crops, queries] (padded with row 0), `place` [rows] of a row in that table."""
+    """The rows that attend to each crop, as a table with one line per crop, starting with crop number `first`.
+
+    `rows` int64 [crops, queries] holds row numbers, padded with 0; `slots` int64 [rows] is the flat index of a row in it.
+    """
 
     first: int
     rows: torch.Tensor
-    place: torch.Tensor
+    slots: torch.Tensor
 
 
 class CaptionNetwork:
-    """Image encoder, text tower and multimodal decoder of a CoCa, in eval mode and without gradients."""
+    """Image encoder, text tower and multimodal decoder of an open_clip CoCa (Yu et al., 2022), without gradients."""
 
     def __init__(self, coca: Any, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
         self.coca = coca.eval().requires_grad_(False)
@@ -66,7 +69,7 @@ class CaptionNetwork:
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.MultiheadAttention)):
                 module.to(dtype)
             if isinstance(module, nn.MultiheadAttention):
-                module.train()  # has no dropout; eval mode takes torch's fused path, whose sums the release never ran
+                module.train()  # without dropout; eval mode would select torch's fused path, which the release never ran
         self._attend_self: Callable[..., torch.Tensor] = attend_self
         self._attend_crop: Callable[..., torch.Tensor] = attend_crop
         if compiled:
@@ -89,8 +92,8 @@ class CaptionNetwork:
             tokens.append(token[: len(part)].to(self.dtype))
         return torch.cat(latents), torch.cat(tokens)
 
-    def remember(self, image_tokens: torch.Tensor) -> CrossMemory:
-        """Keys and values that every prefix asks, once per crop, of image tokens [C, L, width]."""
+    def precompute_cross_kv(self, image_tokens: torch.Tensor) -> CrossKV:
+        """The cross-attention KV cache of image tokens [C, L, width]: computed once per crop, read at every step."""
         crops, length, _ = image_tokens.shape
         rows = pad_rows(image_tokens.float().flatten(0, 1))
         layers = []
@@ -99,12 +102,12 @@ class CaptionNetwork:
                 weight, bias = cross.attn.in_proj_weight[self.width :], cross.attn.in_proj_bias[self.width :]
                 kv = F.linear(cross.ln_1_kv(rows), weight, bias)
                 layers.append(kv[: crops * length].unflatten(0, (crops, length)))
-        return CrossMemory(tuple(layers))
+        return CrossKV(tuple(layers))
 
-    def read_token(self, tokens: torch.Tensor, caches: torch.Tensor, position: int) -> torch.Tensor:
-        """The text tower on one more token of each row: tokens [N] to float32 [N, width].
+    def text_step(self, tokens: torch.Tensor, caches: torch.Tensor, position: int) -> torch.Tensor:
+        """One step of the text tower: token ids [N] at `position` to float32 [N, width].
 
-        `caches` is [layers, 2, N, heads, length, width / heads]; this position is written to it.
+        The KV cache `caches` is [layers, 2, N, heads, length, width / heads]; this position is written to it.
         """
         coca = self.coca.text
         x = coca.token_embedding(tokens).float() + coca.positional_embedding[position].float()
@@ -113,23 +116,26 @@ class CaptionNetwork:
                 x = self._attend_self(block, x, cache, position)
         return x
 
-    def look(
-        self, x: torch.Tensor, caches: torch.Tensor, position: int, memory: CrossMemory, queries: CropQueries
+    def decoder_step(
+        self, x: torch.Tensor, caches: torch.Tensor, position: int, cross_kv: CrossKV, queries: CropQueries
     ) -> torch.Tensor:
-        """The multimodal decoder on one more token of each row: text [P, width] to float32 hidden states [P, width]."""
+        """One step of the multimodal decoder: text features [P, width] to hidden states float32 [P, width].
+
+        `caches` as in `text_step`; `queries` says which crop each of the P rows attends to.
+        """
         with self.autocast():
-            for (block, cross), cache, kv in zip(self.decoder_blocks, caches, memory.layers, strict=True):
+            for (block, cross), cache, kv in zip(self.decoder_blocks, caches, cross_kv.layers, strict=True):
                 x = self._attend_self(block, x, cache, position)
                 x = self._attend_crop(cross, x, kv[queries.first : queries.first + len(queries.rows)], queries)
             return self.coca.text_decoder.ln_final(x).float()
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states [N, width] to float32 [N, vocabulary]."""
+        """Logits float32 [N, vocabulary] of hidden states [N, width]."""
         return (pad_rows(hidden) @ self.coca.text_decoder.text_projection.float())[: len(hidden)]
 
 
 def attend_self(block: Any, x: torch.Tensor, cache: torch.Tensor, position: int) -> torch.Tensor:
-    """A causal block on the newest position: x [N, width] float32, `cache` [2, N, heads, length, head width]."""
+    """A self-attention block at one position: x float32 [N, width], KV cache [2, N, heads, length, head width]."""
     _, count, heads, _, head_width = cache.shape
     projected = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     query, key, value = projected.view(count, 3, heads, 1, head_width).unbind(1)
@@ -141,13 +147,13 @@ def attend_self(block: Any, x: torch.Tensor, cache: torch.Tensor, position: int)
 
 
 def attend_crop(block: Any, x: torch.Tensor, kv: torch.Tensor, queries: CropQueries) -> torch.Tensor:
-    """A cross-attention block: x [P, width] float32 asks keys and values [crops, tokens, 2 x width]."""
+    """A cross-attention block: x float32 [P, width] attends to keys and values [crops, tokens, 2 x width]."""
     width, heads = x.shape[1], block.attn.num_heads
     query = F.linear(block.ln_1(x), block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
-    asked = query[queries.rows].unflatten(-1, (heads, -1)).transpose(1, 2)
+    query = query[queries.rows].unflatten(-1, (heads, -1)).transpose(1, 2)
     keys, values = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in kv.split(width, dim=-1))
-    seen = F.scaled_dot_product_attention(asked, keys, values)
-    return _finish(block, x, seen.transpose(1, 2).reshape(-1, width)[queries.place])
+    attended = F.scaled_dot_product_attention(query, keys, values)
+    return _finish(block, x, attended.transpose(1, 2).reshape(-1, width)[queries.slots])
 
 
 def _finish(block: Any, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What decides a caption besides the network: samplers, contrast, lengths and the vocabulary's special tokens."""
+"""The decoding rules: samplers, contrast, caption lengths and the vocabulary's special tokens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """The rules of distinctive caption sampling (Pseudo-RIS §3.2); lengths count the start and the end token."""
+class DecodingRules:
+    """The rules of distinctive caption sampling (Pseudo-RIS §3.2).
+
+    `start`, `end` and `pad` are token ids; lengths are in tokens and count the start and the end token.
+    """
 
     start: int
     end: int
@@ -29,7 +32,7 @@ class Rules:
         return len(self.top_k) + len(self.top_p)
 
     def contrasts(self, masks: int) -> bool:
-        """Whether an image with so many masks is decoded against its other masks."""
+        """Whether the crops of an image with this many masks are contrasted with each other."""
         return masks > 1 and self.contrast > 0 and (self.contrast_max_masks is None or masks <= self.contrast_max_masks)
 
 
@@ -37,7 +40,8 @@ class Rules:
 class Generated:
     """One caption: its tokens without the start, with the end where there is one, and the sum of their log-probabilities.
 
-    The log-probabilities are log-softmax of the crop's own logits before any rule, also for an end that the length forced.
+    Log-probabilities are the log-softmax of the crop's own logits before any rule is applied, also for an end token that
+    was forced by the maximum length.
     """
 
     tokens: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Randomness that depends on what is captioned and on nothing else."""
+"""Random numbers that depend only on the identity of a caption, never on the batch or the order of work."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 
 import numpy as np
 
-from pseudoris_cli.decoding.distribution import Kept
+from pseudoris_cli.decoding.distribution import KeptTokens
 
 
 def uniforms(seed: int, image_key: str, mask_id: int, crop: str, sampler: str, count: int) -> np.ndarray:
-    """Numbers in [0, 1), float64 [count], one for each token of one caption: Philox, keyed by what the caption is of."""
-    what = json.dumps([seed, image_key, mask_id, crop, sampler]).encode("ascii")
-    key = int.from_bytes(hashlib.blake2b(what, digest_size=16).digest(), "little")
+    """Uniform numbers in [0, 1), float64 [count], one per token of a caption: Philox, keyed by the other arguments."""
+    identity = json.dumps([seed, image_key, mask_id, crop, sampler]).encode("ascii")
+    key = int.from_bytes(hashlib.blake2b(identity, digest_size=16).digest(), "little")
     return (np.random.Philox(key=key).random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 
-def draw(kept: Kept, uniform: np.ndarray) -> np.ndarray:
-    """An entry of `kept` for each row, by inversion of the cumulative weights in token-id order, in float64."""
+def draw(kept: KeptTokens, uniform: np.ndarray) -> np.ndarray:
+    """Sample an entry of `kept` for each row: inverse transform sampling over token ids, float64 (weights need no norm)."""
     chosen = np.empty(len(uniform), np.int64)
     for row, number in enumerate(uniform):
         first, end = kept.start[row], kept.start[row + 1]

@@ -1,9 +1,9 @@
-"""Square crops of masks for the captioner and the scorer, made on the device for all masks of several images at once.
+"""Square crops of masks for the captioner and the scorer, computed on the device for all masks of several images.
 
-Pseudo-RIS looks at a mask four ways: alone on a flat background (`masked`), and inside its box enlarged by 1.0, 1.1
-and 1.2. Style `released` reproduces the authors' script: the box lacks its last row and column, padding and background
-hold the raw mean in an image that is already normalised, and the resize does not antialias. Style `mended` takes the
-whole box, fills with the mean colour (0 after normalisation) and antialiases.
+Pseudo-RIS takes four crops of a mask: the object on a flat background (`masked`), and the image within the mask's box
+enlarged by 1.0, 1.1 and 1.2. Style `released` reproduces the authors' script: the box lacks its last row and column,
+padding and background are the raw mean in an image that is already normalised, and the resize does not antialias. Style
+`mended` takes the complete box, fills with the mean colour (0 after normalisation) and antialiases.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PIXELS = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class CropSpec:
-    """What the network wants: side in pixels, mean and standard deviation of RGB in 0..1, and how crops are cut."""
+    """The network's input: side in pixels, mean and standard deviation of RGB in 0..1, and the style of the crops."""
 
     size: int
     mean: tuple[float, float, float]
@@ -37,7 +37,7 @@ class CropSpec:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A crop: the pixel rectangle cut from the image and where it lies in the square canvas around it."""
+    """A crop: the pixel rectangle cut from the image; it is centred on a square canvas."""
 
     left: int
     top: int
@@ -55,9 +55,10 @@ class Window:
 
 
 def crop_window(box_xywh: Sequence[float], kind: CropKind, style: CropStyle, image_wh: tuple[int, int]) -> Window:
-    """The rectangle of one crop: enlarged about its centre, clipped to the image, cut to whole pixels.
+    """The rectangle of one crop: enlarged about its centre, clipped to the image, truncated to integer pixels.
 
-    `box_xywh` has the inclusive maximum of COCO boxes. The expressions keep the release's order, as they are truncated.
+    `box_xywh` is in pixels, its maximum inclusive (width = xmax - xmin + 1). The expressions keep the order of the release,
+    since truncation makes rounding matter.
     """
     lost = 1 if style == "released" else 0
     x0, y0 = float(box_xywh[0]), float(box_xywh[1])
@@ -72,9 +73,9 @@ def crop_window(box_xywh: Sequence[float], kind: CropKind, style: CropStyle, ima
 def make_crops(
     images: Sequence[MaskedImage], kinds: Sequence[CropKind], spec: CropSpec, device: str | torch.device
 ) -> dict[CropKind, torch.Tensor]:
-    """Every crop of every mask, normalised: per kind float32 [sum of masks, 3, size, size] in the order of the masks.
+    """Every crop of every mask, normalised RGB: per kind float32 [sum of masks, 3, size, size] in the order of the masks.
 
-    A crop is the same, bit for bit, whatever other crops are made with it.
+    A crop is the same, bit for bit, whichever other crops are made in the same call.
     """
     pixels = _Pixels(images, "masked" in kinds, device)
     count = len(pixels.masks)
@@ -92,7 +93,7 @@ def make_crops(
         out[torch.tensor(rows, device=device)] = torch.matmul(
             torch.matmul(across[:, None], squares), across[:, None].transpose(2, 3)
         )
-    return {kind: out[place * count : (place + 1) * count] for place, kind in enumerate(kinds)}
+    return {kind: out[index * count : (index + 1) * count] for index, kind in enumerate(kinds)}
 
 
 def _buckets(sides: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
@@ -108,7 +109,7 @@ def _buckets(sides: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Windows as int64 columns [C] on the device; `mask` numbers the mask within the call."""
+    """C windows as int64 columns [C] on the device; `mask` is the index of the mask within the call."""
 
     mask: torch.Tensor
     left: torch.Tensor
@@ -126,7 +127,7 @@ class _Windows:
 
 
 class _Pixels:
-    """The pixels of several images and of their masks' boxes, flat on the device: one gather reaches all of them."""
+    """The pixels of several images and of their masks' boxes in flat buffers on the device, so that one gather reads all."""
 
     def __init__(self, images: Sequence[MaskedImage], with_masks: bool, device: str | torch.device) -> None:
         self.masks: list[tuple[int, Mask]] = [(i, mask) for i, image in enumerate(images) for mask in image.masks]
@@ -148,25 +149,25 @@ class _Pixels:
         in_x, in_y = (x >= 0) & (x < windows.width[:, None]), (y >= 0) & (y < windows.height[:, None])
         shown = in_x[:, None, :] & in_y[:, :, None]
         x, y = (x + windows.left[:, None])[:, None, :], (y + windows.top[:, None])[:, :, None]
-        at = self.image_start[windows.mask][:, None, None] + y * self.image_width[windows.mask][:, None, None] + x
-        rgb = self.rgb[at.masked_fill_(~shown, 0)].permute(0, 3, 1, 2).float()
+        offset = self.image_start[windows.mask][:, None, None] + y * self.image_width[windows.mask][:, None, None] + x
+        rgb = self.rgb[offset.masked_fill_(~shown, 0)].permute(0, 3, 1, 2).float()
         left, top, width, _, start = self.boxes[windows.mask].T[:, :, None, None]
-        at = (start + (y - top) * width + (x - left)).masked_fill_(~(shown & masked[:, None, None]), 0)
-        shown &= self.inside[at] | ~masked[:, None, None]
+        offset = (start + (y - top) * width + (x - left)).masked_fill_(~(shown & masked[:, None, None]), 0)
+        shown &= self.inside[offset] | ~masked[:, None, None]
         mean, std = (torch.tensor(v, device=rgb.device)[:, None, None] for v in (spec.mean, spec.std))
         fill = mean if spec.style == "released" else torch.zeros_like(mean)
         return torch.where(shown[:, None], rgb.div_(255.0).sub_(mean).div_(std), fill)
 
 
 def _inside(mask: Mask, x: int, y: int, width: int, height: int) -> np.ndarray:
-    """The mask within its box, flat."""
+    """The pixels of the mask within its box, row-major."""
     return decode_rle(mask.rle)[y : y + height, x : x + width].ravel()
 
 
 def _resize_weights(sides: torch.Tensor, canvas: int, spec: CropSpec) -> torch.Tensor:
-    """Bilinear weights float32 [C, size, canvas] that bring a square of `side` pixels to `size`; 0 beyond the side.
+    """Bilinear weights float32 [C, size, canvas] that resize squares of `sides` pixels to `size`; 0 beyond the side.
 
-    As torch.nn.functional.interpolate with align_corners=False, antialiased for `mended`.
+    As torch.nn.functional.interpolate with align_corners=False, with antialiasing for style `mended`.
     """
     side = sides.to(torch.float32)[:, None, None]
     scale = side / spec.size

@@ -1,6 +1,6 @@
-"""What the filter did, in figures: the release's own, and what survived by sampler, by crop and by mask.
+"""Statistics of the filter: those that the Pseudo-RIS release prints, and how many texts were kept by sampler, crop and mask.
 
-Counts of parts add up, so nothing has to be read twice: `count` one part, `add` the counts, `figures` of the sum.
+The counts of parts add up: `count` each part, `add` the counts, and take the `figures` of the sum.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _SCORES = ("correctness", "uniqueness", "doc")
 
 
 def count(columns: dict[str, Any]) -> Counts:
-    """Counts and sums over the columns of the filter artifact (DESIGN.md §2); whole images."""
+    """Counts and sums over columns of the filter stage (those of `storage.schema` by name), with all rows of each image."""
     return count_and_mark(columns)[0]
 
 
 def count_and_mark(columns: dict[str, Any]) -> tuple[Counts, np.ndarray]:
-    """What `count` gives, and where the text of a candidate is one that its mask keeps, here or in another row: bool [N]."""
+    """The result of `count`, and bool [N]: whether the mask of a row keeps the row's text, in this row or in another."""
     kept = np.asarray(columns["kept"], bool)
     group = mask_groups(columns)
     per_mask = np.bincount(group, weights=kept).astype(int)
     scores = {name: as_floats(columns[name]).astype(np.float64) for name in _SCORES}
     text, texts = factorize([caption.strip() for caption in columns["caption"]])
-    said = group * max(len(texts), 1) + text  # the same text of another mask is another
-    surviving = np.isin(said, said[kept])
+    mask_text = group * max(len(texts), 1) + text  # the same text of another mask counts as another
+    surviving = np.isin(mask_text, mask_text[kept])
     alone = flagged(columns["flags"], "one_mask")
     counts = {
         "images": len(set(columns["image_key"])),
@@ -43,14 +43,14 @@ def count_and_mark(columns: dict[str, Any]) -> tuple[Counts, np.ndarray]:
         "scored": {name: int(np.isfinite(values).sum()) for name, values in scores.items()},
         "masks_by_kept": {str(n): int(masks) for n, masks in enumerate(np.bincount(per_mask)) if masks},
         "reasons": dict(Counter(reason for reason in columns["reason"] if reason)),
-        "by_sampler": _survival(columns["sampler"], said, surviving),
-        "by_crop": _survival(columns["crop"], said, surviving),
+        "by_sampler": _survival(columns["sampler"], mask_text, surviving),
+        "by_crop": _survival(columns["crop"], mask_text, surviving),
     }
     return counts, surviving
 
 
 def add(left: Counts, right: Counts) -> Counts:
-    """The counts of two disjoint sets of images together; `{}` is nothing."""
+    """The sum of the counts of two disjoint sets of images; `{}` is the count of none."""
     total = dict(left)
     for name, value in right.items():
         total[name] = add(total.get(name, {}), value) if isinstance(value, dict) else total.get(name, 0) + value
@@ -58,10 +58,10 @@ def add(left: Counts, right: Counts) -> Counts:
 
 
 def figures(counts: Counts) -> dict[str, Any]:
-    """Means and shares for people and for `status --json`; a mean over nothing is None.
+    """Means and fractions, as printed and as in `status --json`; a mean over nothing is None.
 
-    Means are over every candidate that has the score. Images with one mask have no DoC and are counted apart; the
-    release puts 100 times the correctness in place of their DoC, which lifts its mean.
+    Means are over all candidates that have the score. Images with one mask have no DoC and are counted separately; the
+    release uses 100 times the correctness as their DoC, which raises its mean.
     """
     scored = counts["scored"]
     masks = {int(n): number for n, number in counts["masks_by_kept"].items()}
@@ -78,23 +78,23 @@ def figures(counts: Counts) -> dict[str, Any]:
         "kept_per_mask": _ratio(counts["kept"], sum(masks.values())),
         "masks_by_kept": dict(sorted(masks.items())),
         "reasons": dict(sorted(counts["reasons"].items())),
-        "by_sampler": _with_shares(counts["by_sampler"]),
-        "by_crop": _with_shares(counts["by_crop"]),
+        "by_sampler": _with_fractions(counts["by_sampler"]),
+        "by_crop": _with_fractions(counts["by_crop"]),
     }
 
 
-def _survival(by: Any, said: np.ndarray, surviving: np.ndarray) -> dict[str, dict[str, int]]:
-    """For each sampler or crop: `candidates`; `kept`, those whose text their mask keeps; and of both the `repeats`, texts
-    that the same sampler or crop has said of the mask before.
+def _survival(by: Any, mask_text: np.ndarray, surviving: np.ndarray) -> dict[str, dict[str, int]]:
+    """For each sampler or crop kind: `candidates`; `kept`, those whose text their mask keeps; and, of both, `repeats`:
+    texts that the same sampler or crop kind had already given for the mask.
 
-    A duplicate shares the fate of its text, and each name is counted for itself, so that the order of the candidates
-    favours none: the first to say a text is not better than the second.
+    A duplicate counts as kept where its text is kept, and each sampler or crop kind is counted on its own, so the result
+    does not depend on the order of the candidates.
     """
     name, names = factorize(by)
-    repeats = np.ones(len(said), bool)
-    repeats[np.unique(said * max(len(names), 1) + name, return_index=True)[1]] = False
+    repeats = np.ones(len(mask_text), bool)
+    repeats[np.unique(mask_text * max(len(names), 1) + name, return_index=True)[1]] = False
     chosen = {
-        "candidates": np.ones(len(said), bool),
+        "candidates": np.ones(len(mask_text), bool),
         "kept": surviving,
         "repeats": repeats,
         "kept_repeats": surviving & repeats,
@@ -103,9 +103,9 @@ def _survival(by: Any, said: np.ndarray, surviving: np.ndarray) -> dict[str, dic
     return {own: {what: counts[what][number] for what in chosen} for number, own in enumerate(names)}
 
 
-def _with_shares(survival: dict[str, dict[str, int]]) -> dict[str, dict[str, Any]]:
+def _with_fractions(survival: dict[str, dict[str, int]]) -> dict[str, dict[str, Any]]:
     return {name: row | {"share": _ratio(row["kept"], row["candidates"])} for name, row in survival.items()}
 
 
-def _ratio(part: float, whole: int) -> float | None:
-    return part / whole if whole else None
+def _ratio(part: float, total: int) -> float | None:
+    return part / total if total else None

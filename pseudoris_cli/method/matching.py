@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,17 +13,25 @@ from pseudoris_cli.records import Mask
 from pseudoris_cli.rle import intersections, rle_area, rle_bbox
 from pseudoris_cli.settings.models import MaskRules, MaskSettings
 
-Choice = tuple[list[Mask], Counter[str]]
-"""The pseudo-masks, mask_id 0.. in order, and how many were dropped for each reason."""
+
+@dataclass(frozen=True, slots=True)
+class ChosenMasks:
+    """The pseudo-masks of one image, `mask_id` 0, 1, ... in order, and how many were dropped for each reason."""
+
+    masks: list[Mask]
+    dropped: Counter[str]
 
 
-def choose(segments: Sequence[Segment] | None, proposals: Sequence[Proposal] | None, settings: MaskSettings) -> Choice:
+def choose(
+    segments: Sequence[Segment] | None, proposals: Sequence[Proposal] | None, settings: MaskSettings
+) -> ChosenMasks:
     """The pseudo-masks of one image.
 
     With both: for every detection the best automatic mask. Without a detector (`proposals` None): the automatic masks
     that satisfy the rules. Without automatic masks (`segments` None): the proposals' own masks.
 
-    Order is by detector score, then predicted IoU, then the segmenter's own order. Empty masks never leave here.
+    They are ordered by detector score and predicted IoU, both descending, then as the segmenter ordered them. Empty masks
+    are dropped.
     """
     dropped: Counter[str] = Counter()
     if segments is None:
@@ -36,7 +44,7 @@ def choose(segments: Sequence[Segment] | None, proposals: Sequence[Proposal] | N
     masks = sorted((mask for mask in masks if mask.area > 0), key=_rank)  # stable: the segmenter's order decides ties
     kept = masks[: settings.max_per_image]
     dropped["over_max_per_image"] = len(masks) - len(kept)
-    return [replace(mask, mask_id=number) for number, mask in enumerate(kept)], +dropped
+    return ChosenMasks([replace(mask, mask_id=number) for number, mask in enumerate(kept)], +dropped)
 
 
 def match(
@@ -44,9 +52,10 @@ def match(
 ) -> list[Mask]:
     """The best segment of each detection, in the segments' order.
 
-    `overlap` is the release's rule: the largest common area, of equals the first, even where nothing is common. `iou`
-    wants the largest intersection over union, above 0 and at least `match_min_iou`. Of two detections on one segment
-    the better keeps it, unless duplicates are wanted.
+    With `match: overlap`, the rule of the Pseudo-RIS release, that is the segment with the largest intersection in pixels,
+    the first of equals, even where every intersection is empty. With `match: iou` it is the one with the largest IoU,
+    which must be above 0 and at least `match_min_iou`. With `deduplicate` a segment goes to the detection with the highest
+    score only. `dropped` is added to.
     """
     if not segments or not proposals:
         dropped["unmatched"] += len(proposals)
@@ -70,10 +79,10 @@ def match(
 
 
 def apply_rules(segments: Sequence[Segment], rules: MaskRules, dropped: Counter[str]) -> list[int]:
-    """The segments that stand on their own, by index: neither too small nor too large, nor nearly a better one.
+    """Indices of the segments that are neither too small nor too large, after non-maximum suppression on masks.
 
-    Going from the best predicted IoU down, a segment goes if it overlaps a kept one by more than `nms_iou`, or if more
-    than the share `containment` of it or of the kept one lies inside the other.
+    In descending order of predicted IoU, a segment is dropped if its IoU with a kept one is above `nms_iou`, or if more
+    than the fraction `containment` of the smaller of the two lies inside the other. `dropped` is added to.
     """
     fitting = []
     for index, segment in enumerate(segments):
@@ -88,14 +97,14 @@ def apply_rules(segments: Sequence[Segment], rules: MaskRules, dropped: Counter[
     ious = _ious(common, areas, areas)
     contained = common / np.maximum(np.minimum.outer(areas, areas), 1) if fitting else common
     kept: list[int] = []
-    for place in sorted(range(len(fitting)), key=lambda place: -segments[fitting[place]].predicted_iou):
-        if (ious[place, kept] > rules.nms_iou).any():
+    for row in sorted(range(len(fitting)), key=lambda row: -segments[fitting[row]].predicted_iou):
+        if (ious[row, kept] > rules.nms_iou).any():
             dropped["overlapping"] += 1
-        elif (contained[place, kept] > rules.containment).any():
+        elif (contained[row, kept] > rules.containment).any():
             dropped["contained"] += 1
         else:
-            kept.append(place)
-    return sorted(fitting[place] for place in kept)
+            kept.append(row)
+    return sorted(fitting[row] for row in kept)
 
 
 def _ious(common: np.ndarray, areas_a: Sequence[int], areas_b: Sequence[int]) -> np.ndarray:
@@ -120,6 +129,6 @@ def _mask(segment: Segment, score: float | None = None, iou: float | None = None
 
 
 def _own_mask(proposal: Proposal) -> Mask:
-    """A proposal's mask as it is. No segmenter judged it, so it counts as perfect."""
+    """A proposal's mask. No segmenter rated it, so predicted IoU and stability are 1."""
     rle = proposal.rle
     return Mask(-1, rle, rle_bbox(rle), rle_area(rle), 1.0, 1.0, proposal.score, category=proposal.category)

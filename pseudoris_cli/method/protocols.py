@@ -39,7 +39,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An object found by a detector: its mask in the image's frame and its score; `category` where somebody labelled it."""
+    """An object found by a detector: its mask in the image's frame and its score; `category` where it was labelled by hand."""
 
     rle: Rle
     score: float

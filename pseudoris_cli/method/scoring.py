@@ -19,14 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pseudoris_cli.method.protocols import NounFinder, Scorer
-from pseudoris_cli.records import MaskedImage
+from pseudoris_cli.records import CaptionCandidate, MaskedImage
 from pseudoris_cli.settings.models import FilterSettings
 
 if TYPE_CHECKING:
     import torch
-
-Candidate = tuple[int, int, str]
-"""(mask_id, candidate_id, caption)"""
 
 FLAGS = {
     "empty": "no caption or no noun: nothing is scored",
@@ -35,11 +32,11 @@ FLAGS = {
     "capped": "uniqueness or doc was cut to filter.doc_cap",
     "non_finite": "a score is not a finite number and stored as null",
 }
-"""What the words in the column `flags` mean, in the order in which they are joined."""
+"""The values of the column `flags`, in the order in which they are joined by commas, and their meaning."""
 
 
 def noun_prompt(noun: str) -> str:
-    """What CLIP is asked about a noun: "a photo of a dog", and no second article where the noun brings its own."""
+    """CLIP's prompt for a noun: "a photo of a dog", without a second article where the noun already has one."""
     article = "" if noun.split()[:1] in (["a"], ["an"], ["the"]) else "a "
     return f"a photo of {article}{noun}"
 
@@ -63,8 +60,9 @@ def score_rows(
     """Scores of R candidates among the M masks of an image.
 
     `prompt_cosines` and `caption_cosines` are float64 [R, M]: noun prompts against masked crops, captions against 1.2
-    crops; `target` int [R] is the mask that each candidate is meant for. `clamp` raises negative cosines to 0 before
-    they are multiplied; `cap` bounds both ratios, an infinite one too. What is not finite then is null and flagged.
+    crops; `target` int [R] is the index of the mask that each candidate describes. `clamp` raises negative cosines to 0 before
+    they are multiplied; `cap` is the upper bound of both ratios, infinite ones included. Scores that are not finite after
+    that are null and flagged.
     """
     rows = np.arange(len(target))
     correctness = prompt_cosines[rows, target]
@@ -91,17 +89,17 @@ def score_rows(
 
 
 def _over_best_rival(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """similarity[r, target] / max over the other masks, [R]; not finite where that is 0."""
+    """similarity[r, target] / max over the other masks, [R]; not finite where the maximum is 0."""
     rows = np.arange(len(target))
     rivals = similarity.copy()
     rivals[rows, target] = -np.inf
     with np.errstate(divide="ignore", invalid="ignore"):
-        return similarity[rows, target] / (rivals.max(axis=1) + 0.0)  # + 0.0 takes the sign from a negative zero
+        return similarity[rows, target] / (rivals.max(axis=1) + 0.0)  # + 0.0 turns a negative zero into a positive one
 
 
 def score_images(
     images: Sequence[MaskedImage],
-    candidates: Sequence[Sequence[Candidate]],
+    candidates: Sequence[Sequence[CaptionCandidate]],
     scorer: Scorer,
     nouns: NounFinder,
     settings: FilterSettings,
@@ -111,7 +109,7 @@ def score_images(
     One row per candidate, in order: mask_id, candidate_id, noun, correctness, uniqueness, doc (None for null), flags
     (names of `FLAGS`, comma separated). Crops and distinct texts of all images are encoded together, each once.
     """
-    found = iter(nouns.nouns([caption for rows in candidates for _, _, caption in rows]))
+    found = iter(nouns.nouns([candidate.caption for rows in candidates for candidate in rows]))
     queries = [[_Query(m, c, caption.strip(), next(found).strip()) for m, c, caption in rows] for rows in candidates]
     distinct = dict.fromkeys(text for q in chain(*queries) if q.noun for text in (q.caption, q.prompt))
     if not distinct:
@@ -123,12 +121,12 @@ def score_images(
     for image, own in zip(images, queries, strict=True):
         crops = slice(start, start + len(image.masks))
         start = crops.stop
-        place = {mask.mask_id: n for n, mask in enumerate(image.masks)}
+        index = {mask.mask_id: n for n, mask in enumerate(image.masks)}
         scored = [q for q in own if q.noun]
         scores = score_rows(
             _cosines(texts[[number[q.prompt] for q in scored]], masked[crops]),
             _cosines(texts[[number[q.caption] for q in scored]], wide[crops]),
-            np.array([place[q.mask_id] for q in scored], int),
+            np.array([index[q.mask_id] for q in scored], int),
             settings.clamp,
             settings.doc_cap,
         )

@@ -10,8 +10,8 @@ Rules, in this order; the first that a candidate fails is its reason:
     one-mask    the image has one mask, so there is no DoC: the better half of its texts by correctness stays
     rank        below the best `top_k_per_mask` by DoC (one mask: by correctness)
 
-A text that several masks share has a DoC above 1 for one of them at most: it stays where it fits best.
-With `fallback: best` a mask that lost everything keeps its best scored text after all.
+A text that several masks of an image share has a DoC above 1 for at most one of them, so it is kept for the mask that it
+fits best. With `fallback: best` a mask without any kept text keeps its best scored one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pseudoris_cli.settings.models import FilterSettings
 
 
 def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.ndarray]:
-    """The verdict on every candidate.
+    """Apply the rules to every candidate.
 
-    `columns` (lists or arrays of one length, whole images, any order; null floats are NaN or None) must hold image_key,
-    mask_id, caption, correctness, doc and flags. Returns `duplicates` int32 (rows of the mask with this text, itself
-    included), `kept` bool and `reason` str (empty where kept).
+    `columns` must hold image_key, mask_id, caption, correctness, doc and flags: lists or arrays of one length with all
+    rows of an image, in any order; null floats are NaN or None. Returns, row by row, `duplicates` int32 (rows of the mask
+    with this text, the row itself included), `kept` bool and `reason` str (empty where kept).
     """
     group = mask_groups(columns)
     text, texts = factorize([caption.strip() for caption in columns["caption"]])
@@ -42,22 +42,22 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
     one_mask = flagged(columns["flags"], "one_mask")
     score = np.where(one_mask, as_floats(columns["correctness"]), as_floats(columns["doc"]))
 
-    verdict = _Verdict(len(group))
-    verdict.reject(words == 0, "empty")
-    verdict.reject(~first, "duplicate")
-    verdict.reject((words < settings.min_words) | (words > (settings.max_words or np.inf)), "words")
-    verdict.reject(~np.isfinite(score), "unscored")
-    eligible = verdict.kept
-    verdict.reject(~one_mask & ~(score > settings.min_doc), f"doc<={settings.min_doc:g}")
+    selection = _Selection(len(group))
+    selection.reject(words == 0, "empty")
+    selection.reject(~first, "duplicate")
+    selection.reject((words < settings.min_words) | (words > (settings.max_words or np.inf)), "words")
+    selection.reject(~np.isfinite(score), "unscored")
+    eligible = selection.kept
+    selection.reject(~one_mask & ~(score > settings.min_doc), f"doc<={settings.min_doc:g}")
     rank, size = _rank_within(group, score, eligible)
-    verdict.reject(one_mask & (rank >= (size + 1) // 2), "one-mask")
+    selection.reject(one_mask & (rank >= (size + 1) // 2), "one-mask")
     if settings.top_k_per_mask is not None:
-        verdict.reject(_rank_within(group, score, verdict.kept)[0] >= settings.top_k_per_mask, "rank")
+        selection.reject(_rank_within(group, score, selection.kept)[0] >= settings.top_k_per_mask, "rank")
     if settings.fallback == "best":
-        served = np.zeros(group.max(initial=-1) + 1, bool)
-        served[group[verdict.kept]] = True
-        verdict.restore(eligible & (rank == 0) & ~served[group])
-    return {"duplicates": counts[inverse].astype(np.int32), "kept": verdict.kept, "reason": verdict.reasons()}
+        has_text = np.zeros(group.max(initial=-1) + 1, bool)
+        has_text[group[selection.kept]] = True
+        selection.restore(eligible & (rank == 0) & ~has_text[group])
+    return {"duplicates": counts[inverse].astype(np.int32), "kept": selection.kept, "reason": selection.reasons()}
 
 
 def mask_groups(columns: dict[str, Any]) -> np.ndarray:
@@ -78,8 +78,8 @@ def as_floats(values: Any) -> np.ndarray:
     return values if isinstance(values, np.ndarray) else np.array(values, np.float32)
 
 
-class _Verdict:
-    """The first reason against each row."""
+class _Selection:
+    """For each row the first reason that it was rejected for."""
 
     def __init__(self, rows: int) -> None:
         self._code = np.zeros(rows, np.int8)
@@ -108,9 +108,9 @@ def factorize(values: Sequence[Hashable]) -> tuple[np.ndarray, list[Any]]:
 
 
 def _rank_within(group: np.ndarray, score: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The place of each row of `among` by falling score in its group (0 is best, ties in row order), and group sizes.
+    """The rank of each row of `among` by descending score in its group (0 is best, ties in row order), and group sizes.
 
-    Other rows get place -1 and do not count.
+    Other rows have rank -1 and are not counted.
     """
     rows = np.flatnonzero(among)
     order = rows[np.lexsort((-score[rows], group[rows]))]

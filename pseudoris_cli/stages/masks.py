@@ -73,12 +73,12 @@ class MaskWorker:
         proposals = self.proposer.propose(images, keys) if self.proposer else None
         results, counted = [], Counter[str]()
         for number, image in enumerate(batch):
-            masks, counts = choose(
+            chosen = choose(
                 segments[number] if segments is not None else None,
                 proposals[number] if proposals is not None else None,
                 self.settings,
             )
-            counted.update(counts)
-            results.append(ImageResult([mask_row(image.ref, mask) for mask in masks]))
+            counted.update(chosen.dropped)
+            results.append(ImageResult([mask_row(image.ref, mask) for mask in chosen.masks]))
         dropped.update(counted)  # only now: a batch that fails midway is run again
         return results

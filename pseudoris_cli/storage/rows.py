@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from pseudoris_cli.records import Caption, ImageRef, Mask, Rle
+from pseudoris_cli.records import Caption, CaptionCandidate, ImageRef, Mask, Rle
 from pseudoris_cli.storage.schema import Columns
 
 
@@ -74,13 +74,13 @@ def masks_by_image(columns: Columns, keys: Collection[str] | None = None) -> dic
     return {key: tuple(sorted(masks, key=lambda mask: mask.mask_id)) for key, masks in found.items()}
 
 
-def candidates_by_image(columns: Columns) -> dict[str, list[tuple[int, int, str]]]:
-    """(mask_id, candidate_id, caption) of each image of a captions part."""
-    found: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+def candidates_by_image(columns: Columns) -> dict[str, list[CaptionCandidate]]:
+    """The candidates of each image of a captions part."""
+    found: dict[str, list[CaptionCandidate]] = defaultdict(list)
     for key, mask_id, candidate_id, caption in zip(
         columns["image_key"], columns["mask_id"], columns["candidate_id"], columns["caption"], strict=True
     ):
-        found[key].append((int(mask_id), int(candidate_id), caption))
+        found[key].append(CaptionCandidate(int(mask_id), int(candidate_id), caption))
     return dict(found)
 
 

@@ -109,9 +109,9 @@ def test_names_match_by_path_or_by_the_end_of_one(tmp_path: Path) -> None:
         ({"size": [HEIGHT, WIDTH], "counts": [13, 3]}, "do not add up"),
         ({"size": [HEIGHT, WIDTH], "counts": [50, -2]}, "do not add up"),
         ({"size": [HEIGHT, WIDTH], "counts": "P" + RLE.counts}, "do not add up"),
-        ({"size": [HEIGHT, WIDTH], "counts": "\x00"}, "no compressed run-length code"),
-        ({"size": [HEIGHT, WIDTH], "counts": "é"}, "no compressed run-length code"),
-        ({"size": [HEIGHT, WIDTH], "counts": "o" * 99}, "no compressed run-length code"),
+        ({"size": [HEIGHT, WIDTH], "counts": "\x00"}, "not a compressed run-length encoding"),
+        ({"size": [HEIGHT, WIDTH], "counts": "é"}, "not a compressed run-length encoding"),
+        ({"size": [HEIGHT, WIDTH], "counts": "o" * 99}, "not a compressed run-length encoding"),
         ({"size": [HEIGHT, WIDTH], "counts": RLE.counts + "o"}, "cut off"),
     ],
 )
@@ -137,7 +137,7 @@ def test_masks_keep_the_categories_that_the_file_lists(tmp_path: Path) -> None:
     path.write_text(json.dumps(named))
     proposals = load(path).propose([IMAGE], ["train/1.jpg"])[0]
     assert [proposal.category for proposal in proposals] == [(18, "dog"), (1, "person")]
-    assert [mask.category for mask in choose(None, proposals, MaskSettings())[0]] == [(18, "dog"), (1, "person")]
+    assert [mask.category for mask in choose(None, proposals, MaskSettings()).masks] == [(18, "dog"), (1, "person")]
 
 
 @pytest.mark.parametrize("category_id", [None, 2, "1", 1.0, True, [1]])

@@ -1,4 +1,4 @@
-"""Pictures that OpenCV would see in another frame than we do become upright PNGs; all others stay byte for byte."""
+"""Images that OpenCV would read in another orientation become upright PNGs; all others stay byte for byte."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ def test_an_orientation_in_xmp_alone_is_one_that_opencv_does_not_see() -> None:
         assert (image.format, image.size) == ("PNG", (20, 30))
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", encoded("PNG")[:40], encoded("GIF")[:20]])
-def test_what_is_no_picture_is_handed_on(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"no image", encoded("PNG")[:40], encoded("GIF")[:20]])
+def test_what_is_not_an_image_is_copied(data: bytes) -> None:
     assert portable(data) is data

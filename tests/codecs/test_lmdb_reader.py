@@ -1,4 +1,4 @@
-"""LMDB files without the LMDB library: the library's own values, and no damage that ends the process."""
+"""The LMDB reader gives the values of the LMDB library, and damaged files never end the process."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def test_damage_never_ends_the_process(tmp_path: Path) -> None:
     """Random damage of headers, offsets and sizes. The library ended the process with SIGBUS for 8 of 300 such files."""
     rng = random.Random(1)
     outcomes: Counter[str] = Counter()
-    whole = TRAIN.read_bytes()
+    intact = TRAIN.read_bytes()
     for number in range(150):
-        data = bytearray(whole)
+        data = bytearray(intact)
         for _ in range(rng.choice([1, 2, 8, 30])):
-            place = rng.randrange(len(data) // 4096) * 4096 + rng.choice(
+            offset = rng.randrange(len(data) // 4096) * 4096 + rng.choice(
                 [rng.randrange(16), rng.randrange(64), rng.randrange(4096)]
             )
-            data[place : place + 2] = rng.choice([b"\xff\xff", b"\0\0", rng.randbytes(2)])
+            data[offset : offset + 2] = rng.choice([b"\xff\xff", b"\0\0", rng.randbytes(2)])
         path = tmp_path / f"{number}.lmdb"
-        path.write_bytes(data[: len(whole)])
+        path.write_bytes(data[: len(intact)])
         source = sources.open_source(sources.describe(path, {}, None))
         try:
             for image in source.images():
@@ -75,7 +75,7 @@ def test_damage_never_ends_the_process(tmp_path: Path) -> None:
         except UsageError:
             outcomes["refused"] += 1
         except OSError:
-            outcomes["a picture failed"] += 1
+            outcomes["an image failed"] += 1
         path.unlink()
     assert min(outcomes["read"], outcomes["refused"]) > 10, outcomes
 

@@ -1,4 +1,4 @@
-"""pyarrow.serialize's bytes: exactly those of pyarrow 11 on recorded values, refusal of all else, no crash on damage."""
+"""pyarrow.serialize's bytes: exactly those of pyarrow 11 on recorded values, everything else rejected, no crash on damage."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_pickles_are_refused_even_where_unread():
     assert decode(encode(2**70)) == 2**70
 
 
-def test_one_value_in_many_places_is_refused():
+def test_one_value_with_many_references_is_rejected():
     """Ten levels of ten references to one list would be ten thousand million values."""
     inner = pa.UnionArray.from_dense(pa.array([0], pa.int8()), pa.array([0], pa.int32()), [pa.nulls(1)], ["0"])
     for _ in range(10):
@@ -171,8 +171,8 @@ def test_damage_never_crashes():
     for _ in range(1500):
         data = bytearray(rng.choice(RECORDED)[1])
         for _ in range(rng.choice([1, 1, 2, 8])):
-            place = rng.randrange(16, len(data)) & ~3
-            data[place : place + 4] = struct.pack(
+            offset = rng.randrange(16, len(data)) & ~3
+            data[offset : offset + 4] = struct.pack(
                 "<i", rng.choice([0, 1, -1, 2**31 - 1, -(2**31), 64, rng.randrange(300)])
             )
         try:

@@ -8,7 +8,7 @@ import torch
 from plain_captions import plain_beams, plain_logits
 from small_coca import crops, decode, group, network, rules
 
-from pseudoris_cli.decoding.beam import _Beam, _Candidate, _Search
+from pseudoris_cli.decoding.beam import _Beam, _Continuation, _Search
 from pseudoris_cli.decoding.rules import Generated
 
 
@@ -42,7 +42,7 @@ def test_end_below_the_first_ranks_is_dropped() -> None:
     """Scores 9, 8, 7 (end), 6: the end at rank 2 closes nothing."""
     search = _Search(2, [_Beam((), np.float32(0), 0.0, 0), _Beam((), np.float32(0), 0.0, 1)])
     ranks = [(0, 1, 9.0), (1, 2, 8.0), (0, 99, 7.0), (0, 3, 6.0)]
-    going = search.grow([_Candidate(b, t, np.float32(s), 0.0) for b, t, s in ranks], 4, end=99)
+    going = search.grow([_Continuation(b, t, np.float32(s), 0.0) for b, t, s in ranks], 4, end=99)
     assert [beam.tokens for beam in going] == [(1,), (2,)]
     assert search.finished == []
 
@@ -50,12 +50,12 @@ def test_end_below_the_first_ranks_is_dropped() -> None:
 def test_search_ends_when_the_worst_finished_beats_the_best_open() -> None:
     search = _Search(2, [_Beam((5,), np.float32(8), 0.0, 0), _Beam((6,), np.float32(8), 0.0, 1)])
     ranks = [(0, 99, 12.0), (1, 99, 12.0), (0, 1, 1.0), (1, 1, 0.5)]
-    search.grow([_Candidate(b, t, np.float32(s), -1.0) for b, t, s in ranks], 2, end=99)
+    search.grow([_Continuation(b, t, np.float32(s), -1.0) for b, t, s in ranks], 2, end=99)
     assert search.done
     assert search.result(3) == Generated((6, 99), -1.0)  # of equal scores the last closed wins
 
 
 def test_a_better_sequence_replaces_the_worst() -> None:
     search = _Search(1, [_Beam((5,), np.float32(8), 0.0, 0)], [(1.0, Generated((4, 99), -3.0))])
-    search.grow([_Candidate(0, 99, np.float32(6), -2.0), _Candidate(0, 7, np.float32(5), -2.0)], 2, end=99)
+    search.grow([_Continuation(0, 99, np.float32(6), -2.0), _Continuation(0, 7, np.float32(5), -2.0)], 2, end=99)
     assert search.finished == [(3.0, Generated((5, 99), -2.0))]

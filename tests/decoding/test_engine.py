@@ -58,11 +58,11 @@ def test_out_of_memory_halves_the_chunk(net, groups, monkeypatch: pytest.MonkeyP
     sizes: list[int] = []
     sample = engine.sample_captions
 
-    def cramped(network, memory, placed, rows, given, choose):
+    def cramped(network, cross_kv, contrast_groups, rows, given, choose):
         sizes.append(len(rows))
         if len(rows) > 8:
             raise torch.OutOfMemoryError
-        return sample(network, memory, placed, rows, given, choose)
+        return sample(network, cross_kv, contrast_groups, rows, given, choose)
 
     expected = decode(net, groups, GIVEN, row_chunk=1000)
     monkeypatch.setattr(engine, "sample_captions", cramped)

@@ -1,4 +1,4 @@
-"""Prefix states: forking, dropping and reordering prefixes keeps every hidden state what it is without a cache."""
+"""Prefix states: hidden states equal those without a cache when prefixes are forked, dropped and reordered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_states_equal_uncached_ones(data: st.DataObject) -> None:
     net, images = network(), crops(3)
     with torch.inference_mode():
         tokens = net.encode(images, 8)[1]
-        states = PrefixStates(net, net.remember(tokens), 8, 16, 6)
+        states = PrefixStates(net, net.precompute_cross_kv(tokens), 8, 16, 6)
         prefixes = [[int(token)] for token in data.draw(st.lists(st.integers(0, 96), min_size=1, max_size=4))]
         beside = [[0, 1, 2] for _ in prefixes]
         parents = np.zeros(len(prefixes), np.int64)

@@ -94,8 +94,8 @@ def test_another_rule_is_noticed(parity: ModuleType, tmp_path: Path, rule: str, 
     changes = {"contrast_form": "scale_preserving", "contrast": 0.99}
     sample = parity.sample_captions
 
-    def changed(network: Any, memory: Any, groups: Any, rows: Any, rules: Any, choose: Any) -> Any:
-        return sample(network, memory, groups, rows, replace(rules, **{rule: changes[rule]}), choose)
+    def changed(network: Any, cross_kv: Any, groups: Any, rows: Any, rules: Any, choose: Any) -> Any:
+        return sample(network, cross_kv, groups, rows, replace(rules, **{rule: changes[rule]}), choose)
 
     if rule == "end":
         weigh = distribution._weigh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pseudoris_cli.decoding.distribution import Kept
+from pseudoris_cli.decoding.distribution import KeptTokens
 from pseudoris_cli.decoding.sampling import draw, uniforms
 
 GOLDEN = [0.09847432004286427, 0.29471030575287493, 0.5759267705232356]
@@ -33,10 +33,10 @@ def test_numbers_are_uniform_and_a_longer_caption_extends_a_shorter_one() -> Non
     assert np.histogram(many, 10, (0, 1))[0] / 2000 == pytest.approx(1, abs=0.1)
 
 
-def kept(*rows: list[float]) -> Kept:
+def kept(*rows: list[float]) -> KeptTokens:
     start = np.cumsum([0, *map(len, rows)])
     weight = np.concatenate([np.array(row, float) for row in rows])
-    return Kept(start, np.arange(len(weight)), weight, np.zeros(len(weight)))
+    return KeptTokens(start, np.arange(len(weight)), weight, np.zeros(len(weight)))
 
 
 def test_draw_inverts_the_unnormalised_cumulative_sum() -> None:

@@ -92,7 +92,7 @@ def test_the_masks_of_the_demo_have_the_boxes_of_their_objects():
     proposals = backends.load(settings.proposals, numerics, "cpu").propose(images, keys)
     found = wide = objects = 0
     for scene, *made in zip(scenes, segments, proposals, strict=True):
-        masks, _ = choose(*made, settings)
+        masks = choose(*made, settings).masks
         truth = [encode_rle(mask) for mask in scene.masks]
         overlaps = ious(truth, [mask.rle for mask in masks])
         for rle, row in zip(truth, overlaps, strict=True):

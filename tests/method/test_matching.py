@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from pseudoris_cli.method.matching import choose
 from pseudoris_cli.method.protocols import Proposal, Segment
-from pseudoris_cli.records import Rle
+from pseudoris_cli.records import Mask, Rle
 from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
 from pseudoris_cli.settings.models import MaskSettings
 from pseudoris_cli.settings.resolve import resolve
@@ -38,6 +39,14 @@ def settings(**values: Any) -> MaskSettings:
     return MaskSettings(**values)
 
 
+def pick(
+    segments: list[Segment] | None, proposals: list[Proposal] | None, settings: MaskSettings
+) -> tuple[list[Mask], Counter[str]]:
+    """The chosen masks and the counts of dropped ones."""
+    chosen = choose(segments, proposals, settings)
+    return chosen.masks, chosen.dropped
+
+
 OBJECT: Box = (10, 10, 20, 20)
 WHOLE: Box = (0, 0, 40, 50)
 
@@ -45,7 +54,7 @@ WHOLE: Box = (0, 0, 40, 50)
 def test_iou_takes_the_tight_mask_and_overlap_the_one_that_covers_most() -> None:
     segments = [segment(WHOLE), segment((11, 10, 20, 20))]
     for match, expected, iou in (("iou", 1, 0.9), ("overlap", 0, 100 / 2000)):
-        [mask], dropped = choose(segments, [Proposal(rle(OBJECT), 0.8)], settings(match=match))
+        [mask], dropped = pick(segments, [Proposal(rle(OBJECT), 0.8)], settings(match=match))
         assert mask.rle == segments[expected].rle
         assert mask.bbox == segments[expected].bbox
         assert (mask.mask_id, mask.detector_score, mask.predicted_iou) == (0, 0.8, 0.9)
@@ -56,24 +65,24 @@ def test_iou_takes_the_tight_mask_and_overlap_the_one_that_covers_most() -> None
 def test_of_equal_overlaps_the_first_wins() -> None:
     segments = [segment((0, 0, 4, 4)), segment(OBJECT, (0, 40, 4, 44)), segment(OBJECT, (0, 45, 4, 49))]
     for match in ("iou", "overlap"):
-        [mask], _ = choose(segments, [Proposal(rle(OBJECT), 0.8)], settings(match=match))
+        [mask], _ = pick(segments, [Proposal(rle(OBJECT), 0.8)], settings(match=match))
         assert mask.rle == segments[1].rle
 
 
 def test_a_detection_without_any_overlap_gets_mask_0_by_overlap_and_none_by_iou() -> None:
     segments, proposals = [segment((0, 0, 4, 4)), segment((0, 10, 4, 14))], [Proposal(rle(OBJECT), 0.8)]
-    [mask], dropped = choose(segments, proposals, settings(match="overlap"))
+    [mask], dropped = pick(segments, proposals, settings(match="overlap"))
     assert mask.rle == segments[0].rle
     assert mask.match_iou == 0
     assert not dropped
-    masks, dropped = choose(segments, proposals, settings(match="iou"))
+    masks, dropped = pick(segments, proposals, settings(match="iou"))
     assert masks == []
     assert dropped == {"unmatched": 1}
 
 
 @pytest.mark.parametrize(("least", "count"), [(0.0, 1), (0.5, 1), (0.51, 0)])
 def test_matches_below_the_least_iou_are_dropped(least: float, count: int) -> None:
-    masks, dropped = choose([segment((10, 10, 20, 15))], [Proposal(rle(OBJECT), 0.8)], settings(match_min_iou=least))
+    masks, dropped = pick([segment((10, 10, 20, 15))], [Proposal(rle(OBJECT), 0.8)], settings(match_min_iou=least))
     assert len(masks) == count
     assert dropped["unmatched"] == 1 - count
 
@@ -81,10 +90,10 @@ def test_matches_below_the_least_iou_are_dropped(least: float, count: int) -> No
 def test_two_detections_on_one_mask() -> None:
     proposals = [Proposal(rle((10, 10, 20, 19)), 0.7), Proposal(rle(OBJECT), 0.9)]
     segments = [segment(OBJECT)]
-    masks, dropped = choose(segments, proposals, settings(deduplicate=True))
+    masks, dropped = pick(segments, proposals, settings(deduplicate=True))
     assert [(mask.mask_id, mask.detector_score) for mask in masks] == [(0, 0.9)]
     assert dropped == {"duplicate": 1}
-    masks, dropped = choose(segments, proposals, settings(deduplicate=False))
+    masks, dropped = pick(segments, proposals, settings(deduplicate=False))
     assert [(mask.mask_id, mask.detector_score) for mask in masks] == [(0, 0.9), (1, 0.7)]
     assert not dropped
 
@@ -94,8 +103,8 @@ def test_order_is_detector_score_then_predicted_iou_then_the_segmenters() -> Non
     segments = [segment(box, quality=quality) for box, quality in zip(boxes, (0.5, 0.9, 0.5, 0.7, 0.9), strict=True)]
     scores = (0.6, 0.6, 0.6, 0.8, 0.6)
     proposals = [Proposal(rle(box), score) for box, score in zip(boxes, scores, strict=True)]
-    with_detector, _ = choose(segments, proposals[::-1], settings())
-    without, _ = choose(segments, None, settings(rules={"min_area": 1}))
+    with_detector, _ = pick(segments, proposals[::-1], settings())
+    without, _ = pick(segments, None, settings(rules={"min_area": 1}))
     assert [boxes.index(_box(mask.bbox)) for mask in with_detector] == [3, 1, 4, 0, 2]
     assert [boxes.index(_box(mask.bbox)) for mask in without] == [1, 4, 3, 0, 2]
     assert [mask.mask_id for mask in with_detector] == [0, 1, 2, 3, 4]
@@ -111,31 +120,31 @@ def _box(bbox: tuple[float, float, float, float]) -> Box:
 def test_caps_keep_the_best_and_are_counted() -> None:
     boxes: list[Box] = [(0, 10 * k, 8, 10 * k + 8) for k in range(4)]
     proposals = [Proposal(rle(box), 0.6 + k / 10) for k, box in enumerate(boxes)]
-    masks, dropped = choose([segment(box) for box in boxes], proposals, settings(max_per_image=2))
+    masks, dropped = pick([segment(box) for box in boxes], proposals, settings(max_per_image=2))
     assert [mask.detector_score for mask in masks] == pytest.approx([0.9, 0.8])
     assert dropped == {"over_max_per_image": 2}
 
 
 def test_nothing_detected_or_nothing_segmented_is_empty() -> None:
-    assert choose([segment(OBJECT)], [], settings()) == ([], {})
-    assert choose([], [Proposal(rle(OBJECT), 0.8)], settings(match="overlap")) == ([], {"unmatched": 1})
-    assert choose([], None, settings()) == ([], {})
-    assert choose([], [], settings()) == ([], {})
-    assert choose(None, [], settings()) == ([], {})
+    assert pick([segment(OBJECT)], [], settings()) == ([], {})
+    assert pick([], [Proposal(rle(OBJECT), 0.8)], settings(match="overlap")) == ([], {"unmatched": 1})
+    assert pick([], None, settings()) == ([], {})
+    assert pick([], [], settings()) == ([], {})
+    assert pick(None, [], settings()) == ([], {})
 
 
 def test_empty_masks_are_dropped() -> None:
-    masks, dropped = choose([segment()], [Proposal(rle(OBJECT), 0.8)], settings(match="overlap"))
+    masks, dropped = pick([segment()], [Proposal(rle(OBJECT), 0.8)], settings(match="overlap"))
     assert masks == []
     assert dropped == {"empty": 1}
-    masks, dropped = choose(None, [Proposal(rle(), 1.0), Proposal(rle(OBJECT), 0.5)], settings())
+    masks, dropped = pick(None, [Proposal(rle(), 1.0), Proposal(rle(OBJECT), 0.5)], settings())
     assert [(mask.mask_id, mask.area) for mask in masks] == [(0, 100)]
     assert dropped == {"empty": 1}
 
 
 def test_own_masks_stand_as_they_are() -> None:
     proposals = [Proposal(rle(OBJECT), 0.5), Proposal(rle(WHOLE), 1.0), Proposal(rle(WHOLE), 0.7)]
-    masks, dropped = choose(None, proposals, settings())
+    masks, dropped = pick(None, proposals, settings())
     assert [mask.rle for mask in masks] == [proposals[k].rle for k in (1, 2, 0)]
     assert [mask.detector_score for mask in masks] == [1.0, 0.7, 0.5]
     assert masks[2].bbox == (10, 10, 10, 10)
@@ -162,7 +171,7 @@ def test_own_masks_stand_as_they_are() -> None:
 )
 def test_rules_without_a_detector(segments: list[tuple[Box, float]], kept: list[int], reason: str | None) -> None:
     made = [segment(box, quality=quality) for box, quality in segments]
-    masks, dropped = choose(made, None, settings())
+    masks, dropped = pick(made, None, settings())
     assert sorted(made.index(_segment(mask, made)) for mask in masks) == kept
     assert dropped == ({reason: 1} if reason else {})
 
@@ -174,7 +183,7 @@ def _segment(mask: Any, segments: list[Segment]) -> Segment:
 def test_a_mask_that_was_dropped_drops_no_other() -> None:
     chain = [segment((0, 0, 20, 20), quality=0.9), segment((0, 2, 20, 22), quality=0.8)]
     chain.append(segment((0, 4, 20, 24), quality=0.7))  # IoU with the second .82, with the first .67
-    masks, dropped = choose(chain, None, settings())
+    masks, dropped = pick(chain, None, settings())
     assert [mask.rle for mask in masks] == [chain[0].rle, chain[2].rle]
     assert dropped == {"overlapping": 1}
 
@@ -182,7 +191,7 @@ def test_a_mask_that_was_dropped_drops_no_other() -> None:
 def test_rules_can_be_set() -> None:
     segments = [segment((0, 0, 20, 20), quality=0.9), segment((0, 0, 3, 3), quality=0.8)]
     loose = {"containment": 1.0, "min_area": 0, "nms_iou": 1.0, "max_area": 1.0}
-    assert len(choose(segments, None, settings(rules=loose))[0]) == 2
+    assert len(pick(segments, None, settings(rules=loose))[0]) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,7 +204,7 @@ def test_profiles_choose_as_the_table_says(profile: str, match: str, deduplicate
     assert (masks.sam.channels, masks.proposals.channels) == (channels, channels)  # type: ignore[attr-defined]
     segments = [segment(WHOLE), segment(OBJECT)]
     proposals = [Proposal(rle(OBJECT), 0.9), Proposal(rle((10, 10, 20, 19)), 0.8)]
-    chosen, _ = choose(segments, proposals, masks)
+    chosen, _ = pick(segments, proposals, masks)
     expected = [segments[1]] if profile == "paper" else [segments[0]] * 2
     assert [mask.rle for mask in chosen] == [one.rle for one in expected]
 
@@ -221,7 +230,7 @@ def test_any_choice_accounts_for_every_candidate(
 ) -> None:
     made = [segment(box, quality=quality) for box, quality in segments]
     found = None if proposals is None else [Proposal(rle(box), score) for box, score in proposals]
-    masks, dropped = choose(made, found, settings(match=match, deduplicate=deduplicate, max_per_image=cap))
+    masks, dropped = pick(made, found, settings(match=match, deduplicate=deduplicate, max_per_image=cap))
     candidates = made if found is None else found
     assert len(masks) + sum(dropped.values()) == len(candidates)
     assert [mask.mask_id for mask in masks] == list(range(len(masks)))

@@ -1,4 +1,4 @@
-"""DoC: the arithmetic against the formula, and the whole path against the release's loop."""
+"""DoC: the arithmetic against the formula, and the complete computation against the release's loop."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from released_filter import released_scores
 
 from pseudoris_cli.backends import clip, nouns
 from pseudoris_cli.method.scoring import FLAGS, noun_prompt, score_images, score_rows
-from pseudoris_cli.records import Mask, MaskedImage
+from pseudoris_cli.records import CaptionCandidate, Mask, MaskedImage
 from pseudoris_cli.rle import encode_rle, rle_bbox
 from pseudoris_cli.settings.models import FilterSettings, Numerics
 
@@ -27,7 +27,7 @@ CAPTIONS = [
 
 
 def scenes(*counts: int, seed: int = 0) -> list[MaskedImage]:
-    """Images of noise with rectangular masks; mask ids start at 3, so that nobody can take them for positions."""
+    """Images of noise with rectangular masks; mask ids start at 3, so that they differ from positions."""
     rng = np.random.default_rng(seed)
     images = []
     for number, count in enumerate(counts):
@@ -46,8 +46,10 @@ def scenes(*counts: int, seed: int = 0) -> list[MaskedImage]:
     return images
 
 
-def candidates_for(image: MaskedImage, captions: list[str]) -> list[tuple[int, int, str]]:
-    return [(mask.mask_id, number, text) for mask in image.masks for number, text in enumerate(captions)]
+def candidates_for(image: MaskedImage, captions: list[str]) -> list[CaptionCandidate]:
+    return [
+        CaptionCandidate(mask.mask_id, number, text) for mask in image.masks for number, text in enumerate(captions)
+    ]
 
 
 def assert_equal_to_release(image: MaskedImage, rows: list[dict], captions: list[str], scorer: clip.ClipScorer) -> None:
@@ -76,7 +78,7 @@ def test_equal_to_the_releases_loop_on_tiny_clip(tiny: clip.ClipScorer) -> None:
             (mask.mask_id, number) for mask in image.masks for number in range(len(CAPTIONS))
         ]
     spread = np.array([row["doc"] for row in rows[2]])
-    assert np.ptp(spread) > 0.05  # random weights, but not blind ones
+    assert np.ptp(spread) > 0.05  # the scores of random weights differ too
 
 
 def test_equal_to_the_releases_loop_on_full_size_rn50() -> None:
@@ -118,17 +120,18 @@ def test_every_crop_and_distinct_text_is_encoded_once(tiny: clip.ClipScorer) -> 
 
 def test_empty_captions_have_no_scores(tiny: clip.ClipScorer) -> None:
     images = scenes(2, 1)
-    rows = score_images(images, [[(3, 0, " "), (4, 0, "a dog")], [(3, 0, "")]], tiny, NOUNS, REFERENCE)
+    candidates = [[CaptionCandidate(3, 0, " "), CaptionCandidate(4, 0, "a dog")], [CaptionCandidate(3, 0, "")]]
+    rows = score_images(images, candidates, tiny, NOUNS, REFERENCE)
     empty = {"noun": "", "correctness": None, "uniqueness": None, "doc": None, "flags": "empty"}
     assert rows[0][0] == {"mask_id": 3, "candidate_id": 0, **empty}
     assert rows[0][1]["doc"] is not None
     assert rows[1] == [{"mask_id": 3, "candidate_id": 0, **empty}]
     scorer = CountingScorer(tiny)
-    assert score_images(scenes(1), [[(3, 0, "")]], scorer, NOUNS, REFERENCE) == [rows[1]]
+    assert score_images(scenes(1), candidates[1:], scorer, NOUNS, REFERENCE) == [rows[1]]
     assert scorer.crops == 0
 
 
-def test_identical_masks_share_the_best_place(tiny: clip.ClipScorer) -> None:
+def test_identical_masks_share_the_first_rank(tiny: clip.ClipScorer) -> None:
     (image,) = scenes(1)
     twin = Mask(9, *(getattr(image.masks[0], name) for name in Mask.__slots__[1:]))
     image = MaskedImage(image.key, image.image_rgb, (*image.masks, twin))

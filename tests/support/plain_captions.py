@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudoris_cli.decoding.rules import Rules
+from pseudoris_cli.decoding.rules import DecodingRules
 
 
 @torch.inference_mode()
@@ -33,7 +33,7 @@ def plain_logits(coca: Any, image_tokens: torch.Tensor, prefixes: torch.Tensor) 
     return decoder.ln_final(x) @ decoder.text_projection
 
 
-def plain_keep(own: torch.Tensor, sampler: int, rules: Rules) -> torch.Tensor:
+def plain_keep(own: torch.Tensor, sampler: int, rules: DecodingRules) -> torch.Tensor:
     """The tokens [V] that one sampler keeps of logits [V], with the release's sort and cumulative sum."""
     if sampler < len(rules.top_k):
         return own >= own.topk(min(rules.top_k[sampler], len(own))).values[-1]
@@ -43,7 +43,7 @@ def plain_keep(own: torch.Tensor, sampler: int, rules: Rules) -> torch.Tensor:
     return torch.zeros_like(dropped).scatter(0, index, ~dropped)
 
 
-def plain_encode(coca: Any, crops: torch.Tensor, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
+def plain_encode(coca: Any, crops: torch.Tensor, rules: DecodingRules) -> tuple[torch.Tensor, torch.Tensor]:
     """Image tokens [M, L, width] and the similarities [M, M] of the crops."""
     latents, tokens = coca.visual(crops)
     latents = torch.nn.functional.normalize(latents, dim=-1)
@@ -56,7 +56,7 @@ def plain_step(
     encoded: tuple[torch.Tensor, torch.Tensor],
     prefixes: torch.Tensor,
     rows: list[tuple[int, int]],
-    rules: Rules,
+    rules: DecodingRules,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Raw own logits [V] and weights before normalisation [V] of every row (crop, sampler) after its prefix [B, T]."""
     tokens, similarity = encoded
@@ -83,7 +83,9 @@ def plain_step(
 
 
 @torch.inference_mode()
-def plain_sampling(coca: Any, crops: torch.Tensor, uniforms: np.ndarray, rules: Rules) -> list[tuple[list[int], float]]:
+def plain_sampling(
+    coca: Any, crops: torch.Tensor, uniforms: np.ndarray, rules: DecodingRules
+) -> list[tuple[list[int], float]]:
     """Tokens and log-probability of each (crop, sampler), crop-major; `uniforms` [M, samplers, max_length]."""
     encoded = plain_encode(coca, crops, rules)
     rows = [(crop, sampler) for crop in range(len(crops)) for sampler in range(rules.samplers)]
@@ -130,7 +132,7 @@ class Hypotheses:
 
 
 @torch.inference_mode()
-def plain_beams(coca: Any, crops: torch.Tensor, beams: int, groups: int, rules: Rules) -> list[list[int]]:
+def plain_beams(coca: Any, crops: torch.Tensor, beams: int, groups: int, rules: DecodingRules) -> list[list[int]]:
     """Grouped beam search on raw logits, crop by crop: tokens without the start. Every beam encodes its crop, as in the release."""
     return [
         _plain_beam(coca, coca.visual(crop.expand(beams, -1, -1, -1))[1], beams, groups, rules)
@@ -138,7 +140,7 @@ def plain_beams(coca: Any, crops: torch.Tensor, beams: int, groups: int, rules: 
     ]
 
 
-def _plain_beam(coca: Any, image_tokens: torch.Tensor, beams: int, groups: int, rules: Rules) -> list[int]:
+def _plain_beam(coca: Any, image_tokens: torch.Tensor, beams: int, groups: int, rules: DecodingRules) -> list[int]:
     width = beams // groups
     sequences = [[rules.start] for _ in range(beams)]
     scores = torch.full((beams,), -1e9)

@@ -9,7 +9,7 @@ import torch
 
 from pseudoris_cli.decoding.engine import CropGroup, Decoder
 from pseudoris_cli.decoding.network import CaptionNetwork
-from pseudoris_cli.decoding.rules import Rules
+from pseudoris_cli.decoding.rules import DecodingRules
 from pseudoris_cli.networks.coca.build import build_coca
 
 VOCABULARY = 97
@@ -39,7 +39,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def rules(**changes: Any) -> Rules:
+def rules(**changes: Any) -> DecodingRules:
     """Rules with a few samplers; the end token is 96, the pad 0."""
     given: dict[str, Any] = {
         "start": 95,
@@ -55,7 +55,7 @@ def rules(**changes: Any) -> Rules:
         "min_length": 4,
         "max_length": 10,
     }
-    return Rules(**(given | changes))
+    return DecodingRules(**(given | changes))
 
 
 def network(seed: int = 0) -> CaptionNetwork:
@@ -83,6 +83,8 @@ def group(net: CaptionNetwork, images: torch.Tensor, samplers: int, seed: int = 
 
 
 @torch.inference_mode()
-def decode(net: CaptionNetwork, groups: list[CropGroup], given: Rules, beams: int = 0, row_chunk: int = 64) -> list:
+def decode(
+    net: CaptionNetwork, groups: list[CropGroup], given: DecodingRules, beams: int = 0, row_chunk: int = 64
+) -> list:
     """All captions: [group][crop][beam then samplers]."""
     return Decoder(net, given, beams, row_chunk).decode(groups)
