@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pseudoris_cli.demo.world import render, scene_seed
+from pseudoris_cli.demo.world import render_scene, scene_seed
 from pseudoris_cli.storage.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,9 @@ def main() -> int:
     try:
         (folder / "images").mkdir()
         for number in range(options.images):
-            Image.fromarray(render(scene_seed("tune", number)).image_rgb).save(folder / "images" / f"{number}.png")
+            Image.fromarray(render_scene(scene_seed("tune", number)).image_rgb).save(
+                folder / "images" / f"{number}.png"
+            )
         (folder / "bin").mkdir()
         (folder / "bin" / "srun").write_text('#!/bin/bash\nexec "$@"\n')
         (folder / "bin" / "pseudoris").write_text(f'#!/bin/bash\nexec {sys.executable} -m pseudoris_cli "$@"\n')

@@ -46,7 +46,7 @@ def render(number: int, masks: int) -> MaskedImage:
 
 def scene(number: int) -> MaskedImage:
     """A scene of the demo's world with its true masks."""
-    made = demo_world.render(demo_world.scene_seed("tune", number))
+    made = demo_world.render_scene(demo_world.scene_seed("tune", number))
     rles = [encode_rle(mask) for mask in made.masks]
     found = tuple(Mask(place, rle, rle_bbox(rle), rle_area(rle), 0.9, 0.95) for place, rle in enumerate(rles))
     return MaskedImage(f"{number}.png", made.image_rgb, found)

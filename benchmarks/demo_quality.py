@@ -22,7 +22,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli.demo.world import Split, render, scene_seed
+from pseudoris_cli.demo.world import Split, render_scene, scene_seed
 from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, Figure, evaluate
 from pseudoris_cli.evaluation.truth import KnownImage, known_scene
 from pseudoris_cli.execution.devices import DeviceRequest
@@ -52,7 +52,7 @@ class Scenes:
         self.truth: list[KnownImage] = []
         self.images: list[LoadedImage] = []
         for index in numbers:
-            scene = render(scene_seed(split, index))
+            scene = render_scene(scene_seed(split, index))
             ref = ImageRef(f"{index:06d}.png", index, f"{index:06d}.png")
             self.images.append(LoadedImage(ref, scene.image_rgb, Stamp(0, 0), ""))
             self.truth.append(known_scene(ref.key, scene))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pseudoris_cli.backends import sam as backend
 from pseudoris_cli.networks.sam import automatic, run_lengths
-from pseudoris_cli.networks.sam.automatic import Candidate
+from pseudoris_cli.networks.sam.automatic import MaskCandidate
 from pseudoris_cli.rle import rle_from_counts
 from pseudoris_cli.settings.models import Numerics
 
@@ -47,8 +47,8 @@ class Measured:
     warm_up: float = 0.0
     peak: int = 0
     flops: int = 0
-    kept: list[Candidate] = field(default_factory=list)
-    candidates: list[Candidate] = field(default_factory=list)
+    kept: list[MaskCandidate] = field(default_factory=list)
+    candidates: list[MaskCandidate] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
 
 
@@ -110,11 +110,11 @@ def measure_ours(job: Job, image: np.ndarray) -> Measured:
     generator, result, whole, encoder = segmenter.generator, Measured(), Clock(job.device), Clock(job.device)
     inner, generate = generator.candidates, generator.generate
 
-    def candidates(*arguments: Any) -> list[Candidate]:
+    def candidates(*arguments: Any) -> list[MaskCandidate]:
         result.candidates = inner(*arguments)
         return result.candidates
 
-    def keep(images: list[np.ndarray]) -> list[list[Candidate]]:
+    def keep(images: list[np.ndarray]) -> list[list[MaskCandidate]]:
         found = generate(images)
         result.kept = found[0]
         return found
@@ -145,16 +145,18 @@ def measure_official(job: Job, image: np.ndarray) -> Measured:
 
     settings = backend.Settings.model_validate(job.settings)
     sam = load(settings, Numerics(), job.device).generator.sam
-    rules = {name: getattr(settings, name) for name in automatic.Rules.__dataclass_fields__}
+    rules = {name: getattr(settings, name) for name in automatic.AutomaticMaskSettings.__dataclass_fields__}
     generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **rules)
     result, whole, encoder = Measured(), Clock(job.device), Clock(job.device)
     inner, box = generator._process_batch, (0, 0, image.shape[1], image.shape[0])
     scale = np.array([settings.points_per_side / image.shape[1], settings.points_per_side / image.shape[0]])
 
-    def note(points: Any, iou: float, stability: float, counts: list[int], corners: Any) -> Candidate:
+    def note(points: Any, iou: float, stability: float, counts: list[int], corners: Any) -> MaskCandidate:
         column, row = (np.array(points) * scale).astype(int)
         edges = np.cumsum(counts)[: 2 * (len(counts) // 2)]
-        return Candidate(int(row * settings.points_per_side + column), 0, iou, stability, edges, tuple(corners), box)
+        return MaskCandidate(
+            int(row * settings.points_per_side + column), 0, iou, stability, edges, tuple(corners), box
+        )
 
     batches = []
 
@@ -181,7 +183,7 @@ def measure_official(job: Job, image: np.ndarray) -> Measured:
     return filled(result, whole, encoder)
 
 
-def compressed(mask: Candidate, image: np.ndarray) -> str:
+def compressed(mask: MaskCandidate, image: np.ndarray) -> str:
     pixels = image.shape[0] * image.shape[1]
     return rle_from_counts(run_lengths.counts(mask.edges, pixels), *image.shape[:2]).counts
 

@@ -29,8 +29,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from pseudoris_cli.backends import sam as backend
-from pseudoris_cli.networks.sam import automatic
-from pseudoris_cli.networks.sam.automatic import Candidate
+from pseudoris_cli.networks.sam.automatic import AutomaticMaskSettings, MaskCandidate
 from pseudoris_cli.records import Rle
 from pseudoris_cli.rle import ious
 from pseudoris_cli.settings.models import Numerics
@@ -78,7 +77,7 @@ def place_thresholds(settings: backend.Settings, image: np.ndarray, device: str)
 
 def aligned(official: Measured, ours: Measured) -> mask_agreement.Run:
     """The official masks under our names: a prompt's three outputs are told apart by their predicted IoU."""
-    by_prompt: dict[int, list[Candidate]] = {}
+    by_prompt: dict[int, list[MaskCandidate]] = {}
     for mask in ours.candidates:
         by_prompt.setdefault(mask.prompt, []).append(mask)
     named: dict[int, mask_agreement.Key] = {}
@@ -97,7 +96,8 @@ def aligned(official: Measured, ours: Measured) -> mask_agreement.Run:
 
 def compare(official: Measured, ours: Measured, settings: dict[str, Any], image: np.ndarray) -> bool:
     """Print how the masks agree; whether every difference is a close call."""
-    rules = automatic.Rules(**{name: settings[name] for name in automatic.Rules.__dataclass_fields__})
+    names = AutomaticMaskSettings.__dataclass_fields__
+    generation = AutomaticMaskSettings(**{name: settings[name] for name in names})
     theirs = aligned(official, ours)
     mine = mask_agreement.Run(
         {mask_agreement.key(m): m for m in ours.kept}, {mask_agreement.key(m): m for m in ours.candidates}
@@ -108,19 +108,19 @@ def compare(official: Measured, ours: Measured, settings: dict[str, Any], image:
     flipped = sum(mask_agreement.pixels_different(mine.every[k], theirs.every[k]) for k in both) / max(
         1, pixels * len(both)
     )
-    untraced = mask_agreement.untraced(mine, theirs, rules)
+    unexplained = mask_agreement.unexplained(mine, theirs, generation)
     print(
         f"  before NMS: {len(theirs.every)} official, {len(mine.every)} ours, {len(both)} in both, {equal} codes equal, "
         f"{flipped:.1e} of pixels differ"
     )
     print(
         f"  kept: {len(theirs.kept)} official, {len(mine.kept)} ours, {len(mine.kept.keys() & theirs.kept.keys())} in both; "
-        f"all codes equal in order: {official.codes == ours.codes}; differences without a close call: {len(untraced)}"
+        f"all codes equal in order: {official.codes == ours.codes}; differences without a close call: {len(unexplained)}"
     )
     overlap = ious(rles(official, image), rles(ours, image))
     agreement = (overlap.max(0).mean() + overlap.max(1).mean()) / 2 if overlap.size else 0.0
     print(f"  mask-set IoU {agreement:.5f}, count mismatch {abs(len(ours.codes) - len(official.codes))}")
-    return not untraced and flipped <= 1e-5
+    return not unexplained and flipped <= 1e-5
 
 
 def rles(measured: Measured, image: np.ndarray) -> list[Rle]:

@@ -1,9 +1,9 @@
-"""Write the demo vocabulary: of CLIP's byte-pair merges, just those that make every word of the demo world one token.
+"""Write the demo vocabulary: those of CLIP's byte-pair merges that make every word of the demo world one token.
 
     python training/build_vocabulary.py
 
 open_clip's `SimpleTokenizer(bpe_path=pseudoris_cli/demo/weights/bpe.txt.gz, context_length=24)` reads the file; every
-token keeps the string that it has in the stock vocabulary, so these weights can be scattered into a stock-size model.
+token has the same string as in CLIP's vocabulary, so these weights can be copied into a model with that vocabulary.
 """
 
 from __future__ import annotations

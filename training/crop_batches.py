@@ -1,6 +1,6 @@
-"""Batches of object crops, made as the pipeline makes them (crop style `mended`) from masks degraded as SAM's are.
+"""Batches of object crops, cut like those of the pipeline (crop style `mended`) from masks with errors like SAM's.
 
-Whole scenes stay together and share a crop kind, so that near-duplicates meet in one batch.
+All objects of a scene are in one batch and have the same crop kind, so that a batch contains near-duplicates.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ STD = np.array((0.26862954, 0.26130258, 0.27577711))
 FILL = np.round(MEAN * 255).astype(np.uint8)
 CELL = 4
 TRUE_MASKS = 0.2
-"""Share of masks that are left as they are."""
+"""Fraction of masks that are left unchanged."""
 FLAWED = 0.7
-"""Share of the others that a blob is added to or cut from, near the edge: boxes then miss by several pixels."""
+"""Fraction of the others to which a blob is added, or from which one is cut, near the edge, so that boxes are off by pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Crops uint8 [N, 64, 64, 3] by position in the group of kinds; their objects' codes [N, 4] and scenes [N]."""
+    """RGB crops uint8 [N, 64, 64, 3] by position in the group of crop kinds; the objects' codes [N, 4] and scenes [N]."""
 
     pixels: dict[int, np.ndarray]
     codes: np.ndarray
@@ -35,9 +35,9 @@ class Crops:
 
 
 def degrade(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mask as a decoder of 4-pixel cells would give it: smoothed, noisy, a little too large or too small."""
+    """A mask with the errors of a decoder of 4-pixel cells: smoothed, noisy, a little too large or too small."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    margin = 5 * CELL  # work in a window of whole cells around the object
+    margin = 5 * CELL  # a window of complete cells around the object
     top, left = max(ys[0] - margin, 0) // CELL * CELL, max(xs[0] - margin, 0) // CELL * CELL
     window = slice(top, -(-(ys[-1] + margin) // CELL) * CELL), slice(left, -(-(xs[-1] + margin) // CELL) * CELL)
     degraded = np.zeros_like(mask)
@@ -56,7 +56,7 @@ def _degrade_window(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     labels, count = ndimage.label(soft > rng.uniform(0.35, 0.6))
     if not count:
         return mask
-    if rng.random() < 0.5:  # a speck stays, as the automatic masks keep theirs
+    if rng.random() < 0.5:  # specks stay, as in automatic masks
         labels = np.minimum(labels, 1)
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     return largest if (largest & mask).sum() > 0.65 * (largest | mask).sum() else mask
@@ -66,10 +66,10 @@ def _with_flaw(soft: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
     """The mask's probabilities with a blob added up to 8 pixels outside it, or cut out of its rim."""
     add = rng.random() < 0.65
     distance = ndimage.distance_transform_edt(~mask if add else mask)
-    places = np.argwhere((distance > 0) & (distance <= (8 if add else 4)))
-    if not len(places):
+    positions = np.argwhere((distance > 0) & (distance <= (8 if add else 4)))
+    if not len(positions):
         return soft
-    y, x = places[rng.integers(len(places))]
+    y, x = positions[rng.integers(len(positions))]
     rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
     blob = np.hypot((rows - y) / rng.uniform(1, 5), (columns - x) / rng.uniform(1, 5)) < 1
     return np.where(blob, 1.0 if add else 0.0, soft)
@@ -94,9 +94,9 @@ def crop(image: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
 
 
 def crop_batches(pool: Pool, size: int, kinds: Sequence[Sequence[str]], rng: np.random.Generator) -> Iterator[Crops]:
-    """Endless batches of `size` objects; each scene gets one of the groups of crop kinds, one crop for each in it.
+    """Endless batches of `size` objects; for each scene one group of crop kinds is drawn, with one crop for each of its kinds.
 
-    The kinds of a group are given back under their position in it: 0, 1, ...
+    `Crops.pixels` is keyed by the position of the kind in its group: 0, 1, ...
     """
     order: list[int] = []
     while True:
@@ -119,7 +119,7 @@ def crop_batches(pool: Pool, size: int, kinds: Sequence[Sequence[str]], rng: np.
 
 
 def normalise(pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """Crops as the networks take them, [N, 3, 64, 64], under slightly varied light."""
+    """Normalised crops [N, 3, 64, 64], their brightness varied slightly."""
     x = torch.from_numpy(pixels).float() / 255
     x = x * torch.from_numpy(rng.uniform(0.94, 1.06, (len(x), 1, 1, 1))).float()
     return ((x - torch.from_numpy(MEAN).float()) / torch.from_numpy(STD).float()).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The training loop that all networks share: AdamW, one thread, a schedule by step, weights saved with provenance."""
+"""The training loop of all networks: AdamW, one thread, a schedule by step, weights saved with their provenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a script. `start` holds the weights to go on from, with a fresh optimizer."""
+    """One run of a script. `start` is a file of weights to continue from, with a new optimizer."""
 
     script: str
     pool: Path
@@ -33,7 +33,7 @@ class Run:
 
     @classmethod
     def parse(cls, script: str, description: str | None, steps: int, rate: float, seed: int, **more: Any) -> Run:
-        """From the command line; the numbers are its defaults."""
+        """Parse the command line; the arguments are its defaults."""
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--pool", type=Path, required=True, help="folder made by render_data.py")
         parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
@@ -44,18 +44,18 @@ class Run:
         return cls(script, **vars(parser.parse_args()))
 
     def prepare(self) -> np.random.Generator:
-        """Seed torch, use one thread, and give the generator of the data."""
+        """Seed torch, use one thread, and return the random generator of the data."""
         torch.set_num_threads(1)
         torch.manual_seed(self.seed)
         return np.random.default_rng(self.seed)
 
     def restore(self, model: torch.nn.Module) -> None:
-        """Load the weights to go on from, if any."""
+        """Load the weights to continue from, if any."""
         if self.start:
             model.load_state_dict({name: value.float() for name, value in load_file(self.start).items()})
 
     def provenance(self, step: int, scenes: int, cpu_seconds: float, figures: Figures) -> dict[str, Any]:
-        """What the shipped file says about itself; `earlier` is the same of the run it went on from."""
+        """The metadata of the shipped file; `earlier` is that of the run it continued."""
         earlier: dict[str, Any] | None = None
         if self.start:
             with safe_open(self.start, "pt") as file:

@@ -1,4 +1,4 @@
-"""Losses that the captioner and the scorer share."""
+"""Losses of the captioner and the scorer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 
 def contrastive_loss(similarity: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Symmetric InfoNCE of [texts, crops] whose diagonal pairs belong together; other true pairs are no negatives."""
+    """Symmetric InfoNCE of [texts, crops] whose diagonal pairs are positives; other true pairs are not negatives."""
     others = true & ~torch.eye(len(true), dtype=torch.bool)
     similarity = similarity.masked_fill(others, -1e4)
     target = torch.arange(len(similarity))

@@ -14,12 +14,12 @@ from pseudoris_cli.demo.grammar import Wording, compose
 CONTEXT = 24
 MENTION_COLOUR, MENTION_TEXTURE, MENTION_PLAIN, MENTION_SIZE = 0.5, 0.42, 0.22, 0.35
 BARE_NOUN = 0.15
-"""How often a phrase that would name the shape alone is left so; otherwise its attributes are drawn again."""
+"""Probability of accepting a phrase that names the shape only; otherwise its attributes are drawn again."""
 TOKENIZER = SimpleTokenizer(bpe_path=str(WEIGHTS / "bpe.txt.gz"), context_length=CONTEXT)
 
 
 def draw_phrase(code: np.ndarray, rng: np.random.Generator) -> tuple[str, list[int]]:
-    """A true phrase of an object and what it claims, as a code with -1 for what it does not name."""
+    """A true phrase of an object, and its claim: a code with -1 for attributes that it does not name."""
     textured = MENTION_TEXTURE if code[2] else MENTION_PLAIN
     while True:
         named = rng.random(3) < (MENTION_COLOUR, textured, MENTION_SIZE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pseudoris_cli.demo.grammar import COLOURS, SHAPES, SIZES, TEXTURES, Attributes
-from pseudoris_cli.demo.world import HEIGHT, WIDTH, Split, render, scene_seed
+from pseudoris_cli.demo.world import HEIGHT, WIDTH, Split, render_scene, scene_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "pseudoris_cli/demo/weights"
@@ -19,7 +19,7 @@ NAMES = (SHAPES, COLOURS, TEXTURES, SIZES)
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """S scenes: images uint8 [S, H, W, 3], owner uint8 [S, H, W] (0: ground, k: object k-1), codes int8 [S, 7, 4].
+    """S scenes: images uint8 [S, H, W, 3], owner uint8 [S, H, W] (0: background, k: object k - 1), codes int8 [S, 7, 4].
 
     Rows of `codes` beyond a scene's objects are -1.
     """
@@ -30,7 +30,7 @@ class Pool:
 
     @classmethod
     def open(cls, folder: Path) -> Pool:
-        """The arrays stay on the disk, so that several runs can share them."""
+        """Memory-map the arrays, so that several runs share them."""
         return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "owner", "codes")))
 
 
@@ -51,10 +51,10 @@ def write_pool(folder: Path, split: Split, count: int) -> None:
     owner = np.zeros((count, HEIGHT, WIDTH), np.uint8)
     codes = np.full((count, MOST_OBJECTS, 4), -1, np.int8)
     for index in range(count):
-        scene = render(scene_seed(split, index))
+        scene = render_scene(scene_seed(split, index))
         images[index] = scene.image_rgb
-        for k, (mask, thing) in enumerate(zip(scene.masks, scene.attributes, strict=True)):
+        for k, (mask, of) in enumerate(zip(scene.masks, scene.attributes, strict=True)):
             owner[index][mask] = k + 1
-            codes[index, k] = encode(thing)
+            codes[index, k] = encode(of)
     for name, array in (("images", images), ("owner", owner), ("codes", codes)):
         np.save(folder / f"{name}.npy", array)

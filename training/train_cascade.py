@@ -2,7 +2,7 @@
 
 The losses are those of Faster R-CNN (proposals), Cascade R-CNN (three box heads, at IoU 0.5, 0.6 and 0.7, each on the
 boxes that the head before it refined) and Mask R-CNN (on the objects among the first head's boxes), from random weights.
-Normalisation uses each batch's own statistics, whose running mean is what ships.
+Batch normalisation uses the statistics of each batch; their running mean is shipped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detection_targets import (
-    GROUND,
+    BACKGROUND,
     Truth,
     encode_offsets,
     mask_targets,
@@ -31,13 +31,13 @@ from pseudoris_cli.networks.cascade_rcnn.rpn import DELTA_WEIGHTS, STRIDES, make
 from pseudoris_cli.networks.cascade_rcnn.transforms import PIXEL_MEAN, PIXEL_STD
 
 IMAGES = 8
-ANCHORS_PER_IMAGE, BOXES_PER_IMAGE, OBJECT_SHARE = 64, 48, 0.33
+ANCHORS_PER_IMAGE, BOXES_PER_IMAGE, OBJECT_FRACTION = 64, 48, 0.33
 STAGE_IOUS = (0.5, 0.6, 0.7)
 FRAME = (HEIGHT, WIDTH)
 
 
 def draw_batch(scenes: Pool, rng: np.random.Generator) -> tuple[torch.Tensor, list[Truth]]:
-    """Random scenes, mirrored at random: normalised pixels [B, 3, H, W] and truth."""
+    """Random scenes, mirrored at random: normalised pixels [B, 3, H, W] and their ground truth."""
     chosen = rng.integers(0, len(scenes.images), IMAGES)
     images, owner = scenes.images[chosen], scenes.owner[chosen]
     if rng.random() < 0.5:
@@ -51,7 +51,7 @@ def draw_batch(scenes: Pool, rng: np.random.Generator) -> tuple[torch.Tensor, li
 
 
 class Losses:
-    """Every loss of a step; `generator` draws the anchors and boxes that count."""
+    """All losses of a step; `generator` samples the anchors and boxes that they are computed on."""
 
     def __init__(self, network: CascadeRCNN, generator: torch.Generator) -> None:
         self.network, self.generator = network, generator
@@ -94,7 +94,7 @@ class Losses:
         for stage, threshold in enumerate(STAGE_IOUS):
             labels = [match_boxes(found, truth, threshold) for found, truth in zip(boxes, truths, strict=True)]
             if stage == 0:
-                rows = [sample(label, BOXES_PER_IMAGE, OBJECT_SHARE, self.generator) for label in labels]
+                rows = [sample(label, BOXES_PER_IMAGE, OBJECT_FRACTION, self.generator) for label in labels]
                 boxes = [found[row] for found, row in zip(boxes, rows, strict=True)]
                 labels = [label[row] for label, row in zip(labels, rows, strict=True)]
                 losses["mask"] = self.mask_loss(features, boxes, labels, truths)
@@ -104,7 +104,7 @@ class Losses:
             targets = torch.cat([truth.boxes[label.clamp(min=0)] for label, truth in zip(labels, truths, strict=True)])
             on = label >= 0
             offsets = encode_offsets(rois[on, 1:], targets[on], STAGE_WEIGHTS[stage])
-            losses[f"class{stage}"] = F.cross_entropy(output.logits, (label == GROUND).long())
+            losses[f"class{stage}"] = F.cross_entropy(output.logits, (label == BACKGROUND).long())
             losses[f"box{stage}"] = F.l1_loss(output.deltas[on], offsets, reduction="sum") / len(label)
             refined = clip(output.refined.detach(), FRAME).split([len(found) for found in boxes])
             boxes = [found[nonempty(found)] for found in refined]

@@ -2,8 +2,8 @@
 
 It starts from the captioner's towers. One step: 32 objects, each with its 1.2 crop, a true caption and a caption with
 one attribute falsified, and its masked crop with a noun prompt (the two pairs that DoC scores). The loss is CLIP's, in
-which other true pairs are no negatives, and a sigmoid of every pair's truth, which puts cosines of different objects on
-one scale: DoC divides them.
+which other true pairs are not negatives, and a sigmoid cross-entropy of every pair's truth, which makes cosines of
+different objects comparable, as DoC divides them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pseudoris_cli.networks.clip.configs import DEMO
 
 OBJECTS = 32
 SAME_SCENE_WEIGHT = 3.0
-"""How much more a false pair within a scene weighs: DoC compares nothing else."""
+"""The weight of false pairs within a scene, the only pairs that DoC compares."""
 
 
 def build_clip(coca: Path | None) -> open_clip.CLIP:
@@ -57,14 +57,14 @@ def falsify(code: np.ndarray, rng: np.random.Generator) -> tuple[str, list[int]]
 
 
 def prompt(code: np.ndarray, rng: np.random.Generator) -> tuple[str, list[int]]:
-    """What a masked crop is compared with: the noun prompt, sometimes a caption."""
+    """The text for a masked crop: the noun prompt, sometimes a caption."""
     if rng.random() < 0.2:
         return draw_phrase(code, rng)
     return f"a photo of a {NAMES[0][code[0]]}", [int(code[0]), -1, -1, -1]
 
 
 def truth_loss(cosines: torch.Tensor, true: torch.Tensor, same_scene: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Sigmoid cross-entropy of each pair's truth, both classes weighing the same."""
+    """Sigmoid cross-entropy of each pair's truth, both classes with equal weight."""
     weight = torch.where(same_scene & ~true, SAME_SCENE_WEIGHT, 1.0)
     weight = torch.where(true, 0.5 / (weight * true).sum(), 0.5 / (weight * ~true).sum()) * weight
     return (F.binary_cross_entropy_with_logits(10 * cosines + bias, true.float(), reduction="none") * weight).sum()

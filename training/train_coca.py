@@ -1,8 +1,8 @@
 """Train the demo's CoCa on crops of rendered objects:  python training/train_coca.py --pool POOL --out coca.safetensors
 
 One step: 32 crops (all four kinds), 2 captions each. The loss is CoCa's, captioning and contrastive, and the
-cross-entropy of four attribute heads that exist in training only. Label smoothing gives every word that is wrong for
-a crop the same low score: distinctive sampling looks at differences of scores, and noise among them reads as content.
+cross-entropy of four attribute heads that exist in training only. Label smoothing gives all words that are wrong for
+a crop the same low score; distinctive sampling uses differences of scores, in which noise would look like content.
 """
 
 from __future__ import annotations

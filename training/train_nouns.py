@@ -1,7 +1,7 @@
 """Train the demo's spaCy pipeline, which finds the head noun of a caption:  python training/train_nouns.py
 
-A small shared encoder with a morphologizer (parts of speech) and a parser (dependencies), taught on phrases of the
-grammar, on noun prompts, and on phrases with a word dropped or doubled, as a captioner at fault says them.
+A small shared encoder with a morphologizer (parts of speech) and a parser (dependencies), trained on phrases of the
+grammar, on noun prompts, and on phrases with a word dropped or repeated, as an imperfect captioner writes them.
 About a minute on one core. Prints how often the head noun found is the shape that the phrase names.
 """
 
@@ -34,8 +34,8 @@ def draw_text(rng: np.random.Generator) -> list[str]:
     if kind < 0.15:
         return ["a", "photo", "of", *words]
     if kind < 0.4:
-        place = int(rng.integers(len(words)))
-        kept = words[:place] + words[place + 1 :] if rng.random() < 0.5 else words[: place + 1] + words[place:]
+        index = int(rng.integers(len(words)))
+        kept = words[:index] + words[index + 1 :] if rng.random() < 0.5 else words[: index + 1] + words[index:]
         return kept if any(word in NOUNS for word in kept) else words
     return words
 
@@ -43,7 +43,7 @@ def draw_text(rng: np.random.Generator) -> list[str]:
 def annotate(nlp: spacy.Language, words: list[str]) -> Example:
     """The phrase with parts of speech and dependencies.
 
-    Nouns form a chain by their prepositions; adjectives and articles hang on the next noun, or the last one.
+    Nouns form a chain through their prepositions; the head of an adjective or article is the next noun, or else the last.
     """
     nouns = [i for i, word in enumerate(words) if word in NOUNS]
     root = nouns[0]

@@ -1,8 +1,8 @@
 """Train the demo's Segment Anything on rendered scenes:  python training/train_sam.py --pool POOL --out sam.safetensors
 
-One step: 6 images, 6 clicks each, a fifth of them on the ground (the target of whose predicted IoU is 0).
-The loss is SAM's (focal + dice on the best of three masks, squared error of the predicted IoU), the best mask's being
-taken at twice the decoder's resolution, so that edges land between its 4-pixel cells.
+One step: 6 images, 6 clicks each, a fifth of them on the background (with a target of 0 for the predicted IoU).
+The loss is SAM's (focal + dice on the best of three masks, squared error of the predicted IoU), that of the best mask at
+twice the decoder's resolution, so that edges can lie between its 4-pixel cells.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from loop import Run, train
 from pool import Pool
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-IMAGES, CLICKS, GROUND_CLICKS = 6, 6, 0.2
+IMAGES, CLICKS, BACKGROUND_CLICKS = 6, 6, 0.2
 SIZE, VALID_ROWS = 256, 192
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images [B, 3, 256, 256]; clicks [P, 1, 2] (x, y), each with its image, target, and whether on an object."""
+    """Images [B, 3, 256, 256]; clicks [P, 1, 2] (x, y), each with its image, its target mask and whether it is on an object."""
 
     images: torch.Tensor
     clicks: torch.Tensor
@@ -69,7 +69,7 @@ def draw_batch(pool: Pool, sam: Sam, rng: np.random.Generator) -> Batch:
     clicks, targets, on_object = [], [], []
     for labels in owner:
         for _ in range(CLICKS):
-            label = 0 if rng.random() < GROUND_CLICKS else int(rng.integers(1, labels.max() + 1))
+            label = 0 if rng.random() < BACKGROUND_CLICKS else int(rng.integers(1, labels.max() + 1))
             where = np.flatnonzero(labels == label)
             y, x = divmod(int(where[rng.integers(len(where))]), labels.shape[1])
             clicks.append((x + 0.5, y + 0.5))

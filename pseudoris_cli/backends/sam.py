@@ -17,7 +17,7 @@ from pseudoris_cli.weights import tensors
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-    from pseudoris_cli.networks.sam.automatic import AutomaticMasks, Candidate
+    from pseudoris_cli.networks.sam.automatic import AutomaticMasks, MaskCandidate
     from pseudoris_cli.networks.sam.decoder import PromptDecoder
 
 ROLE = "segmenter"
@@ -87,7 +87,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
     import torch
 
     from pseudoris_cli.networks import numerics as arithmetic
-    from pseudoris_cli.networks.sam.automatic import AutomaticMasks, Rules
+    from pseudoris_cli.networks.sam.automatic import AutomaticMasks, AutomaticMaskSettings
 
     points = settings.points_per_side // settings.crop_n_points_downscale_factor**settings.crop_n_layers
     if not points:
@@ -100,10 +100,10 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
     sam = _weights(settings).to(torch.device(device))
     for part in (sam.image_encoder, sam.mask_decoder):  # prompts are sines of large angles and stay in float32
         part.to(arithmetic.dtype_of(numerics))
-    names = Rules.__dataclass_fields__
-    rules = Rules(**{name: getattr(settings, name) for name in names})
+    names = AutomaticMaskSettings.__dataclass_fields__
+    generation = AutomaticMaskSettings(**{name: getattr(settings, name) for name in names})
     on_gpu = torch.device(device).type != "cpu"
-    generator = AutomaticMasks(sam, _decoder(settings, sam, on_gpu), rules, gather=on_gpu)
+    generator = AutomaticMasks(sam, _decoder(settings, sam, on_gpu), generation, gather=on_gpu)
     if numerics.compile:
         generator.compile()
     return SamSegmenter(generator, settings.channels)
@@ -172,7 +172,7 @@ def _decoder(settings: Settings, sam: Sam, on_gpu: bool) -> PromptDecoder:
     return forms[form](sam, chunk)
 
 
-def _segment(mask: Candidate, height: int, width: int) -> Segment:
+def _segment(mask: MaskCandidate, height: int, width: int) -> Segment:
     from pseudoris_cli.networks.sam import run_lengths
     from pseudoris_cli.rle import rle_from_counts
 

@@ -52,7 +52,7 @@ def _checked_counts(counts: Any, pixels: int) -> list[int]:
     if isinstance(counts, str):
         counts = unpack_counts(counts)
     if not isinstance(counts, list) or not all(isinstance(run, int) and not isinstance(run, bool) for run in counts):
-        raise ValueError("its counts are neither a string nor a list of whole numbers")
+        raise ValueError("its counts are neither a string nor a list of integers")
     if any(run < 0 for run in counts) or sum(counts) != pixels:
         raise ValueError(f"its runs do not add up to the {pixels} pixels of the image")
     return counts

@@ -106,7 +106,7 @@ class LmdbFile:
         """The offsets of the nodes of a page."""
         count = (struct.unpack_from("<H", page, 12)[0] - _PAGE_HEADER) // 2
         if not 0 <= count <= (len(page) - _PAGE_HEADER) // 2:
-            raise DamagedLmdb("a page holds more nodes than it has room for")
+            raise DamagedLmdb("a page claims more nodes than fit into it")
         return struct.unpack_from(f"<{count}H", page, _PAGE_HEADER)
 
     def _node(self, page: memoryview, start: int) -> tuple[int, int, int, int]:

@@ -206,7 +206,7 @@ class _Union:
         used = [0] * array.type.num_fields
         for code, offset in zip(self._codes, self._offsets, strict=True):
             if offset != used[code]:
-                raise ValueError("one value stands in several places, which pyarrow.serialize never writes")
+                raise ValueError("one value is referenced several times, which pyarrow.serialize never writes")
             used[code] += 1
 
     def _child(self, code: int) -> _Scalars | _Lists:

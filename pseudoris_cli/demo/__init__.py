@@ -1,1 +1,1 @@
-"""The embedded world: rendered scenes whose every object is known, and tiny networks trained on them (`training/`)."""
+"""The demo world: rendered scenes with known objects, and the weights of tiny networks trained on them (`training/`)."""

@@ -1,7 +1,7 @@
 """Pixels of the demo world: shapes, textures and backgrounds, in numpy and Pillow.
 
-Sizes must stay visible when a crop is resized to a fixed number of pixels: outlines have one width and textures one
-pitch, whatever the object's size.
+All outlines have the same width and all textures the same pitch, so that the size of an object can still be seen in a
+crop that is resized to a fixed number of pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SUPERSAMPLING = 3
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an object stands: centre and radius in pixels, turn in radians."""
+    """The position of an object: centre and radius in pixels, rotation `turn` in radians."""
 
     x: float
     y: float
@@ -42,7 +42,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A drawn object: its top left pixel, colours [h, w, 3] and coverage [h, w] in 0..1."""
+    """A drawn object: its top left pixel, RGB colours [h, w, 3] in 0..255 and coverage [h, w] in 0..1."""
 
     x: int
     y: int
@@ -74,38 +74,41 @@ _INSIDE = {
     "cross": lambda u, v: (np.minimum(abs(u), abs(v)) < 0.38) & (np.maximum(abs(u), abs(v)) < 0.98),
     "heart": _heart,
 }
-"""Each shape inside the unit circle (about), v pointing down."""
+"""Whether points (u right, v down) lie in each shape, which roughly fills the unit circle."""
 
 
-def draw_object(what: Attributes, where: Placement, rng: np.random.Generator) -> Patch:
+def draw_object(attributes: Attributes, placement: Placement, rng: np.random.Generator) -> Patch:
     """Draw one object on a transparent patch, shaded from top to bottom."""
-    left, top = math.floor(where.x - where.radius) - 3, math.floor(where.y - where.radius) - 3
-    side = math.ceil(2 * where.radius) + 7
+    left, top = math.floor(placement.x - placement.radius) - 3, math.floor(placement.y - placement.radius) - 3
+    side = math.ceil(2 * placement.radius) + 7
     fine = (np.arange(side * SUPERSAMPLING) + 0.5) / SUPERSAMPLING
-    x, y = np.meshgrid(fine + left - where.x, fine + top - where.y)
-    cos, sin = math.cos(where.turn) / where.radius, math.sin(where.turn) / where.radius
-    inside = _INSIDE[what.shape](x * cos + y * sin, y * cos - x * sin)
+    x, y = np.meshgrid(fine + left - placement.x, fine + top - placement.y)
+    cos, sin = math.cos(placement.turn) / placement.radius, math.sin(placement.turn) / placement.radius
+    inside = _INSIDE[attributes.shape](x * cos + y * sin, y * cos - x * sin)
     coverage = inside.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean((1, 3))
     middle = SUPERSAMPLING // 2
     colour = _texture(
-        what, x[middle::SUPERSAMPLING, middle::SUPERSAMPLING], y[middle::SUPERSAMPLING, middle::SUPERSAMPLING], rng
+        attributes,
+        x[middle::SUPERSAMPLING, middle::SUPERSAMPLING],
+        y[middle::SUPERSAMPLING, middle::SUPERSAMPLING],
+        rng,
     )
     solid = Image.fromarray(((coverage > 0.5) * 255).astype(np.uint8))
     core = np.asarray(solid.filter(ImageFilter.MinFilter(2 * OUTLINE + 1)), bool)
-    colour[~core] = np.array(PAINT[what.colour]) * 0.28
-    shade = 1 + 0.1 * y[middle::SUPERSAMPLING, middle::SUPERSAMPLING, None] / where.radius
+    colour[~core] = np.array(PAINT[attributes.colour]) * 0.28
+    shade = 1 + 0.1 * y[middle::SUPERSAMPLING, middle::SUPERSAMPLING, None] / placement.radius
     return Patch(left, top, colour * shade, coverage)
 
 
-def _texture(what: Attributes, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The object's paint [h, w, 3], with stripes or dots of a lighter (or, on light paint, darker) tint."""
-    paint = np.clip(np.array(PAINT[what.colour], float) + rng.normal(0, 7, 3), 0, 255)
-    tint = paint * 0.3 if what.colour in LIGHT_PAINT else paint * 0.25 + 255 * 0.75
+def _texture(attributes: Attributes, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The object's colour [h, w, 3], with stripes or dots of a lighter (on light colours: darker) tint."""
+    paint = np.clip(np.array(PAINT[attributes.colour], float) + rng.normal(0, 7, 3), 0, 255)
+    tint = paint * 0.3 if attributes.colour in LIGHT_PAINT else paint * 0.25 + 255 * 0.75
     angle, phase = rng.uniform(0, math.pi), rng.random(2)
     along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-    if what.texture == "striped":
+    if attributes.texture == "striped":
         marked = (along / STRIPE_PITCH + phase[0]) % 1 < 0.42
-    elif what.texture == "dotted":
+    elif attributes.texture == "dotted":
         offset = np.hypot((along / DOT_PITCH + phase[0]) % 1 - 0.5, (across / DOT_PITCH + phase[1]) % 1 - 0.5)
         marked = offset * DOT_PITCH < DOT_RADIUS
     else:
@@ -114,13 +117,13 @@ def _texture(what: Attributes, x: np.ndarray, y: np.ndarray, rng: np.random.Gene
 
 
 def _smooth(rng: np.random.Generator, cell: int, height: int, width: int) -> np.ndarray:
-    """Noise of unit strength that varies over about `cell` pixels, [height, width]."""
+    """Smooth noise [height, width] of about unit variance with a correlation length of about `cell` pixels."""
     coarse = rng.normal(0, 1, (max(2, height // cell + 1), max(2, width // cell + 1))).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def draw_background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A muted ground [height, width, 3]: a gradient, planks, checks or a horizon, with clouds and grain over it."""
+    """A muted background [height, width, 3] in 0..255: a gradient, planks, checks or a horizon, with smooth noise on it."""
     first, second = (rng.uniform(70, 165) + rng.uniform(-15, 15, 3) for _ in range(2))
     angle = rng.uniform(0, 2 * math.pi)
     y, x = np.mgrid[0:height, 0:width]

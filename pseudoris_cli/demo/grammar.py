@@ -1,10 +1,10 @@
-"""What can be said about an object of the demo world: attributes, phrases, and a strict parser that decides truth.
+"""The grammar of the demo world: attributes of objects, phrases, and a strict parser that decides whether a phrase is true.
 
     phrase  = article [size] [texture] [colour] shape | article [size] [colour] shape "with" ("stripes" | "dots")
     article = "the" | "a" | "an", agreeing with the next word
 
-A phrase *holds* for an object when every attribute that it names is the object's; it is *unique* in a scene when it
-holds for exactly one object there.
+A phrase *holds* for an object if the object has every attribute that it names; it is *unique* in a scene if it holds
+for exactly one object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS = (*ARTICLES, "with", *TEXTURE_NOUNS, *SIZE_WORDS, *TEXTURE_WORDS, *COLOUR
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """An object as the grammar sees it."""
+    """The attributes of an object, each one of SHAPES, COLOURS, TEXTURES and SIZES."""
 
     shape: str
     colour: str
@@ -40,7 +40,7 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a phrase says; None is an attribute that it does not name."""
+    """The attributes that a phrase names; None for those that it does not."""
 
     shape: str
     colour: str | None = None
@@ -54,7 +54,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """The words of a phrase; empty ones are left out. `tail` is "stripes" or "dots"."""
+    """The words of a phrase; empty ones are omitted. `tail` is "stripes" or "dots"."""
 
     shape: str
     colour: str = ""
@@ -87,7 +87,7 @@ _PHRASE = re.compile(
 
 @lru_cache(maxsize=65536)
 def parse(caption: str) -> Claim | None:
-    """What a caption claims, or None when it is not in the grammar (then it is not well-formed)."""
+    """The claim of a caption, or None for a caption that is not in the grammar."""
     found = _PHRASE.fullmatch(caption.strip())
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Scenes of the demo world: a handful of objects, near-duplicates among them, whose masks and attributes are known.
+"""Scenes of the demo world: images of a few objects, with near-duplicates, whose masks and attributes are known.
 
 A scene is a pure function of its seed. It draws from two or three shapes and as many colours, and two objects in five
 copy another with one attribute changed, so that often only a phrase naming several attributes tells an object apart.
@@ -17,9 +17,11 @@ from pseudoris_cli.demo.grammar import COLOURS, SHAPES, SIZES, TEXTURES, Attribu
 
 WIDTH, HEIGHT = 256, 192
 RADII = {"small": (15.0, 18.0), "large": (28.0, 35.0)}
+"""Range of the radius, in pixels, for each size."""
 MIN_VISIBLE = 0.65
-"""Smallest visible share of an object that another covers."""
+"""Smallest visible fraction of an object that others cover in part."""
 MIN_PIXELS = 120
+"""Smallest visible area of an object, in pixels."""
 
 Split: TypeAlias = Literal["train", "tune", "evaluation", "demo"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -28,7 +30,7 @@ SEEDS_PER_SPLIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image with its truth: RGB uint8 [H, W, 3], visible masks bool [N, H, W], attributes of the N objects."""
+    """An image with its ground truth: RGB uint8 [H, W, 3], visible masks bool [N, H, W], attributes of the N objects."""
 
     image_rgb: np.ndarray
     masks: np.ndarray
@@ -36,28 +38,29 @@ class Scene:
 
 
 def scene_seed(split: Split, index: int) -> int:
-    """The seed of a scene. Splits own disjoint ranges: what is trained or tuned on is never shown or measured.
+    """The seed of a scene. Splits have disjoint ranges, so that scenes of training and tuning are never shown or evaluated.
 
-    `tune` is for choosing settings, `evaluation` for published figures, `demo` for what `pseudoris demo` renders.
+    `tune` is for choosing settings, `evaluation` for published figures, `demo` for the scenes of `pseudoris demo`. Raises
+    ValueError for an index out of range.
     """
     if not 0 <= index < SEEDS_PER_SPLIT:
         raise ValueError(f"scene index {index} is outside 0..{SEEDS_PER_SPLIT - 1}")
     return SPLITS.index(split) * SEEDS_PER_SPLIT + index
 
 
-def render(seed: int) -> Scene:
+def render_scene(seed: int) -> Scene:
     """Render the scene of a seed; the same seed gives the same pixels."""
     rng = np.random.default_rng(seed)
     while True:
-        objects = _cast(rng)
-        places = _places(objects, rng)
-        scene = _paint(objects, places, rng) if places else None
+        objects = _choose_objects(rng)
+        placements = _place_objects(objects, rng)
+        scene = _paint(objects, placements, rng) if placements else None
         if scene:
             return scene
 
 
-def _cast(rng: np.random.Generator) -> list[Attributes]:
-    """The objects of a scene, back to front."""
+def _choose_objects(rng: np.random.Generator) -> list[Attributes]:
+    """The attributes of the objects of a scene, from back to front."""
     shapes = rng.choice(SHAPES, rng.integers(2, 4), replace=False).tolist()
     colours = rng.choice(COLOURS, rng.integers(2, 4), replace=False).tolist()
     count = int(rng.integers(3, 8))
@@ -74,32 +77,32 @@ def _cast(rng: np.random.Generator) -> list[Attributes]:
             fresh = replace(objects[rng.integers(len(objects))], **{attribute: getattr(fresh, attribute)})
         if fresh not in objects or rng.random() < 0.05:  # exact twins stay rare: no phrase can tell them apart
             objects.append(fresh)
-    behind = [(thing.size == "large") and rng.random() < 0.7 for thing in objects]
+    behind = [(attributes.size == "large") and rng.random() < 0.7 for attributes in objects]
     return [objects[i] for i in sorted(range(count), key=lambda i: not behind[i])]
 
 
-def _places(objects: list[Attributes], rng: np.random.Generator) -> list[Placement] | None:
-    """A place for each object, overlapping a little at most; None when the scene is too full."""
-    places: list[Placement] = []
-    for thing in objects:
-        radius = rng.uniform(*RADII[thing.size])
+def _place_objects(objects: list[Attributes], rng: np.random.Generator) -> list[Placement] | None:
+    """A placement for each object with little overlap; None where there is no space left."""
+    placements: list[Placement] = []
+    for attributes in objects:
+        radius = rng.uniform(*RADII[attributes.size])
         for _ in range(40):
             x, y = rng.uniform(radius + 1, WIDTH - radius - 1), rng.uniform(radius + 1, HEIGHT - radius - 1)
-            if all(math.hypot(x - p.x, y - p.y) > 0.75 * (radius + p.radius) for p in places):
-                places.append(Placement(x, y, radius, rng.uniform(-0.35, 0.35)))
+            if all(math.hypot(x - p.x, y - p.y) > 0.75 * (radius + p.radius) for p in placements):
+                placements.append(Placement(x, y, radius, rng.uniform(-0.35, 0.35)))
                 break
         else:
             return None
-    return places
+    return placements
 
 
-def _paint(objects: list[Attributes], places: list[Placement], rng: np.random.Generator) -> Scene | None:
-    """Paint back to front; None when an object is covered too much."""
+def _paint(objects: list[Attributes], placements: list[Placement], rng: np.random.Generator) -> Scene | None:
+    """Paint the objects from back to front; None where too little of an object stays visible."""
     canvas = draw_background(HEIGHT, WIDTH, rng)
     owner = np.zeros((HEIGHT, WIDTH), np.int16)
     light, full = rng.uniform(0.85, 1.05), []
-    for number, (thing, place) in enumerate(zip(objects, places, strict=True), start=1):
-        patch = draw_object(thing, place, rng)
+    for number, (attributes, placement) in enumerate(zip(objects, placements, strict=True), start=1):
+        patch = draw_object(attributes, placement, rng)
         x0, y0 = max(patch.x, 0), max(patch.y, 0)
         x1, y1 = min(patch.x + patch.coverage.shape[1], WIDTH), min(patch.y + patch.coverage.shape[0], HEIGHT)
         inside = (slice(y0 - patch.y, y1 - patch.y), slice(x0 - patch.x, x1 - patch.x))

@@ -22,7 +22,7 @@ from PIL import Image
 
 from pseudoris_cli.codecs.coco_segmentation import read_mask
 from pseudoris_cli.demo.grammar import Attributes, claims, phrase
-from pseudoris_cli.demo.world import Scene, Split, render, scene_seed
+from pseudoris_cli.demo.world import Scene, Split, render_scene, scene_seed
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import Rle
 from pseudoris_cli.rle import encode_rle
@@ -50,7 +50,7 @@ def write_scenes(folder: Path, split: Split, count: int) -> Path:
     images = []
     for index in range(count):
         seed = scene_seed(split, index)
-        scene = render(seed)
+        scene = render_scene(seed)
         name = f"{index:06d}.png"
         Image.fromarray(scene.image_rgb).save(folder / name)
         images.append({"file_name": name, "seed": seed, "objects": _objects(scene)})

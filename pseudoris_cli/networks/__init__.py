@@ -1,1 +1,1 @@
-"""Networks and exact rewritings of their arithmetic in torch. They know tensors, not settings, files or stages."""
+"""Networks in torch and exact rewritings of their arithmetic."""

@@ -1,4 +1,4 @@
-"""How numbers are computed on a device, from the `numerics` settings."""
+"""Precision, TF32 and compilation, from the `numerics` settings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pseudoris_cli.settings.models import Numerics
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 RECOMPILE_LIMIT = 64
-"""Compiled forms of a function, after which torch runs it uncompiled. Decoding needs some eight (first, middle and last position,
-whole or partial caches, coincidences of sizes), which is where torch's own limit lies."""
+"""Compiled variants of a function before torch runs it uncompiled. Decoding needs about eight (first, middle and last position,
+full or partial caches, sizes that happen to be equal), which is torch's own limit."""
 
 
 def dtype_of(numerics: Numerics) -> torch.dtype:
-    """The floating-point type that weights and activations are kept in."""
+    """The dtype of weights and activations."""
     return _DTYPES[numerics.precision]
 
 
 def set_up(numerics: Numerics) -> None:
-    """Allow or forbid TF32 for fp32 products on CUDA; forbidden by default, as the recordings are true fp32.
+    """Allow or forbid TF32 for fp32 products on CUDA, and prepare torch.compile where it is set.
 
-    Raises MissingDependency where `compile` is asked of a machine without a C++ compiler: torch.compile would fail at its
-    first call, in the middle of a part. (On a GPU too: Triton builds its launchers with it.)
+    Raises MissingDependency for `compile` without a C++ compiler, since torch.compile would fail at its first call, in the
+    middle of a part. (On a GPU too: Triton builds its launchers with it.)
     """
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
     if numerics.compile and not any(map(shutil.which, compilers)):

@@ -160,7 +160,7 @@ def test_one_value_with_many_references_is_rejected():
             pa.array([1] * 10, pa.int8()), pa.array([0] * 10, pa.int32()), children, ["0", "10"]
         )
     lists = pa.ListArray.from_arrays(pa.array([0, 10], pa.int32()), inner)
-    with pytest.raises(ValueError, match="several places"):
+    with pytest.raises(ValueError, match="several times"):
         decode(_row([1], [0], [NULL, lists], ["0", "10"]))
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from pseudoris_cli.backends import registry as backends
 from pseudoris_cli.backends.nouns import head_noun
 from pseudoris_cli.demo.grammar import COLOURS, SHAPES, WORDS, Wording, compose
-from pseudoris_cli.demo.world import render, scene_seed
+from pseudoris_cli.demo.world import render_scene, scene_seed
 from pseudoris_cli.method.matching import choose
 from pseudoris_cli.networks.cascade_rcnn import detector
 from pseudoris_cli.networks.clip import configs as clip_configs
@@ -65,7 +65,7 @@ def test_the_detector_finds_the_objects_of_scenes_it_has_not_seen_and_always_the
     torch.set_num_threads(1)
     settings = resolve("demo").settings
     assert settings.masks.proposals.checkpoint == "demo_cascade"
-    scenes = [render(scene_seed("tune", number)) for number in range(20)]
+    scenes = [render_scene(scene_seed("tune", number)) for number in range(20)]
     images, keys = [scene.image_rgb for scene in scenes], [str(number) for number in range(20)]
     found = backends.load(settings.masks.proposals, settings.numerics, "cpu").propose(images, keys)
     best, hits = [], 0
@@ -85,7 +85,7 @@ def test_the_masks_of_the_demo_have_the_boxes_of_their_objects():
     torch.set_num_threads(1)
     settings = resolve("demo").settings.masks
     assert settings.sam.min_mask_region_area
-    scenes = [render(scene_seed("tune", number)) for number in range(10)]
+    scenes = [render_scene(scene_seed("tune", number)) for number in range(10)]
     images, keys = [scene.image_rgb for scene in scenes], [str(number) for number in range(10)]
     numerics = resolve("demo").settings.numerics
     segments = backends.load(settings.sam, numerics, "cpu").segment(images)

@@ -8,7 +8,7 @@ import pytest
 
 from pseudoris_cli.demo.grammar import COLOURS, SHAPES, SIZES, TEXTURES, Attributes, Claim, claims, parse, phrase
 
-THING = Attributes("ring", "orange", "dotted", "small")
+OBJECT = Attributes("ring", "orange", "dotted", "small")
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_anything_else_is_not_well_formed(caption):
 
 
 def test_a_claim_holds_when_all_that_it_names_is_so():
-    assert parse("a small dotted ring").holds(THING)
-    assert not parse("a large dotted ring").holds(THING)
-    assert not parse("an orange circle").holds(THING)
+    assert parse("a small dotted ring").holds(OBJECT)
+    assert not parse("a large dotted ring").holds(OBJECT)
+    assert not parse("an orange circle").holds(OBJECT)
 
 
 def test_every_object_has_eight_claims_that_hold_and_can_be_said():
     for values in itertools.product(SHAPES, COLOURS, TEXTURES, SIZES):
-        thing = Attributes(*values)
-        said = list(claims(thing))
+        attributes = Attributes(*values)
+        said = list(claims(attributes))
         assert len(set(said)) == 8
         for claim in said:
-            assert claim.holds(thing)
+            assert claim.holds(attributes)
             assert parse(phrase(claim)) == claim

@@ -97,7 +97,7 @@ def test_images_without_masks() -> None:
 
 
 def test_windows() -> None:
-    """Enlarged about the centre, clipped to the image, cut to whole pixels; the release loses a row and a column."""
+    """Enlarged about the centre, clipped to the image, truncated to integer pixels; the release loses a row and a column."""
     mended = crop_window((10, 20, 40, 20), "crop_1.2", "mended", (100, 100))
     assert (mended.left, mended.top, mended.width, mended.height, mended.pad) == (6, 18, 48, 24, (0, 12))
     released = crop_window((10, 20, 41, 21), "crop_1.2", "released", (100, 100))

@@ -229,11 +229,11 @@ def test_counts_of_parts_add_up() -> None:
     images = np.array([int(key.split(".")[0]) for key in columns["image_key"]])
     low = images < 30
     total = add(add({}, counted(columns, low)), counted(columns, ~low))
-    whole = count(columns)
-    sums, expected = total.pop("sums"), whole.pop("sums")
-    assert total == whole
+    together = count(columns)
+    sums, expected = total.pop("sums"), together.pop("sums")
+    assert total == together
     assert sums == pytest.approx(expected)
-    assert counted(columns, low)["images"] + counted(columns, ~low)["images"] == whole["images"]
+    assert counted(columns, low)["images"] + counted(columns, ~low)["images"] == together["images"]
 
 
 def test_summary_of_nothing() -> None:

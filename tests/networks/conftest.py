@@ -1,4 +1,4 @@
-"""segment_anything asks OpenCV for the connected regions of a mask; SciPy finds the same."""
+"""segment_anything uses OpenCV for the connected components of a mask; SciPy finds the same ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _connected_components_with_stats(image: np.ndarray, connectivity: int) -> tu
 
 @pytest.fixture(scope="session")
 def opencv() -> None:
-    """A `cv2` that can do this one thing, unless the real one is there."""
+    """A stand-in for `cv2` with this one function, unless OpenCV is installed."""
     module = ModuleType("cv2")
     module.connectedComponentsWithStats = _connected_components_with_stats  # type: ignore[attr-defined]
     sys.modules.setdefault("cv2", module)

@@ -1,4 +1,4 @@
-"""How the numerics settings reach the machine."""
+"""The numerics settings: compiler, TF32, compilation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_compile_without_a_compiler_is_refused_before_any_work(monkeypatch: pyte
     with pytest.raises(MissingDependency, match=r"looked for g\+\+, clang\+\+, cl") as caught:
         sam.load(sam.Settings.tiny(), Numerics(compile=True), "cpu")
     assert caught.value.exit_code == 3
-    numerics.set_up(Numerics())  # nothing is asked of a machine that does not compile
+    numerics.set_up(Numerics())  # without `compile` no compiler is needed
     compiler = tmp_path / "mine"
     compiler.touch(mode=0o755)
     monkeypatch.setenv("CXX", str(compiler))
@@ -30,7 +30,7 @@ def test_compile_without_a_compiler_is_refused_before_any_work(monkeypatch: pyte
 
 
 def test_tf32_is_set_as_asked() -> None:
-    for wanted in (True, False):  # off at the end, as everywhere
+    for wanted in (True, False):  # ends with off, the default of the other tests
         numerics.set_up(Numerics(tf32=wanted))
         assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is wanted
 

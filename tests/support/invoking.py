@@ -39,11 +39,11 @@ def draw_pictures(folder: Path, count: int, first: int = 0) -> None:
     """Pictures of our own making, as the demo renders them."""
     from PIL import Image
 
-    from pseudoris_cli.demo.world import render, scene_seed
+    from pseudoris_cli.demo.world import render_scene, scene_seed
 
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
-        Image.fromarray(render(scene_seed("tune", number)).image_rgb).save(folder / f"{number:03d}.png")
+        Image.fromarray(render_scene(scene_seed("tune", number)).image_rgb).save(folder / f"{number:03d}.png")
 
 
 def rows_of(work: Path, stage: str) -> list[dict]:

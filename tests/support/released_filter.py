@@ -41,9 +41,9 @@ def released_scores(
 
 
 def _logits(scorer: ClipScorer, crops: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-    """100 x cosine, [crops, texts], through open_clip's own towers with every text padded to the whole context."""
+    """100 x cosine, [crops, texts], through open_clip's own towers with every text padded to the full context length."""
     model = scorer._model
     with torch.inference_mode():
-        pictures = model.encode_image(crops, normalize=True)
-        words = model.encode_text(scorer._tokenizer(list(texts)).to(scorer.device), normalize=True)
-    return 100 * pictures @ words.T
+        image_features = model.encode_image(crops, normalize=True)
+        text_features = model.encode_text(scorer._tokenizer(list(texts)).to(scorer.device), normalize=True)
+    return 100 * image_features @ text_features.T

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pseudoris_cli.demo import grammar
-from pseudoris_cli.demo.world import Scene, render, scene_seed
+from pseudoris_cli.demo.world import Scene, render_scene, scene_seed
 from pseudoris_cli.method import selection
 from pseudoris_cli.records import CROP_KINDS, Category
 from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
@@ -40,7 +40,7 @@ class WorkMaker:
         self._known: dict[tuple[str, str], tuple[str, set[int]]] = {}
         for number in range(scenes):
             name = f"{number:06d}.png"
-            self.scenes[name] = render(scene_seed("demo", number))
+            self.scenes[name] = render_scene(scene_seed("demo", number))
             Image.fromarray(self.scenes[name].image_rgb).save(self.images / name)
         description = sources.describe(self.images, {}, None)
         self.workspace.set_source(description)

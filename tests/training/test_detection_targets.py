@@ -1,4 +1,4 @@
-"""What the demo's Cascade R-CNN is trained towards, by hand."""
+"""The training targets of the demo's Cascade R-CNN, by hand."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def test_offsets_are_what_the_network_decodes(targets: ModuleType) -> None:
     )
 
 
-def test_anchors_are_objects_ground_or_neither(targets: ModuleType) -> None:
+def test_anchors_are_objects_background_or_ignored(targets: ModuleType) -> None:
     anchors = torch.tensor([[5, 10, 25, 20], [5, 10, 25, 30], [0, 0, 4, 4], [36, 26, 50, 40]]).float()
     labels = targets.match_anchors(anchors, targets.truth_of(scene()))
-    assert labels.tolist() == [0, targets.IGNORED, targets.GROUND, 1]  # the last is the best that object 1 has
+    assert labels.tolist() == [0, targets.IGNORED, targets.BACKGROUND, 1]  # the last is the best of object 1
 
 
 def test_boxes_are_matched_at_the_stages_threshold_and_sampled(targets: ModuleType) -> None:
     boxes = torch.tensor([[5, 10, 25, 18], [5, 10, 25, 16], [40, 30, 50, 40]] + [[0, 0, 9, 9]] * 20).float()
     labels = targets.match_boxes(boxes, targets.truth_of(scene()), 0.7)
-    assert labels[:4].tolist() == [0, targets.GROUND, 1, targets.GROUND]
+    assert labels[:4].tolist() == [0, targets.BACKGROUND, 1, targets.BACKGROUND]
     rows = targets.sample(labels, 8, 0.25, torch.Generator().manual_seed(0))
     assert len(rows) == len(set(rows.tolist())) == 8
     assert sorted(rows[labels[rows] >= 0].tolist()) == [0, 2]

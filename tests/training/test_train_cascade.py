@@ -1,4 +1,4 @@
-"""One step of the training of the demo's Cascade R-CNN, so that the script stays one that runs."""
+"""A few training steps of the demo's Cascade R-CNN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Box arithmetic: coded offsets to boxes, clipping, areas. Always float32, whatever the network computes in."""
+"""Box arithmetic: box deltas, clipping, areas. Always float32, whatever the network's precision."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 import torch
 
 LARGEST_LOG_SCALE = math.log(1000 / 16)
-"""A coded width or height may enlarge a box by this much at most; shrinking is not bounded."""
+"""Upper bound of the log scale of widths and heights, as in detectron2; shrinking is not bounded."""
 
 Weights = tuple[float, float, float, float]
 
 
 def centres_and_sides(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boxes [..., 4] as centres [..., 2] and sides [..., 2]."""
+    """Boxes [..., 4] as centres [..., 2] and sides (width, height) [..., 2]."""
     sides = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * sides, sides
 
 
 def apply_deltas(deltas: torch.Tensor, boxes: torch.Tensor, weights: Weights) -> torch.Tensor:
-    """Move boxes [..., 4] by coded offsets [..., 4] (Girshick et al., 2014, appendix C), divided by `weights` first."""
+    """Apply box deltas [..., 4], divided by `weights`, to boxes [..., 4] (Girshick et al., 2014, appendix C)."""
     offsets = deltas.float() / torch.tensor(weights, device=deltas.device)
     centres, sides = centres_and_sides(boxes)
     centres = offsets[..., :2] * sides + centres
@@ -28,7 +28,7 @@ def apply_deltas(deltas: torch.Tensor, boxes: torch.Tensor, weights: Weights) ->
 
 
 def clip(boxes: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-    """Boxes cut at the frame; a coordinate that is no number becomes 0, so that a broken row cannot reach a kernel."""
+    """Boxes clipped to the image (height, width); a coordinate that is NaN becomes 0, so that no kernel gets one."""
     height, width = image_size
     limits = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
     return torch.minimum(boxes.nan_to_num(0.0).clamp(min=0), limits)
@@ -40,10 +40,10 @@ def areas(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def nonempty(boxes: torch.Tensor) -> torch.Tensor:
-    """Which boxes have a width and a height above 0, bool [N]."""
+    """Whether each box has a width and a height above 0, bool [N]."""
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
 def finite_rows(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """Which rows hold numbers only, bool [N]."""
+    """Whether the box and the score of each row are finite, bool [N]."""
     return boxes.isfinite().all(dim=1) & scores.isfinite()

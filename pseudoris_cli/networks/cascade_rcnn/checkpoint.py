@@ -1,4 +1,4 @@
-"""Checkpoints in detectron2's layout, admitted strictly: a tensor that is missing, unknown or misshapen is an error."""
+"""Checkpoints in detectron2's layout, loaded strictly: a missing, unexpected or misshapen tensor is an error."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 from pseudoris_cli.errors import UsageError
 
 IGNORED = re.compile(r"pixel_mean|pixel_std|.*anchor_generator\.cell_anchors.*")
-"""Constants that older versions of detectron2 stored among the weights."""
+"""Constants that older versions of detectron2 stored with the weights."""
 _SHOWN = 6
 
 
 def state_dict_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name: unwrapped from `model`, without the `module.` of data parallelism.
 
-    Numpy arrays become tensors. Raises UsageError for anything else among the weights, and for numbers not finite.
+    Numpy arrays become tensors. Raises UsageError for anything else among the weights, and for values that are not finite.
     """
     inner = checkpoint.get("model", checkpoint)
     if not isinstance(inner, Mapping) or not inner:

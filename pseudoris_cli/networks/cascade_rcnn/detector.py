@@ -1,4 +1,4 @@
-"""The whole network, from normalised pixels to detections in network pixels."""
+"""The complete network, from normalised pixels to detections in network pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES = {"r50_fpn": R50_FPN, "demo": DEMO, "tiny": TINY}
 
 
 class CascadeRCNN(nn.Module):
-    """Cascade Mask R-CNN. The names of its tensors are those of detectron2's checkpoints."""
+    """Cascade Mask R-CNN with the tensor names of detectron2's checkpoints."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ class CascadeRCNN(nn.Module):
         self.roi_heads = CascadeHeads(sizes)
 
     def prepare(self, device: str, dtype: torch.dtype) -> CascadeRCNN:
-        """Ready for inference: moved and cast. The state dict changes where the type is a half-precision one.
+        """Move and cast the network for inference. In half precision the state dict changes.
 
-        Half precision could not hold the normalisation's statistics, so they are folded into the convolutions first.
-        float32 keeps them apart as detectron2 does: folding moves boxes of the recorded networks by up to 0.05 pixel.
+        Half precision cannot represent the statistics of batch normalisation, so they are folded into the convolutions
+        first. float32 keeps them separate like detectron2, as folding moves boxes by up to 0.05 pixel.
         """
         self.eval().requires_grad_(False)
         if dtype != torch.float32:
@@ -41,9 +41,9 @@ class CascadeRCNN(nn.Module):
     def detect(
         self, pixels: torch.Tensor, image_sizes: Sequence[tuple[int, int]], score_thresh: float
     ) -> list[Detections]:
-        """The detections of each image of a batch [N, 3, H, W] that is normalised and zero-padded to one size.
+        """The detections of each image of a batch [N, 3, H, W], normalised and zero-padded to one size.
 
-        The heads run image by image, so that only the backbone ever sees more than one image at a time.
+        `image_sizes` are (height, width) without the padding. The heads run image by image, only the backbone in batches.
         """
         features = self.backbone(pixels.to(next(self.parameters()).dtype))
         proposals = self.proposal_generator(features, image_sizes)
@@ -54,7 +54,7 @@ class CascadeRCNN(nn.Module):
 
 
 def initialise(model: CascadeRCNN, generator: torch.Generator) -> None:
-    """Random weights that keep activations near unit size and give detections at a threshold of 0.5 on any photograph."""
+    """Random weights that keep activations near unit variance and give detections above 0.5 on any photograph."""
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             fan_in = module.weight[0].numel() if not isinstance(module, nn.ConvTranspose2d) else module.in_channels
@@ -66,4 +66,4 @@ def initialise(model: CascadeRCNN, generator: torch.Generator) -> None:
 
 
 _GAINS = {"conv3": 0.2, "shortcut": 1.0, "anchor_deltas": 0.02, "bbox_pred": 0.2, "cls_score": 4.0, "predictor": 4.0}
-"""Variance gain of layers without a ReLU after them (others: 2): small steps for boxes, decided scores and masks."""
+"""Variance gain of layers without a ReLU after them (others: 2): small box deltas, confident scores and masks."""

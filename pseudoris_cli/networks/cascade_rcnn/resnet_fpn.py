@@ -14,7 +14,7 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Channels and counts; the defaults are the official R50-FPN. Later ResNet stages double `bottleneck` and `out`."""
+    """Channels and counts; the defaults are those of R50-FPN. Later ResNet stages double `bottleneck` and `out`."""
 
     stem: int = 64
     bottleneck: int = 64
@@ -54,7 +54,7 @@ class Bottleneck(nn.Module):
 
 
 class Stem(nn.Module):
-    """7x7 with stride 2, then the largest of 3x3 with stride 2."""
+    """A 7x7 convolution with stride 2, then 3x3 max pooling with stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Stem(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Maps of stride 4, 8, 16 and 32."""
+    """The feature maps of stride 4, 8, 16 and 32."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class ResNetFPN(nn.Module):
 
 
 def fold_norms(module: nn.Module) -> None:
-    """Put every batch normalisation into its convolution, for inference only."""
+    """Fold every batch normalisation into its convolution, for inference only."""
     for conv in module.modules():
         if isinstance(conv, ConvNorm) and isinstance(conv.norm, nn.BatchNorm2d):
             norm = conv.norm

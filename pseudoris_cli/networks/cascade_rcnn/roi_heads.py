@@ -17,13 +17,13 @@ from pseudoris_cli.networks.cascade_rcnn.rpn import STRIDES
 STAGE_WEIGHTS: tuple[Weights, ...] = ((10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15))
 BOX_CELLS, MASK_CELLS = 7, 14
 POOLED_LEVELS = 4
-"""p2...p5; p6 serves proposals only."""
+"""p2...p5; p6 is used for proposals only."""
 NMS_IOU, MOST_DETECTIONS = 0.5, 100
 
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """One stage: its input boxes [P, 4], class logits [P, 2] (object, background), offsets [P, 4], output boxes [P, 4]."""
+    """One stage: its input boxes [P, 4], class logits [P, 2] (object, background), deltas [P, 4], output boxes [P, 4]."""
 
     boxes: torch.Tensor
     logits: torch.Tensor
@@ -33,7 +33,7 @@ class StageOutput:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """The objects of one image in network pixels: boxes [N, 4], scores [N] falling, mask probabilities [N, 28, 28]."""
+    """The objects of one image in network pixels: boxes [N, 4], scores [N] descending, mask probabilities [N, 28, 28]."""
 
     boxes: torch.Tensor
     scores: torch.Tensor
@@ -53,7 +53,7 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class logits (object first, background last) and box offsets, float32."""
+    """Class logits (object first, background last) and box deltas, float32."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -90,9 +90,9 @@ def pyramid_levels(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def pool(features: Sequence[torch.Tensor], rois: torch.Tensor, cells: int) -> torch.Tensor:
-    """RoIAlign (He et al., 2017), aligned, with as many samples as a cell has pixels: [P, C, cells, cells].
+    """RoIAlign (He et al., 2017), aligned, with one sample per pixel of a cell: [P, C, cells, cells].
 
-    `rois` [P, 5] are image index and box. Sampling is float32 throughout: coordinates do not fit half precision.
+    `rois` [P, 5] are image index and box. Sampling is always float32, as half precision cannot represent the coordinates.
     """
     level_of = pyramid_levels(rois[:, 1:])
     pooled = features[0].new_zeros(len(rois), features[0].shape[1], cells, cells)
@@ -137,7 +137,7 @@ class CascadeHeads(nn.Module):
         image_size: tuple[int, int],
         score_thresh: float,
     ) -> Detections:
-        """The detections of one image: mean score of the stages above `score_thresh`, boxes of the last."""
+        """The detections of one image: boxes of the last stage with a mean score of the stages above `score_thresh`."""
         stages = self.refine(features, proposals, image_size)
         boxes, scores = select_detections(stages, image_size, score_thresh)
         masks = self.mask_head(pool(features, _rois(boxes), MASK_CELLS)).sigmoid()
@@ -147,7 +147,7 @@ class CascadeHeads(nn.Module):
 def select_detections(
     stages: Sequence[StageOutput], image_size: tuple[int, int], score_thresh: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Threshold, suppress at IoU 0.5 and keep the best 100: boxes [N, 4] and scores [N], best first."""
+    """Threshold, NMS at IoU 0.5, then the best 100: boxes [N, 4] and scores [N], best first."""
     first, second, third = (output.logits.softmax(dim=1)[:, 0] for output in stages)
     boxes, scores = stages[-1].refined, (first + second + third) * (1 / 3)
     valid = finite_rows(boxes, scores)

@@ -1,4 +1,4 @@
-"""The region proposal network (Ren et al., 2015) on p2...p6: three anchors a place, the best boxes of each level."""
+"""The region proposal network (Ren et al., 2015) on p2...p6: three anchors per location, the best boxes of each level."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOP_PER_LEVEL, NMS_IOU = 1000, 0.65
 
 
 class RPNHead(nn.Module):
-    """Objectness and box offsets for each anchor, shared by all levels."""
+    """Objectness and box deltas for each anchor, shared by all levels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class RPNHead(nn.Module):
         self.anchor_deltas = nn.Conv2d(channels, anchors * 4, 1)
 
     def forward(self, feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One level [N, C, H, W] to logits [N, H*W*A] and offsets [N, H*W*A, 4], float32."""
+        """One level [N, C, H, W] to logits [N, H*W*A] and deltas [N, H*W*A, 4], float32."""
         x = F.relu_(self.conv(feature))
         logits = self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1)
         deltas = self.anchor_deltas(x).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
@@ -51,7 +51,7 @@ def make_anchors(height: int, width: int, level: int, device: torch.device) -> t
 
 
 class RPN(nn.Module):
-    """Features of images of one padded size to the proposals of each."""
+    """Object proposals from the feature maps of images of one padded size."""
 
     def __init__(self, channels: int, proposals: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class RPN(nn.Module):
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Proposals [P, 4] and their logits [P] for each image, best first, P <= `proposals`.
 
-        Anchors lie on the padding too; `image_sizes` (without padding) clip what they propose.
+        Anchors cover the padding too; proposals are clipped to `image_sizes`, (height, width) without the padding.
         """
         return self.propose([self.rpn_head(feature) for feature in features], features, image_sizes)
 
@@ -92,10 +92,10 @@ class RPN(nn.Module):
 def select_proposals(
     boxes: torch.Tensor, logits: torch.Tensor, levels: torch.Tensor, image_size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clip, drop what is empty and suppress within each level: boxes [P, 4] and logits [P], best first.
+    """Clip, drop empty boxes and apply NMS within each level: boxes [P, 4] and logits [P], best first.
 
-    torchvision's `batched_nms` is what detectron2 calls, so its choice between one pass per level and one pass over
-    shifted boxes (by their number) is part of the result.
+    detectron2 calls torchvision's `batched_nms` too, whose choice between one pass per level and one pass over shifted
+    boxes (by their number) affects the result. Raises EnvironmentStop where no value is finite.
     """
     valid = finite_rows(boxes, logits)
     if not valid.any():

@@ -1,4 +1,4 @@
-"""Between an image's own pixels and the network's: resizing and normalising in, pasting masks out."""
+"""Preprocessing of images (resize, normalise, pad) and pasting of masks into the image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pseudoris_cli.networks.cascade_rcnn.roi_heads import Detections
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-"""ImageNet statistics in RGB order; they meet the channels in the order in which these come."""
+"""ImageNet statistics in RGB order; they are applied to the channels in whatever colour order the image has."""
 PADDING_MULTIPLE = 32
 
 
 def network_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """(height, width) of the network's input: shortest edge `min_size`, unless the longest would pass `max_size`.
+    """(height, width) of the network's input: shortest edge `min_size`, unless the longest would exceed `max_size`.
 
-    Never below one pixel, where detectron2 would ask for an image without pixels.
+    At least one pixel, where detectron2 would compute 0.
     """
     scale = min_size / min(height, width)
     tall, wide = (min_size, scale * width) if height < width else (scale * height, min_size)
@@ -32,7 +32,7 @@ def network_size(height: int, width: int, min_size: int, max_size: int) -> tuple
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size that an input is padded to: the next multiples of 32."""
+    """The size that an input is padded to, the next multiples of 32."""
     height, width = (-(-side // PADDING_MULTIPLE) * PADDING_MULTIPLE for side in size)
     return height, width
 
@@ -55,7 +55,7 @@ def normalise(image: np.ndarray, device: str) -> torch.Tensor:
 
 
 def to_frame(found: Detections, network: tuple[int, int], frame: tuple[int, int]) -> Detections:
-    """Detections of a network input of size `network` in the pixels of its image; what becomes empty is dropped."""
+    """Detections scaled from `network` to `frame`, both (height, width), and clipped; boxes that become empty are dropped."""
     scale = torch.tensor([frame[1] / network[1], frame[0] / network[0]] * 2, device=found.boxes.device)
     boxes = clip(found.boxes * scale, frame)
     keep = nonempty(boxes)
@@ -65,8 +65,8 @@ def to_frame(found: Detections, network: tuple[int, int], frame: tuple[int, int]
 def paste_masks(found: Detections, frame: tuple[int, int]) -> Iterator[np.ndarray]:
     """The mask of each detection (already in the frame) as bool [H, W]: probability at a pixel's centre >= 0.5.
 
-    Probabilities are interpolated bilinearly between cell centres and halve towards the box's edge, so no mask leaves
-    its box. Each array is overwritten by the next.
+    Probabilities are interpolated bilinearly between cell centres, with 0 outside the box, so no mask extends beyond its
+    box. Each array is overwritten by the next.
     """
     boxes, probabilities = found.boxes.float().cpu(), found.mask_probabilities.float().cpu()
     canvas = np.zeros(frame, bool, order="F")

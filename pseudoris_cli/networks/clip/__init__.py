@@ -1,1 +1,1 @@
-"""The text tower's exact rewriting and the configurations of CLIP."""
+"""CLIP: its configurations and an exact rewriting of the text tower."""

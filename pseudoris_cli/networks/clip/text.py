@@ -1,7 +1,7 @@
-"""CLIP's text tower on short texts: the columns after the longest text of a batch are never computed.
+"""CLIP's text tower on short texts: positions after the longest text of a batch are not computed.
 
-Exact: the tower is causal and pools at the end token, so what follows that token (padding, most of the 77 columns)
-changes nothing. A 12-token caption costs a sixth.
+This is exact, as the tower is causal and pools at the end token: the padding after it (most of the 77 positions) has no
+influence. A caption of 12 tokens costs a sixth.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from open_clip.model import CLIP
 def is_causal(model: torch.nn.Module) -> bool:
     """Whether `encode_causal` holds for this model: open_clip's CLIP with a causal mask, pooled at the end token.
 
-    Releases of open_clip whose tower takes the batch second answer no.
+    False for releases of open_clip whose transformer takes the batch as the second dimension.
     """
     return (
         isinstance(model, CLIP)
@@ -24,7 +24,7 @@ def is_causal(model: torch.nn.Module) -> bool:
 
 
 def text_lengths(tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens up to and including the end token, which has the highest id; int64 [N] of tokens [N, T]."""
+    """Number of tokens up to the end token (the highest id) inclusive: int64 [N] of tokens [N, T]."""
     return tokens.argmax(dim=-1) + 1
 
 

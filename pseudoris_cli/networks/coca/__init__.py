@@ -1,1 +1,1 @@
-"""Building CoCa and its configurations; its decoding is in `decoding`."""
+"""CoCa: its configurations and construction; decoding is in `pseudoris_cli.decoding`."""

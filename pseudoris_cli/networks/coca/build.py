@@ -1,4 +1,4 @@
-"""open_clip's CoCa: built from a name, with random or given weights."""
+"""open_clip's CoCa from a model name, with random weights or those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.networks.coca import configs
 
 _NO_WEIGHTS = ("attn_mask", "position_ids", "logit_bias")
-"""Entries of old checkpoints that are rebuilt or unused."""
+"""Entries of checkpoints that are recomputed or unused."""
 
 
 def coca_config(model: str) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def coca_config(model: str) -> dict[str, Any]:
 def build_coca(model: str | dict[str, Any], seed: int = 0) -> Any:
     """A CoCa with random weights that depend on the seed alone, on the CPU.
 
-    open_clip leaves the vocabulary projection uninitialised; here it gets a scale at which logits spread about as widely as
-    a trained captioner's, so that top-p sets are of a natural size.
+    open_clip leaves the vocabulary projection uninitialised; here its scale gives logits about the spread of a trained
+    captioner's, so that top-p sets have realistic sizes.
     """
     config = coca_config(model) if isinstance(model, str) else deepcopy(model)
     config.pop("custom_text", None)
@@ -47,9 +47,9 @@ def build_coca(model: str | dict[str, Any], seed: int = 0) -> Any:
 
 
 def load_weights(coca: torch.nn.Module, checkpoint: dict[str, Any], name: str, model: str) -> None:
-    """Fill the network from a state dict or a training checkpoint (`state_dict`, `module.` prefixes, old names).
+    """Load a state dict or a training checkpoint (`state_dict`, `module.` prefixes, old names) into the network.
 
-    Raises UsageError naming what is missing, left over or of another shape.
+    Raises UsageError naming the tensors that are missing, unknown or of another shape.
     """
     state = checkpoint.get("state_dict", checkpoint)
     state = {key.removeprefix("module."): value for key, value in state.items()}

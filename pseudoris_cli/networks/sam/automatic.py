@@ -1,10 +1,9 @@
-"""Every mask of an image: a grid of points through SAM's decoder, filtered and made unique.
+"""Automatic mask generation: a grid of point prompts through SAM's decoder, filters and non-maximum suppression.
 
 Reproduces segment_anything's `SamAutomaticMaskGenerator` (Kirillov et al., 2023, appendix B) on the same weights and settings:
 point grid, crops, predicted-IoU and stability filters, thresholding, crop-edge filter, box NMS and removal of small regions, in the
-same order and with the same result order. What differs is when work is done: masks that the predicted IoU rejects are never
-upscaled, both resizes are one, run lengths come from the device in one transfer per chunk, and codes are made for the survivors of
-NMS only.
+same order and with the same order of results. It does less work: masks that the predicted IoU rejects are never upscaled, the two
+resizes are one, run lengths are transferred from the device once per chunk, and only masks that survive NMS are encoded.
 With `plain` every step that rounds is the official one (encoder, decoder, resizes), and masks are equal bit for bit.
 """
 
@@ -29,13 +28,14 @@ from pseudoris_cli.networks.sam.resize import AxisResize, compose, resize_column
 from pseudoris_cli.networks.sam.small_regions import remove_small_regions
 
 CPU_PIXELS, CUDA_PIXELS = 1 << 22, 1 << 28
-"""Mask pixels made at a time (float32): 16 MB on a CPU, 1 GB on a GPU; at least one mask."""
+"""Mask pixels (float32) in memory at a time: 16 MB on a CPU, 1 GB on a GPU; at least one mask."""
 
 Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class AutomaticMaskSettings:
     """The settings of SamAutomaticMaskGenerator, by the same names and with the same meaning."""
 
     points_per_side: int
@@ -51,8 +51,11 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A mask before its run-length code. Frames: `edges` and `box_xyxy` (inclusive maximum) are the crop's until `placed`."""
+class MaskCandidate:
+    """A mask as its `edges` (see run_lengths). `edges` and `box_xyxy` (inclusive maximum) are in the frame of the crop `crop_xyxy`.
+
+    `prompt` is the index of the point in the crop's grid, `mask` that of the decoder's output (0..2).
+    """
 
     prompt: int
     mask: int
@@ -62,17 +65,17 @@ class Candidate:
     box_xyxy: Box
     crop_xyxy: Box
 
-    def placed(self, height: int) -> Candidate:
-        """The same mask in the frame of the image."""
+    def uncropped(self, height: int) -> MaskCandidate:
+        """The same mask in the frame of the image, which has this height."""
         x0, y0, *_ = self.crop_xyxy
         x_min, y_min, x_max, y_max = self.box_xyxy
         box = (x_min + x0, y_min + y0, x_max + x0, y_max + y0)
-        return replace(self, edges=run_lengths.place(self.edges, self.crop_xyxy, height), box_xyxy=box)
+        return replace(self, edges=run_lengths.uncrop(self.edges, self.crop_xyxy, height), box_xyxy=box)
 
 
 @dataclass(frozen=True, slots=True)
 class _Crop:
-    """A crop of one image, ready for the encoder: pixels [3, h, w] uint8 of its resized form."""
+    """A crop of the image with this index, resized for the encoder: `pixels` uint8 [3, h, w]."""
 
     image: int
     box: Box
@@ -81,13 +84,13 @@ class _Crop:
 
 
 class AutomaticMasks:
-    """Generates the masks of images with one SAM and one form of its decoder.
+    """Generates the masks of images with a SAM and one form of its mask decoder.
 
-    `gather` encodes as many crops at once as there are images in a call (a GPU gains by it; a CPU only needs more memory).
+    With `gather` as many crops are encoded together as a call has images: faster on a GPU, more memory on a CPU.
     """
 
-    def __init__(self, sam: Sam, decoder: PromptDecoder, rules: Rules, gather: bool = False) -> None:
-        self.sam, self.decoder, self.rules, self.gather = sam, decoder, rules, gather
+    def __init__(self, sam: Sam, decoder: PromptDecoder, settings: AutomaticMaskSettings, gather: bool = False) -> None:
+        self.sam, self.decoder, self.settings, self.gather = sam, decoder, settings, gather
         self.plain = isinstance(decoder, OfficialDecoder)
         self.encode: Callable[[Tensor], Tensor] = (
             sam.image_encoder if self.plain else partial(encode, sam.image_encoder)
@@ -95,7 +98,7 @@ class AutomaticMasks:
         self.square = sam.image_encoder.img_size
         self.transform = ResizeLongestSide(self.square)
         self.grids = build_all_layer_point_grids(
-            rules.points_per_side, rules.crop_n_layers, rules.crop_n_points_downscale_factor
+            settings.points_per_side, settings.crop_n_layers, settings.crop_n_points_downscale_factor
         )
         self.device = sam.pixel_mean.device
         self.pixels = CPU_PIXELS if self.device.type == "cpu" else CUDA_PIXELS
@@ -107,32 +110,32 @@ class AutomaticMasks:
         self.decoder.compile()
 
     @torch.inference_mode()
-    def generate(self, images: Sequence[np.ndarray]) -> list[list[Candidate]]:
-        """The masks of each [H, W, 3] uint8 image, in the channel order of the network; in SAM's order, in the image's frame."""
-        found: list[list[Candidate]] = [[] for _ in images]
+    def generate(self, images: Sequence[np.ndarray]) -> list[list[MaskCandidate]]:
+        """The masks of each uint8 image [H, W, 3], in the colour order of the network: in SAM's order, in the image's frame."""
+        found: list[list[MaskCandidate]] = [[] for _ in images]
         for crop, embedding in self._embeddings(images):
             kept = self._unique(self.candidates(embedding, crop.box, images[crop.image].shape[:2], crop.layer))
-            found[crop.image] += [candidate.placed(images[crop.image].shape[0]) for candidate in kept]
-        if self.rules.crop_n_layers:
+            found[crop.image] += [candidate.uncropped(images[crop.image].shape[0]) for candidate in kept]
+        if self.settings.crop_n_layers:
             found = [self._unique_between_crops(masks) for masks in found]
-        if self.rules.min_mask_region_area:
+        if self.settings.min_mask_region_area:
             found = [
                 self._without_small_regions(masks, *image.shape[:2]) for masks, image in zip(found, images, strict=True)
             ]
         return found
 
     @torch.inference_mode()
-    def candidates(self, embedding: Tensor, box: Box, image_size: tuple[int, ...], layer: int) -> list[Candidate]:
+    def candidates(self, embedding: Tensor, box: Box, image_size: tuple[int, ...], layer: int) -> list[MaskCandidate]:
         """The masks of a crop that pass the filters, before NMS, in the crop's frame; embedding [1, C, h, w]."""
         x0, y0, x1, y1 = box
         height, width = y1 - y0, x1 - x0
         covered = self.transform.get_preprocess_shape(height, width, self.square)
         resize = self._resizes((height, width), covered)
         self.decoder.set_image(embedding, (-(-resize[0].inputs // 4), -(-resize[1].inputs // 4)))
-        # as the official generator, which filters only above zero
-        min_iou = self.rules.pred_iou_thresh if self.rules.pred_iou_thresh > 0 else None
+        # as in the official generator, which filters only above zero
+        min_iou = self.settings.pred_iou_thresh if self.settings.pred_iou_thresh > 0 else None
         points = self.transform.apply_coords(self.grids[layer] * np.array([[width, height]]), (height, width))
-        found: list[Candidate] = []
+        found: list[MaskCandidate] = []
         for start in range(0, len(points), self.decoder.chunk):
             decoded = self.decoder.decode(self._embed(points[start : start + self.decoder.chunk]), min_iou)
             step = max(1, self.pixels // (height * width))
@@ -152,13 +155,13 @@ class AutomaticMasks:
                 ]
                 rows = zip(*(column.tolist() for column in chosen), edges, strict=True)
                 found += [
-                    Candidate(prompt, mask, iou, stability, edge, run_lengths.box_xyxy(edge, height), box)
+                    MaskCandidate(prompt, mask, iou, stability, edge, run_lengths.box_xyxy(edge, height), box)
                     for prompt, mask, iou, stability, edge in rows
                 ]
         return self._off_crop_edges(found, box, image_size)
 
     def _embeddings(self, images: Sequence[np.ndarray]) -> Iterator[tuple[_Crop, Tensor]]:
-        """Every crop of every image with its embedding [1, C, h, w]; `gather`: as many in an encoder call as images."""
+        """Every crop of every image with its embedding [1, C, h, w]; see `gather`."""
         crops = self._crops(images)
         batch = len(images) if self.gather and not self.plain else 1
         while chunk := [crop for _, crop in zip(range(batch), crops, strict=False)]:
@@ -170,7 +173,7 @@ class AutomaticMasks:
     def _crops(self, images: Sequence[np.ndarray]) -> Iterator[_Crop]:
         for index, image in enumerate(images):
             boxes, layers = generate_crop_boxes(
-                image.shape[:2], self.rules.crop_n_layers, self.rules.crop_overlap_ratio
+                image.shape[:2], self.settings.crop_n_layers, self.settings.crop_overlap_ratio
             )
             for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True):
                 if not self._has_pixels(y1 - y0, x1 - x0):
@@ -180,11 +183,11 @@ class AutomaticMasks:
                 yield _Crop(index, (x0, y0, x1, y1), layer, pixels)
 
     def _has_pixels(self, height: int, width: int) -> bool:
-        """Whether anything is left at the network's size; a crop without has no masks (the official generator fails)."""
+        """Whether a crop has pixels at the network's size; without, it has no masks (the official generator fails)."""
         return height > 0 and width > 0 and 0 not in self.transform.get_preprocess_shape(height, width, self.square)
 
     def _resizes(self, size: tuple[int, int], covered: tuple[int, int]) -> tuple[AxisResize, AxisResize]:
-        """The vertical and horizontal way from mask logits to the crop's pixels."""
+        """The vertical and horizontal resize of mask logits to the crop's pixels."""
         logits = [4 * side for side in self.sam.prompt_encoder.image_embedding_size]
         vertical, horizontal = (
             _compose(logits[axis], self.square, covered[axis], size[axis], self.device) for axis in (0, 1)
@@ -200,18 +203,18 @@ class AutomaticMasks:
 
     def _threshold(self, logits: Tensor) -> tuple[Tensor, Tensor, list[np.ndarray]]:
         """Which of M masks (logits [M, pixels]) are stable, with the stability and the edges of those that are."""
-        rules, level = self.rules, self.sam.mask_threshold
-        inner = run_lengths.count_true(logits > level + rules.stability_score_offset)
-        outer = run_lengths.count_true(logits > level - rules.stability_score_offset)
+        settings, level = self.settings, self.sam.mask_threshold
+        inner = run_lengths.count_true(logits > level + settings.stability_score_offset)
+        outer = run_lengths.count_true(logits > level - settings.stability_score_offset)
         stability = inner / outer
-        if rules.stability_score_thresh > 0:
-            keep = stability >= rules.stability_score_thresh
-        else:  # as the official generator, which then keeps masks empty at both thresholds too
+        if settings.stability_score_thresh > 0:
+            keep = stability >= settings.stability_score_thresh
+        else:  # as in the official generator, which then keeps masks that are empty at both thresholds too
             keep = torch.ones_like(stability, dtype=torch.bool)
         return keep, stability[keep], run_lengths.find_edges((logits > level)[keep])
 
     @staticmethod
-    def _off_crop_edges(found: list[Candidate], box: Box, image_size: tuple[int, ...]) -> list[Candidate]:
+    def _off_crop_edges(found: list[MaskCandidate], box: Box, image_size: tuple[int, ...]) -> list[MaskCandidate]:
         """Drop masks cut off by the crop, but not by the image."""
         height, width = image_size
         if not found or box == (0, 0, width, height):
@@ -219,24 +222,24 @@ class AutomaticMasks:
         near = is_box_near_crop_edge(_boxes(found), list(box), [0, 0, width, height])
         return [candidate for candidate, cut in zip(found, near.tolist(), strict=True) if not cut]
 
-    def _unique(self, found: list[Candidate]) -> list[Candidate]:
+    def _unique(self, found: list[MaskCandidate]) -> list[MaskCandidate]:
         """Box NMS within a crop, by predicted IoU."""
-        return _nms(found, [candidate.predicted_iou for candidate in found], self.rules.box_nms_thresh)
+        return _nms(found, [candidate.predicted_iou for candidate in found], self.settings.box_nms_thresh)
 
-    def _unique_between_crops(self, found: list[Candidate]) -> list[Candidate]:
-        """Box NMS between crops; a mask of a smaller crop wins."""
+    def _unique_between_crops(self, found: list[MaskCandidate]) -> list[MaskCandidate]:
+        """Box NMS between crops; masks of smaller crops have priority."""
         boxes = [candidate.crop_xyxy for candidate in found]
         scores = [1 / ((x1 - x0) * (y1 - y0)) for x0, y0, x1, y1 in boxes]
-        return _nms(found, scores, self.rules.crop_nms_thresh)
+        return _nms(found, scores, self.settings.crop_nms_thresh)
 
-    def _without_small_regions(self, found: list[Candidate], height: int, width: int) -> list[Candidate]:
-        """The masks without small holes and islands, then box NMS in which those that had none win."""
+    def _without_small_regions(self, found: list[MaskCandidate], height: int, width: int) -> list[MaskCandidate]:
+        """The masks without small holes and islands, then box NMS in which masks that had none have priority."""
         cleaned, untouched = [], []
         for mask in found:
-            edges, small = remove_small_regions(mask.edges, height, height * width, self.rules.min_mask_region_area)
+            edges, small = remove_small_regions(mask.edges, height, height * width, self.settings.min_mask_region_area)
             cleaned.append(replace(mask, edges=edges, box_xyxy=run_lengths.box_xyxy(edges, height)))
             untouched.append(float(not small))
-        return _nms(cleaned, untouched, max(self.rules.box_nms_thresh, self.rules.crop_nms_thresh))
+        return _nms(cleaned, untouched, max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh))
 
 
 @lru_cache(maxsize=64)
@@ -244,11 +247,11 @@ def _compose(logits: int, square: int, covered: int, outputs: int, device: torch
     return compose(logits, square, covered, outputs, device)
 
 
-def _boxes(found: list[Candidate]) -> Tensor:
+def _boxes(found: list[MaskCandidate]) -> Tensor:
     return torch.tensor([candidate.box_xyxy for candidate in found], dtype=torch.float32)
 
 
-def _nms(found: list[Candidate], scores: list[float], threshold: float) -> list[Candidate]:
+def _nms(found: list[MaskCandidate], scores: list[float], threshold: float) -> list[MaskCandidate]:
     if not found:
         return found
     order = torch.tensor(scores, dtype=torch.float32)

@@ -1,7 +1,4 @@
-"""Named buffers that are used again and again.
-
-On a CPU a fresh output of some megabytes costs more in page faults than the product that fills it.
-"""
+"""Named buffers that are reused: on a CPU the page faults of a new output of some megabytes cost more than computing it."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ import torch
 from torch import Tensor
 
 
-class Workspace:
-    """Uninitialised tensors by name; asking for a name again gives the same memory, whatever the shape."""
+class Buffers:
+    """Uninitialised tensors by name; the same name gives the same memory again, whatever the shape."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def __call__(self, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """A contiguous tensor of this shape on the device of `like`, of its type unless `dtype` says another."""
+        """A contiguous tensor of this shape on the device of `like`, of its dtype unless `dtype` is given."""
         dtype = dtype or like.dtype
         count = math.prod(shape)
         buffer = self._buffers.get(name)

@@ -1,8 +1,8 @@
-"""SAM's mask decoder over a grid of single-point prompts on one image embedding: what its three forms share.
+"""SAM's mask decoder over a grid of single-point prompts on one image embedding: the parts that its three forms share.
 
-Automatic masks send about a thousand prompts over the same image tokens. `OfficialDecoder` is the plain path through
-segment_anything's own modules (Kirillov et al., 2023, appendix A). `sam_absorb.AbsorbedDecoder` and
-`sam_lowrank.LowRankDecoder` compute the same function, exact up to rounding, from these observations.
+Automatic mask generation decodes about a thousand prompts on the same image tokens. `OfficialDecoder` runs
+segment_anything's own modules (Kirillov et al., 2023, appendix A). `decoder_absorbed.AbsorbedDecoder` and
+`decoder_lowrank.LowRankDecoder` compute the same function, exact up to rounding, from these observations.
 
 Notation: P prompts; T = 7 tokens each (IoU, 4 masks, point, padding point); N image tokens of C channels, x the image
 embedding plus the "no mask" embedding, e the positional encoding; H heads of width d, J = H·T rows j = (head, token);
@@ -15,10 +15,10 @@ W, b the weight and bias of a projection, written so that a projection is y W + 
        keys1 = LayerNorm(x + bo + Aᵀ B).
    Only A and B differ between prompts.
 3. The bias of a token-to-image key projection adds the same number to every score of a query and cancels in the softmax.
-4. The final attention is read at 4 of 7 tokens (IoU and three masks); the first mask token and the points are not.
-5. The decoder does not know the order of the image tokens, so those that the image covers are put first: only they are
-   upscaled, and what ResizeLongestSide padded is never computed at mask resolution.
-6. The predicted IoU needs no upscaling, so masks that it rejects are never made.
+4. Only 4 of 7 outputs of the final attention are used (IoU and three masks), not the first mask token and the points.
+5. The decoder is invariant to the order of the image tokens, so those that the image covers are put first: only they are
+   upscaled, and the padding of ResizeLongestSide is never computed at mask resolution.
+6. The predicted IoU needs no upscaling, so masks that it rejects are never upscaled.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor
 from torch.nn import functional as F
 
-from pseudoris_cli.networks.sam.buffers import Workspace
+from pseudoris_cli.networks.sam.buffers import Buffers
 from pseudoris_cli.networks.sam.upscale import Upscaler
 
 TOKENS_READ = (0, 2, 3, 4)
-"""The tokens that multimask output reads after the final attention: IoU and masks 1 to 3."""
+"""The tokens that multimask output uses after the final attention: IoU and masks 1 to 3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The M masks of a chunk of prompts whose predicted IoU passed, prompt by prompt, on the decoder's device.
+    """The M masks of a chunk of prompts that pass the predicted-IoU filter, prompt by prompt, on the decoder's device.
 
     prompt [M] and mask [M] (0..2) int64, iou [M] float32, logits [M, 4·vh, 4·vw] float32 for vh × vw visible tokens.
     """
@@ -59,20 +59,20 @@ class PromptDecoder(Protocol):
     chunk: int
 
     def set_image(self, embedding: Tensor, visible: tuple[int, int]) -> None:
-        """Take the embedding [1, C, h, w] of an image that covers the top left visible = (vh, vw) tokens."""
+        """Set the embedding [1, C, h, w] of an image that covers the top left visible = (vh, vw) tokens."""
         ...
 
     def compile(self) -> None:
-        """Let torch.compile have what runs for every chunk."""
+        """Compile the functions that run for every chunk."""
         ...
 
     def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
-        """Masks of at most `chunk` prompts from their embeddings [P, 2, C]; with `min_iou`, those predicted above it."""
+        """Masks of at most `chunk` prompts from their embeddings [P, 2, C]; with `min_iou`, those with a predicted IoU above."""
         ...
 
 
 class OfficialDecoder:
-    """The plain path: every mask of every prompt by `Sam.mask_decoder`, all of them at full mask resolution."""
+    """segment_anything's own `Sam.mask_decoder`: every mask of every prompt is computed at full mask resolution."""
 
     def __init__(self, sam: Sam, chunk: int) -> None:
         self.sam, self.chunk = sam, chunk
@@ -86,7 +86,7 @@ class OfficialDecoder:
         self.sam.mask_decoder.compile()
 
     def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
-        """See PromptDecoder; the logits are those of the whole padded square."""
+        """See PromptDecoder; the logits cover the complete padded square."""
         prompts, dtype = self.sam.prompt_encoder, self.embedding.dtype
         logits, iou = self.sam.mask_decoder(
             image_embeddings=self.embedding,
@@ -103,7 +103,7 @@ class OfficialDecoder:
 
 @dataclass(frozen=True, slots=True)
 class FirstLayer:
-    """What layer 1 leaves: token states [P, T, C], attention A [P, J, N], values v [P, H, T, d] and B = v Wo [P, J, C]."""
+    """The results of layer 1: token states [P, T, C], attention A [P, J, N], values v [P, H, T, d] and B = v Wo [P, J, C]."""
 
     queries: Tensor
     attention: Tensor
@@ -123,8 +123,8 @@ class GridDecoder:
         self.final = transformer.final_attn_token_to_image
         self.heads = self.final.num_heads
         self.scale = 1 / math.sqrt(self.final.internal_dim // self.heads)
-        self.work = Workspace()
-        self.upscaler = Upscaler(self.decoder.output_upscaling, self.work)
+        self.buffers = Buffers()
+        self.upscaler = Upscaler(self.decoder.output_upscaling, self.buffers)
 
     def compile(self) -> None:
         """See PromptDecoder."""
@@ -153,7 +153,7 @@ class GridDecoder:
         raise NotImplementedError
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """Run the transformer on tokens [P, T, C]; returns the final attention's input and output summed, [P, 4, C]."""
+        """Run the transformer on tokens [P, T, C]; returns the sum of the final attention's input and output, [P, 4, C]."""
         raise NotImplementedError
 
     def upscale(self, prompts: Tensor | None, hyper: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class GridDecoder:
         return Decoded(prompt, mask, iou[keep], logits[keep[used]])
 
     def first_layer(self, tokens: Tensor) -> FirstLayer:
-        """Layer 1 on image tokens that all prompts share: the prompts' tokens queue up as queries of one attention."""
+        """Layer 1, whose image tokens all prompts share: the tokens of all prompts are queries of one attention call."""
         count, T, _ = tokens.shape
         queries = self.self_attention(self.first, tokens, tokens)
         attend = self.first.cross_attn_token_to_image
@@ -195,14 +195,14 @@ class GridDecoder:
         return FirstLayer(queries, attention, values, update)
 
     def self_attention(self, layer: TwoWayAttentionBlock, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Attention among the tokens of a prompt, with its norm; layer 1 has neither positions nor a residual."""
+        """Self-attention among the tokens of a prompt, with its norm; layer 1 has neither positions nor a residual."""
         if layer.skip_first_layer_pe:
             return layer.norm1(layer.self_attn(queries, queries, queries))
-        placed = queries + tokens
-        return layer.norm1(queries + layer.self_attn(placed, placed, queries))
+        positioned = queries + tokens
+        return layer.norm1(queries + layer.self_attn(positioned, positioned, queries))
 
     def read(self, layer: TwoWayAttentionBlock, queries: Tensor, answer: Tensor) -> Tensor:
-        """Add what the tokens read from the image (before the output projection), then the MLP, each with its norm."""
+        """Add the result of token-to-image attention (before its output projection), then the MLP, each with its norm."""
         queries = layer.norm2(queries + layer.cross_attn_token_to_image.out_proj(answer))
         return layer.norm3(queries + layer.mlp(queries))
 
@@ -228,14 +228,14 @@ class GridDecoder:
         return split_heads(x, self.heads).transpose(1, 2).contiguous()
 
     def each_prompt(self, x: Tensor, shared: Tensor, name: str) -> Tensor:
-        """x [P, H, T, d] times shared [H, d, M], without a copy of `shared` for each prompt; in the buffer `name`."""
-        out = self.work(name, (*x.shape[:3], shared.shape[-1]), x)
+        """x [P, H, T, d] times shared [H, d, M] in the buffer `name`, without a copy of `shared` for each prompt."""
+        out = self.buffers(name, (*x.shape[:3], shared.shape[-1]), x)
         for prompt, target in zip(x, out, strict=True):
             torch.bmm(prompt, shared, out=target)
         return out
 
     def softmax(self, scores: Tensor, dim: int, name: str) -> Tensor:
-        return torch.softmax(scores, dim, out=self.work(name, scores.shape, scores))
+        return torch.softmax(scores, dim, out=self.buffers(name, scores.shape, scores))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

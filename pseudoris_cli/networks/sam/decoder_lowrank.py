@@ -1,11 +1,11 @@
-"""SAM's mask decoder without image tokens of its own for any prompt: the form with the fewest operations, for a CPU.
+"""SAM's mask decoder with image tokens in factored form: the fewest operations, for a CPU.
 
-Continues `sam_decoder` (notation there). Every prompt changes the N image tokens by matrices of rank J = 56, so the tokens are
-never formed: they stay
+The notation is that of `decoder`. Every prompt changes the N image tokens by matrices of rank J = 56, so the tokens are never
+computed; they are represented as
 
     keys = c ∘ S + Rᵀ F + b        S [N, C] and b [C] shared by all prompts; c [N], R [r, N], F [r, C] of one prompt
 
-and each use of keys projects S once per image and the r rows of F once per prompt. LayerNorm keeps this shape. Centring
+and each use of keys projects S once per image and the r rows of F once per prompt. LayerNorm preserves this form. Centring
 (subtracting the mean over C, written cen) is linear, so the mean drops out; the variance follows from norms, cross terms and
 a quadratic form. With g1, b1, g2, b2 the weights and biases of the norms of layers 1 and 2, A1, A2 and B1, B2 the attention
 and update of their image-to-token attention, bo1, bo2 its output biases, v1, v2 its values, Wo1, Wo2 its output projections:
@@ -37,7 +37,7 @@ from pseudoris_cli.networks.sam.decoder import TOKENS_READ, GridDecoder, merge_h
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What is one prompt's own in keys = c ∘ S + Rᵀ F + b: c [P, 1, N], R [P, r, N], F [P, r, C]."""
+    """The parts of keys = c ∘ S + Rᵀ F + b that differ between prompts: c [P, 1, N], R [P, r, N], F [P, r, C]."""
 
     scale: Tensor
     rows: Tensor
@@ -46,7 +46,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """An image-side projection of keys for scores, split by head and turned: S W and (b + e) W (+ bias), [H, d, N] each."""
+    """An image-side projection of keys for scores, by head and transposed: S W and (b + e) W (+ bias), [H, d, N] each."""
 
     weight: Tensor
     scaled: Tensor
@@ -63,7 +63,7 @@ class Valued:
 
 
 class LowRankDecoder(GridDecoder):
-    """Keeps [P, 56, N] attentions of a chunk instead of [P, N, 256] image tokens."""
+    """Holds attention matrices [P, 56, N] of a chunk instead of image tokens [P, N, 256]."""
 
     def prepare(self, x: Tensor, e: Tensor) -> None:
         """The shared parts of layer 2, the final attention, the upscaling, and both variances."""
@@ -93,11 +93,11 @@ class LowRankDecoder(GridDecoder):
         self.first_fixed = b2 @ self.upscaler.first_weight + self.upscaler.first_bias
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """See GridDecoder; leaves what the upscaling needs in `self.keys`."""
+        """See GridDecoder; stores the factors for the upscaling in `self.keys`."""
         layer = self.first_layer(tokens)
         update1 = centred(layer.update)
         r1 = self._first_rstd(layer.attention, layer.values, update1)
-        rows = self.work("rows", (len(tokens), 2 * update1.shape[1] + 1, self.N), update1)
+        rows = self.buffers("rows", (len(tokens), 2 * update1.shape[1] + 1, self.N), update1)
         rows1 = torch.mul(layer.attention, r1, out=rows[:, : update1.shape[1]])
         keys1 = Keys(r1, rows1, update1 * self.first.norm4.weight)
 
@@ -129,7 +129,7 @@ class LowRankDecoder(GridDecoder):
 
         def first(chosen: slice, block: slice) -> Tensor:
             shape = (chosen.stop - chosen.start, block.stop - block.start, factors.shape[-1])
-            out = self.work("first convolution", shape, factors)
+            out = self.buffers("first convolution", shape, factors)
             torch.addcmul(self.first_fixed, self.first_scaled[block], scale[chosen, block], out=out)
             return out.baddbmm_(rows[chosen, :, block].transpose(1, 2), factors[chosen])
 
@@ -146,7 +146,7 @@ class LowRankDecoder(GridDecoder):
         """r2 [P, 1, N]: one over the standard deviation of r1 s2 + Rᵀ F."""
         exact = self.norm2.dtype
         r1, R, F = keys.scale.to(exact), keys.rows.to(exact), keys.factors.to(exact)
-        sums = self.work("statistics", R.shape, R)
+        sums = self.buffers("statistics", R.shape, R)
         middle = R.shape[1] // 2
         for part, values, cross in (
             (sums[:, :middle], values1, self.cross21),
@@ -161,11 +161,11 @@ class LowRankDecoder(GridDecoder):
 
     @staticmethod
     def _rstd(total: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """The sum of squares over C, in place, to (variance + eps)^-½; rounding may leave it just below 0."""
+        """The sum of squares over C, in place, to (variance + eps)^-½; rounding may make it slightly negative."""
         return total.div_(norm.weight.shape[0]).clamp_min_(0).add_(norm.eps).rsqrt_()
 
-    def _scored(self, S: Tensor, places: Tensor, projection: nn.Linear, biased: bool) -> Scored:
-        fixed = places @ projection.weight.t() + (projection.bias if biased else 0)
+    def _scored(self, S: Tensor, positions: Tensor, projection: nn.Linear, biased: bool) -> Scored:
+        fixed = positions @ projection.weight.t() + (projection.bias if biased else 0)
         return Scored(projection.weight, self.by_channel(S @ projection.weight.t()), self.by_channel(fixed))
 
     def _valued(self, S: Tensor, b: Tensor, projection: nn.Linear) -> Valued:
@@ -182,7 +182,7 @@ class LowRankDecoder(GridDecoder):
         return scores.unflatten(1, heads.shape[1:3])
 
     def _values(self, scores: Tensor, projected: Valued, keys: Keys) -> Tensor:
-        """What the tokens read from the image, [P, T, H·d]."""
+        """The result of token-to-image attention, [P, T, H·d]."""
         weights = self.softmax(scores, -1, "weights")
         mixed = torch.bmm(weights.flatten(1, 2), keys.rows.transpose(1, 2)).unflatten(1, scores.shape[1:3])
         own = mixed @ split_heads(keys.factors @ projected.weight.t(), self.heads)
@@ -191,5 +191,5 @@ class LowRankDecoder(GridDecoder):
 
 
 def centred(x: Tensor) -> Tensor:
-    """x less its mean over channels."""
+    """x minus its mean over channels."""
     return x - x.mean(-1, keepdim=True)

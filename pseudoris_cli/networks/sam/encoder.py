@@ -2,10 +2,10 @@
 
 The same function as `ImageEncoderViT.forward`, exact up to rounding, with less memory and less work:
 
-* Attention goes through `scaled_dot_product_attention`. The decomposed bias rel_h[q, k_row] + rel_w[q, k_column] is formed
-  for a block of queries at a time, so no [N, N] score matrix of a head is ever written (0.8 GB for ViT-B in float32).
-* Windows that stick out of the grid are padded after the qkv projection, not before: a zero token projects to the bias. The
-  output projection then runs on real tokens only. (64 x 64 tokens make 70 x 70 in 14 x 14 windows, a fifth more.)
+* Attention uses `scaled_dot_product_attention`. The decomposed bias rel_h[q, k_row] + rel_w[q, k_column] is
+  computed for a block of queries at a time, so no [N, N] score matrix of a head is ever in memory (0.8 GB for ViT-B in float32).
+* Windows that extend beyond the grid are padded after the qkv projection, where a zero token is the bias. The output projection
+  then runs on the tokens of the grid only. (64 x 64 tokens become 70 x 70 in 14 x 14 windows, a fifth more.)
 * The neck's norms run as LayerNorm over channels, with float32 statistics in every precision.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CPU_BIAS, CUDA_BIAS = 1 << 20, 1 << 28
-"""Elements of attention bias formed at a time: a block that stays in cache, or one image of 16 global heads on a GPU."""
+"""Elements of attention bias in memory at a time: a block that fits in the cache, or one image of 16 global heads on a GPU."""
 
 
 def encode(encoder: ImageEncoderViT, pixels: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def _block(block: Block, x: Tensor) -> Tensor:
 
 
 def _attention(attention: Attention, x: Tensor, window: int) -> Tensor:
-    """Attention on [B, H, W, C] over the whole grid (window 0) or within windows of that side."""
+    """Attention on [B, H, W, C] over the complete grid (window 0) or within windows of that side."""
     qkv, bias = attention.qkv(x), attention.qkv.bias
     batch, height, width, channels = qkv.shape
     rows, columns = height, width

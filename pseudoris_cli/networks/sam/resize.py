@@ -1,8 +1,8 @@
-"""From SAM's mask logits to the image's pixels in one step.
+"""The resize of SAM's mask logits to the image's pixels in one step.
 
 `Sam.postprocess_masks` enlarges every mask to the padded square (1024 x 1024), cuts the padding off and resizes to the image. Both
-steps are linear and separable, so for each axis they compose into one matrix of at most three taps a row. The matrix is found by
-sending the identity through the same two interpolations, so its weights are those of the official path.
+steps are linear and separable, so for each axis they compose into one matrix with at most three non-zero weights a row. It is
+computed by passing the identity through the same two interpolations, so its weights are those of the official code.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLOCK = 64
-"""Output pixels in a block; the taps of a block span few inputs, so a block is a small dense product."""
+"""Output pixels in a block; a block depends on few inputs, so it is a small dense product."""
 
 
 @dataclass(frozen=True, slots=True)
 class AxisResize:
-    """One axis: blocks (first output, first input, weights [outputs, inputs]) and the inputs that any output reads."""
+    """One axis: blocks (first output, first input, weights [outputs, inputs]) and how many inputs the outputs depend on."""
 
     outputs: int
     inputs: int
@@ -42,9 +42,9 @@ def compose(logits: int, square: int, covered: int, outputs: int, device: torch.
 
 
 def resize_columns_first(logits: Tensor, vertical: AxisResize, horizontal: AxisResize) -> Tensor:
-    """Logits [M, h, w] to [M, width, height]: image pixels column by column, as COCO's run-length codes read them.
+    """Logits [M, h, w] to [M, width, height]: image pixels in column-major order, as in COCO's run-length encoding.
 
-    h and w may be smaller than what `compose` was told, down to `inputs`: pixels past it are never read.
+    h and w may be smaller than the `logits` given to `compose`, down to `inputs`: pixels beyond are never read.
     """
     count, height, _ = logits.shape
     wide = logits.new_empty(count, horizontal.outputs, height)

@@ -1,6 +1,6 @@
-"""Binary masks as runs: the device finds where pixels change, the host does the rest on those few positions.
+"""Binary masks as runs: the device finds the positions where pixels change, the host works on these few positions.
 
-A mask is held as `edges`, int64 positions in its column-major pixels: [start, end) of its first run, of its second, and so on.
+A mask is represented by its `edges`, int64 positions in column-major pixels: [start, end) of its first run, its second, and so on.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def find_edges(masks: Tensor) -> list[np.ndarray]:
 
 
 def _changes_by_row(changed: Tensor) -> list[np.ndarray]:
-    """Where each row of bool [M, pixels - 1] is set, plus 1: the faster way on a CPU."""
+    """The positions where each row of bool [M, pixels - 1] is set, plus 1; faster on a CPU."""
     return [np.flatnonzero(row) + 1 for row in changed.numpy()]
 
 
 def _changes_at_once(changed: Tensor) -> list[np.ndarray]:
-    """The same with one search and one transfer for all rows: the way of a GPU."""
+    """The same with one search and one transfer for all rows; faster on a GPU."""
     mask, position = changed.nonzero().cpu().numpy().T
     return np.split(position + 1, np.searchsorted(mask, np.arange(1, len(changed))))
 
@@ -43,17 +43,17 @@ def count_true(masks: Tensor) -> Tensor:
 
 
 def area(edges: np.ndarray) -> int:
-    """Pixels of a mask."""
+    """The number of pixels of a mask."""
     return int(edges[1::2].sum() - edges[::2].sum())
 
 
 def box_xyxy(edges: np.ndarray, height: int) -> tuple[int, int, int, int]:
-    """The tight box with inclusive maximum, in a frame of this height; all zero for an empty mask."""
+    """The tight box xyxy with inclusive maximum, in an image of this height; all zero for an empty mask."""
     if not len(edges):
         return 0, 0, 0, 0
     starts, lasts = edges[::2], edges[1::2] - 1
     first_column, last_column = starts // height, lasts // height
-    if (first_column != last_column).any():  # a run that turns into the next column touches bottom and top
+    if (first_column != last_column).any():  # a run that continues in the next column touches bottom and top
         top, bottom = 0, height - 1
     else:
         top, bottom = int((starts % height).min()), int((lasts % height).max())
@@ -61,18 +61,18 @@ def box_xyxy(edges: np.ndarray, height: int) -> tuple[int, int, int, int]:
 
 
 def by_column(edges: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The runs of a mask cut where columns of this height end: starts, ends and columns, each int64 [R]."""
+    """The runs of a mask, split where columns of this height end: starts, ends and columns, each int64 [R]."""
     starts, ends = edges[::2], edges[1::2]
     first = starts // height
-    pieces = (ends - 1) // height - first + 1  # a run has one piece in every column that it enters
+    pieces = (ends - 1) // height - first + 1  # one in every column of the run
     run = np.repeat(np.arange(len(starts)), pieces)
     column = first[run] + np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     base = column * height
     return np.maximum(starts[run], base), np.minimum(ends[run], base + height), column
 
 
-def place(edges: np.ndarray, crop_xyxy: tuple[int, int, int, int], height: int) -> np.ndarray:
-    """The edges of a mask of a crop (x1 and y1 exclusive) in the frame of the whole image of this height."""
+def uncrop(edges: np.ndarray, crop_xyxy: tuple[int, int, int, int], height: int) -> np.ndarray:
+    """The edges, in an image of this height, of a mask of a crop (x1 and y1 exclusive); see segment_anything's uncrop_masks."""
     x0, y0, _, y1 = crop_xyxy
     crop_height = y1 - y0
     if crop_height == height:

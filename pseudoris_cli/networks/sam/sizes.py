@@ -1,4 +1,4 @@
-"""segment_anything's networks at the sizes that pseudoris knows, empty or with random weights."""
+"""segment_anything's networks in the sizes that pseudoris supports, without weights or with random ones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import nn
 
 VECTORS = ("_token.weight", "_tokens.weight", "_point_embed.weight", "_mask_embed.weight", "_gaussian_matrix")
-"""Endings of the names of parameters that are added, not multiplied with."""
+"""Endings of the names of parameters that are added, not multiplied by."""
 
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of RGB in 0..255, as in segment_anything/build_sam.py."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The numbers that fix a SAM. The defaults are the official ones (segment_anything/build_sam.py)."""
+    """The hyperparameters of a SAM. The defaults are the official ones (segment_anything/build_sam.py)."""
 
     width: int
     depth: int
@@ -41,7 +42,7 @@ SIZES = {
 
 
 def empty(size: Size) -> Sam:
-    """A SAM whose parameters have shapes but no memory yet; load them with assign=True."""
+    """A SAM whose parameters are on the meta device, without memory; load them with assign=True."""
     grid = size.image // size.patch
     with torch.device("meta"):
         encoder = ImageEncoderViT(
@@ -71,10 +72,10 @@ def empty(size: Size) -> Sam:
 def randomise(sam: Sam, generator: torch.Generator) -> Sam:
     """Give an empty SAM random weights on the CPU, the same for the same generator state.
 
-    Matrices keep the variance of their input and norms start at the identity. A few changes make masks of many sizes with firm
-    edges and predicted IoUs around 0.7, so that filters and NMS have work: upscaling repeats its sub-pixels; its features and
-    the mask heads have mean 0, so that no mask is everything or nothing; prompts change the image tokens little; the mask
-    heads are scaled, the IoU head is scaled and shifted.
+    Matrices preserve the variance of their input and norms start at the identity. A few changes give masks of many sizes with
+    sharp edges and predicted IoUs around 0.7, so that filters and NMS matter: the sub-pixels of the upscaling are equal; its
+    features and the mask heads have mean 0, so that masks are neither full nor empty; prompts change the image tokens little;
+    the mask heads are scaled, the IoU head is scaled and shifted.
     """
     state = {name: _draw(name, tensor, generator) for name, tensor in sam.state_dict().items()}
     for layer in (0, 3):

@@ -1,7 +1,7 @@
-"""Small regions of a mask on its runs: holes are filled, then islands removed, as segment_anything does it on pixels.
+"""Removal of small regions of a mask, on its runs: holes are filled, then islands removed.
 
-Reproduces `remove_small_regions` (Kirillov et al., 2023, appendix B), which asks OpenCV for the regions: pixels that touch at a
-side or a corner belong together, for holes too. `edges` are as in `run_lengths`.
+Reproduces segment_anything's `remove_small_regions` (Kirillov et al., 2023, appendix B), which labels pixels by OpenCV's connected
+components with 8-connectivity, for holes too. `edges` are as in `run_lengths`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pseudoris_cli.networks.sam import run_lengths
 
 
 def remove_small_regions(edges: np.ndarray, height: int, pixels: int, min_area: int) -> tuple[np.ndarray, bool]:
-    """The edges of a mask, in a frame of this height and size, without holes and islands of fewer pixels than `min_area`.
+    """The edges of a mask, in an image of this height and number of pixels, without holes and islands below `min_area` pixels.
 
-    Where every island is small the largest stays, of equals the leftmost. Second, whether there was any such hole or island (as the
-    official function, also if it stays).
+    Where every island is small the largest stays, the leftmost of equals. The second result is whether there was a small hole or
+    island, even one that stays, as in the official function.
     """
     frame = np.array([[0, pixels]], np.int64)
     runs, regions, areas = _regions(_flip(edges, frame), height)
@@ -30,13 +30,13 @@ def remove_small_regions(edges: np.ndarray, height: int, pixels: int, min_area: 
 
 
 def _flip(edges: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """The mask with the pixels of runs [R, 2] turned: an edge that both have is none."""
+    """The mask with the pixels of runs [R, 2] inverted: edges that both have cancel."""
     positions, times = np.unique(np.concatenate([edges, runs.ravel()]), return_counts=True)
     return positions[times % 2 == 1]
 
 
 def _regions(edges: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The runs [R, 2] of a mask within columns, the region [R] of each, and the pixels of each region, from the left."""
+    """The runs [R, 2] of a mask within columns, the region [R] of each, and the area of each region, from left to right."""
     starts, ends, column = run_lengths.by_column(edges, height)
     # the neighbours of a run in the next column are consecutive: from the first that ends at its start or later to the last that
     # begins at its end or before

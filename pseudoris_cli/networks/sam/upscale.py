@@ -1,12 +1,12 @@
 """The upscaling of SAM's mask decoder as matrix products, exact up to rounding.
 
 A transposed convolution of kernel 2 and stride 2 has no overlap: it is a product of each token with a [C, 4·c] matrix whose
-four column groups are the four sub-pixels. So the tokens stay rows through
+four groups of columns are the four sub-pixels. So the tokens remain rows of a matrix through
 
     first convolution (done by the caller) -> LayerNorm over c -> GELU -> second convolution -> GELU -> hypernetwork dot
 
-and only the three mask logits per sub-pixel are shuffled into place, not their 32 features. On a CPU the rows go through in
-blocks that stay in cache; on a GPU all at once.
+and only the three mask logits per sub-pixel are rearranged to pixels, not their 32 features. On a CPU the rows are processed
+in blocks that fit in the cache, on a GPU all at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pseudoris_cli.networks.sam.buffers import Workspace
+from pseudoris_cli.networks.sam.buffers import Buffers
 
 CPU_TOKENS = 1024
 """Tokens in a block on a CPU: 2 MB of float32 features after the second convolution."""
@@ -28,19 +28,19 @@ FirstConvolution = Callable[[slice, slice], Tensor]
 
 
 class Upscaler:
-    """`MaskDecoder.output_upscaling` and the product with the hypernetworks' rows."""
+    """`MaskDecoder.output_upscaling` and the product with the outputs of the hypernetworks."""
 
-    def __init__(self, layers: nn.Sequential, work: Workspace) -> None:
+    def __init__(self, layers: nn.Sequential, buffers: Buffers) -> None:
         first, norm, _, second, _ = layers
         assert isinstance(first, nn.ConvTranspose2d)
         assert isinstance(second, nn.ConvTranspose2d)
         assert isinstance(norm, LayerNorm2d)
-        self.work, self.norm = work, norm
+        self.buffers, self.norm = buffers, norm
         self.first_weight, self.first_bias = _as_product(first)
         self.second_weight, self.second_bias = _as_product(second)
 
     def compile(self) -> None:
-        """Let torch.compile have what runs for every block of tokens."""
+        """Compile the function that runs for every block of tokens."""
         self._features = torch.compile(self._features)  # type: ignore[method-assign]
 
     def __call__(self, first: FirstConvolution, hyper: Tensor, visible: tuple[int, int]) -> Tensor:
@@ -49,7 +49,7 @@ class Upscaler:
         tokens, (count, masks, channels) = height * width, hyper.shape
         on_cpu = hyper.device.type == "cpu"
         prompt_step, token_step = (1, CPU_TOKENS) if on_cpu else (count, tokens)
-        flat = self.work("logits", (count, masks, tokens * 16), hyper)
+        flat = self.buffers("logits", (count, masks, tokens * 16), hyper)
         for p in range(0, count, prompt_step):
             prompts = slice(p, min(p + prompt_step, count))
             for t in range(0, tokens, token_step):
@@ -57,8 +57,8 @@ class Upscaler:
                 features = self._features(first(prompts, block)).view(prompts.stop - p, -1, channels)
                 flat[prompts, :, 16 * block.start : 16 * block.stop] = hyper[prompts] @ features.transpose(1, 2)
         # sub-pixels of the first, then of the second convolution: (vh, vw, dy1, dx1, dy2, dx2)
-        placed = flat.view(count, masks, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return placed.to(torch.float32).reshape(count, masks, 4 * height, 4 * width)
+        pixels = flat.view(count, masks, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return pixels.to(torch.float32).reshape(count, masks, 4 * height, 4 * width)
 
     def _features(self, x: Tensor) -> Tensor:
         """[n, m, 4·c] after the first convolution to [n·m·4, 4·c/2] after the second and its GELU."""
@@ -66,7 +66,7 @@ class Upscaler:
         rows = x.reshape(-1, channels)
         normed = F.layer_norm(rows, (channels,), self.norm.weight, self.norm.bias, self.norm.eps)
         torch.ops.aten.gelu_(normed)
-        out = self.work("upscale features", (len(rows), self.second_weight.shape[1]), rows)
+        out = self.buffers("upscale features", (len(rows), self.second_weight.shape[1]), rows)
         torch.addmm(self.second_bias, normed, self.second_weight, out=out)
         return torch.ops.aten.gelu_(out)
 

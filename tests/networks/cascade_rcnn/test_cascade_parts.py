@@ -77,13 +77,13 @@ def test_deltas_move_centres_scale_sides_and_bound_growth_only() -> None:
     assert (grown[0, 2] - grown[0, 0]).item() == pytest.approx(20 * 1000 / 16, rel=1e-5)
 
 
-def test_clipping_removes_what_is_no_number() -> None:
+def test_clipping_removes_nan() -> None:
     nan, inf = float("nan"), float("inf")
     boxes = torch.tensor([[-5.0, -5.0, 500.0, 300.0], [nan, 1.0, 2.0, 3.0], [-inf, 0.0, inf, inf]])
     assert clip(boxes, (100, 200)).tolist() == [[0, 0, 200, 100], [0, 1, 2, 3], [0, 0, 200, 100]]
 
 
-def test_anchors_start_at_the_origin_and_walk_rows_then_ratios() -> None:
+def test_anchors_start_at_the_origin_in_row_major_order_then_ratios() -> None:
     anchors = make_anchors(2, 3, 1, torch.device("cpu"))  # p3: stride 8, size 64
     assert anchors.shape == (18, 4)
     assert anchors[1].tolist() == [-32, -32, 32, 32]
@@ -150,17 +150,17 @@ def test_pasting_interpolates_between_cells() -> None:
 def test_detections_are_scaled_clipped_and_dropped_when_empty() -> None:
     boxes = torch.tensor([[0.0, 0.0, 40.0, 20.0], [39.0, 5.0, 80.0, 60.0], [41.0, 0.0, 50.0, 10.0]])
     found = Detections(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, 28, 28))
-    placed = transforms.to_frame(found, (20, 40), (40, 80))
-    assert placed.boxes.tolist() == [[0, 0, 80, 40], [78, 10, 80, 40]]
-    assert placed.scores.tolist() == pytest.approx([0.9, 0.8])
+    scaled = transforms.to_frame(found, (20, 40), (40, 80))
+    assert scaled.boxes.tolist() == [[0, 0, 80, 40], [78, 10, 80, 40]]
+    assert scaled.scores.tolist() == pytest.approx([0.9, 0.8])
 
 
 def test_no_detections_go_all_the_way(tiny: CascadeRCNN) -> None:
     [found] = tiny.detect(torch.zeros(1, 3, 64, 96), [(60, 90)], 1.0)
     assert found.boxes.shape == (0, 4)
     assert found.mask_probabilities.shape == (0, 28, 28)
-    placed = transforms.to_frame(found, (60, 90), (120, 180))
-    assert list(transforms.paste_masks(placed, (120, 180))) == []
+    scaled = transforms.to_frame(found, (60, 90), (120, 180))
+    assert list(transforms.paste_masks(scaled, (120, 180))) == []
 
 
 def test_the_smallest_input_works(tiny: CascadeRCNN) -> None:
@@ -199,7 +199,7 @@ def test_folded_norms_change_nothing_but_rounding(tiny: CascadeRCNN) -> None:
         assert torch.allclose(level, expected, atol=1e-4)
 
 
-def test_official_layouts_are_admitted(tiny: CascadeRCNN, tmp_path: Path) -> None:
+def test_official_layouts_load(tiny: CascadeRCNN, tmp_path: Path) -> None:
     state = tiny.state_dict()
     arrays = {name: value.numpy() for name, value in state.items()}
     extra = {"pixel_mean": torch.zeros(3), "proposal_generator.anchor_generator.cell_anchors.0": torch.zeros(3, 4)}

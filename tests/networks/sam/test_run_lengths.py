@@ -1,4 +1,4 @@
-"""Runs, boxes and placing against segment_anything's dense versions."""
+"""Runs, boxes and uncropping against segment_anything's dense versions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def edges_of(masks: torch.Tensor) -> list[np.ndarray]:
 @st.composite
 def some_masks(draw: st.DrawFn) -> torch.Tensor:
     height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
-    seed, share = draw(st.integers(0, 2**31)), draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)) < share
+    seed, density = draw(st.integers(0, 2**31)), draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)) < density
 
 
 @settings(deadline=None)
@@ -40,13 +40,15 @@ def test_runs_area_and_box_are_those_of_the_pixels(masks: torch.Tensor) -> None:
 
 @settings(deadline=None)
 @given(some_masks(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
-def test_a_placed_mask_is_the_padded_mask(masks: torch.Tensor, left: int, top: int, right: int, bottom: int) -> None:
+def test_an_uncropped_mask_is_the_padded_mask(
+    masks: torch.Tensor, left: int, top: int, right: int, bottom: int
+) -> None:
     _, height, width = masks.shape
     crop = (left, top, left + width, top + height)
     full_height, full_width = top + height + bottom, left + width + right
-    whole = uncrop_masks(masks, list(crop), full_height, full_width)
-    for edges, expected in zip(edges_of(masks), edges_of(whole), strict=True):
-        np.testing.assert_array_equal(run_lengths.place(edges, crop, full_height), expected)
+    uncropped = uncrop_masks(masks, list(crop), full_height, full_width)
+    for edges, expected in zip(edges_of(masks), edges_of(uncropped), strict=True):
+        np.testing.assert_array_equal(run_lengths.uncrop(edges, crop, full_height), expected)
 
 
 @settings(deadline=None)

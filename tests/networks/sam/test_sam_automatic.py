@@ -14,14 +14,14 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from pseudoris_cli.networks.sam import automatic, run_lengths
-from pseudoris_cli.networks.sam.automatic import AutomaticMasks, Candidate, Rules
+from pseudoris_cli.networks.sam.automatic import AutomaticMasks, AutomaticMaskSettings, MaskCandidate
 from pseudoris_cli.networks.sam.decoder import OfficialDecoder
 from pseudoris_cli.networks.sam.decoder_absorbed import AbsorbedDecoder
 from pseudoris_cli.networks.sam.decoder_lowrank import LowRankDecoder
 from pseudoris_cli.networks.sam.sizes import SIZES, empty, randomise
 from pseudoris_cli.networks.sam.small_regions import remove_small_regions
 
-DEFAULTS = Rules(
+DEFAULTS = AutomaticMaskSettings(
     points_per_side=5,
     pred_iou_thresh=0.6,
     stability_score_thresh=0.8,
@@ -33,7 +33,7 @@ DEFAULTS = Rules(
     crop_n_points_downscale_factor=1,
     min_mask_region_area=0,
 )
-# image size (height, width), rules
+# image size (height, width), settings
 CASES = {
     "landscape": ((213, 320), DEFAULTS),
     "portrait": ((160, 75), replace(DEFAULTS, pred_iou_thresh=0.7, box_nms_thresh=0.95)),
@@ -65,18 +65,18 @@ def sam(request: pytest.FixtureRequest) -> Sam:
     return randomise(empty(SIZES[request.param]), torch.Generator().manual_seed({"tiny": 0, "demo": 3}[request.param]))
 
 
-def counts(masks: list[Candidate], image: np.ndarray) -> list[list[int]]:
+def counts(masks: list[MaskCandidate], image: np.ndarray) -> list[list[int]]:
     return [run_lengths.counts(mask.edges, image.shape[0] * image.shape[1]) for mask in masks]
 
 
 @pytest.mark.parametrize("case", (CASES | REGIONS).values(), ids=CASES | REGIONS)
 def test_with_the_official_decoder_masks_are_equal(
-    opencv: None, sam: Sam, photograph: np.ndarray, case: tuple[tuple[int, int], Rules]
+    opencv: None, sam: Sam, photograph: np.ndarray, case: tuple[tuple[int, int], AutomaticMaskSettings]
 ) -> None:
-    (height, width), rules = case
+    (height, width), settings = case
     image = photograph[:height, :width]
-    expected = SamAutomaticMaskGenerator(sam, output_mode="uncompressed_rle", **asdict(rules)).generate(image)
-    found = AutomaticMasks(sam, OfficialDecoder(sam, 64), rules).generate([image])[0]
+    expected = SamAutomaticMaskGenerator(sam, output_mode="uncompressed_rle", **asdict(settings)).generate(image)
+    found = AutomaticMasks(sam, OfficialDecoder(sam, 64), settings).generate([image])[0]
     assert expected, "a comparison of nothing shows nothing"
     assert counts(found, image) == [mask["segmentation"]["counts"] for mask in expected]
     assert [run_lengths.area(mask.edges) for mask in found] == [mask["area"] for mask in expected]
@@ -90,43 +90,45 @@ def test_with_the_official_decoder_masks_are_equal(
 
 
 @pytest.mark.parametrize("case", REGIONS.values(), ids=REGIONS)
-def test_small_regions_go(sam: Sam, photograph: np.ndarray, case: tuple[tuple[int, int], Rules]) -> None:
-    (height, width), rules = case
+def test_small_regions_go(
+    sam: Sam, photograph: np.ndarray, case: tuple[tuple[int, int], AutomaticMaskSettings]
+) -> None:
+    (height, width), settings = case
     image = photograph[:height, :width]
-    raw = AutomaticMasks(sam, LowRankDecoder(sam, 4), replace(rules, min_mask_region_area=0)).generate([image])[0]
-    cleaned = AutomaticMasks(sam, LowRankDecoder(sam, 4), rules).generate([image])[0]
+    raw = AutomaticMasks(sam, LowRankDecoder(sam, 4), replace(settings, min_mask_region_area=0)).generate([image])[0]
+    cleaned = AutomaticMasks(sam, LowRankDecoder(sam, 4), settings).generate([image])[0]
     before = {(mask.crop_xyxy, mask.prompt, mask.mask): mask for mask in raw}
     assert counts(cleaned, image) != counts(raw, image)
     for mask in cleaned:
         old = before[mask.crop_xyxy, mask.prompt, mask.mask]
         assert (mask.predicted_iou, mask.stability_score) == (old.predicted_iou, old.stability_score)
-        expected, _ = remove_small_regions(old.edges, height, height * width, rules.min_mask_region_area)
+        expected, _ = remove_small_regions(old.edges, height, height * width, settings.min_mask_region_area)
         np.testing.assert_array_equal(mask.edges, expected)
 
 
 @pytest.mark.parametrize("form", [AbsorbedDecoder, LowRankDecoder])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_rewritten_masks_differ_in_close_calls_only(
-    sam: Sam, photograph: np.ndarray, form: type[LowRankDecoder], case: tuple[tuple[int, int], Rules]
+    sam: Sam, photograph: np.ndarray, form: type[LowRankDecoder], case: tuple[tuple[int, int], AutomaticMaskSettings]
 ) -> None:
-    (height, width), rules = case
+    (height, width), settings = case
     image = photograph[:height, :width]
-    expected = mask_agreement.run(AutomaticMasks(sam, OfficialDecoder(sam, 64), rules), image)
-    found = mask_agreement.run(AutomaticMasks(sam, form(sam, 4), rules), image)
+    expected = mask_agreement.run(AutomaticMasks(sam, OfficialDecoder(sam, 64), settings), image)
+    found = mask_agreement.run(AutomaticMasks(sam, form(sam, 4), settings), image)
     assert len(expected.kept) > 1
-    assert mask_agreement.untraced(found, expected, rules) == []
-    assert mask_agreement.share_different(found, expected, height * width) <= 1e-5
+    assert mask_agreement.unexplained(found, expected, settings) == []
+    assert mask_agreement.fraction_different(found, expected, height * width) <= 1e-5
 
 
 def test_images_do_not_influence_each_other(photograph: np.ndarray) -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(1))
     images = [photograph[:100, :160], photograph[200:], photograph[:, 250:]]
-    rules = replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=3)
-    generator = AutomaticMasks(sam, LowRankDecoder(sam, 4), rules)
+    settings = replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=3)
+    generator = AutomaticMasks(sam, LowRankDecoder(sam, 4), settings)
     together = generator.generate(images)
     for masks, image in zip(together, images, strict=True):
         assert counts(masks, image) == counts(generator.generate([image])[0], image)
-    gathered = AutomaticMasks(sam, LowRankDecoder(sam, 4), rules, gather=True).generate(images)
+    gathered = AutomaticMasks(sam, LowRankDecoder(sam, 4), settings, gather=True).generate(images)
     assert [len(masks) for masks in gathered] == [len(masks) for masks in together]
 
 
@@ -151,14 +153,14 @@ def test_an_image_too_thin_for_the_network_has_no_masks() -> None:
 
 def test_a_difference_without_a_close_call_is_told(photograph: np.ndarray) -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(0))
-    rules = replace(DEFAULTS, box_nms_thresh=1.0)
-    whole = mask_agreement.run(AutomaticMasks(sam, LowRankDecoder(sam, 4), rules), photograph[:100, :160])
-    name = next(iter(whole.kept))
-    less = mask_agreement.Run({k: v for k, v in whole.kept.items() if k != name}, whole.every)
-    assert mask_agreement.untraced(whole, less, rules) == [name]
-    near = replace(rules, pred_iou_thresh=whole.every[name].predicted_iou)
-    assert mask_agreement.untraced(whole, less, near) == []
-    by_area = sorted(whole.every.values(), key=lambda mask: run_lengths.area(mask.edges))
+    settings = replace(DEFAULTS, box_nms_thresh=1.0)
+    full = mask_agreement.run(AutomaticMasks(sam, LowRankDecoder(sam, 4), settings), photograph[:100, :160])
+    name = next(iter(full.kept))
+    less = mask_agreement.Run({k: v for k, v in full.kept.items() if k != name}, full.every)
+    assert mask_agreement.unexplained(full, less, settings) == [name]
+    near = replace(settings, pred_iou_thresh=full.every[name].predicted_iou)
+    assert mask_agreement.unexplained(full, less, near) == []
+    by_area = sorted(full.every.values(), key=lambda mask: run_lengths.area(mask.edges))
     one, other = by_area[0], by_area[-1]
     dense = [np.zeros(16000, bool), np.zeros(16000, bool)]
     for pixels, mask in zip(dense, (one, other), strict=True):

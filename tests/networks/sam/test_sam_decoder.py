@@ -93,8 +93,8 @@ def test_in_double_precision_the_rewriting_is_exact(form: Callable[[Sam, int], G
         image = (embedding.double() + sam.prompt_encoder.no_mask_embed.weight[..., None, None]).expand(
             PROMPTS, -1, -1, -1
         )
-        places = sam.prompt_encoder.get_dense_pe().double().expand(PROMPTS, -1, -1, -1)
-        plain, _ = sam.mask_decoder.transformer(image, places, tokens)
+        positions = sam.prompt_encoder.get_dense_pe().double().expand(PROMPTS, -1, -1, -1)
+        plain, _ = sam.mask_decoder.transformer(image, positions, tokens)
     assert error(hidden, plain[:, [0, 2, 3, 4]]) < 1e-12
 
 

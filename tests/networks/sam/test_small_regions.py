@@ -105,9 +105,9 @@ def test_an_empty_and_a_full_mask_stay(value: bool) -> None:
     st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**31), st.sampled_from([0, 0.2, 0.4, 0.6, 0.8, 1]), st.data()
 )
 def test_the_official_removal_gives_the_same(
-    opencv: None, height: int, width: int, seed: int, share: float, data: st.DataObject
+    opencv: None, height: int, width: int, seed: int, density: float, data: st.DataObject
 ) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < share
+    mask = np.random.default_rng(seed).random((height, width)) < density
     min_area = data.draw(st.integers(1, 12))
     filled, had_holes = official(mask, min_area, "holes")
     expected, had_islands = official(filled, min_area, "islands")
@@ -115,6 +115,6 @@ def test_the_official_removal_gives_the_same(
     found = cleaned(mask, min_area)
     if (
         found.sum() == expected.sum() < min_area
-    ):  # all islands small: which of equal ones stays is told by an order of search
+    ):  # all islands small: which of equals stays depends on the order of search
         return
     np.testing.assert_array_equal(found, expected)
