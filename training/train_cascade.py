@@ -73,18 +73,19 @@ class Losses:
     ) -> dict[str, torch.Tensor]:
         logits = torch.cat([logit for logit, _ in predictions], dim=1)
         deltas = torch.cat([delta for _, delta in predictions], dim=1)
-        said, wanted, moved, target = [], [], [], []
+        chosen_logits, is_object, chosen_deltas, target_deltas = [], [], [], []
         for i, truth in enumerate(truths):
             labels = match_anchors(self.anchors, truth)
             rows = sample(labels, ANCHORS_PER_IMAGE, 0.5, self.generator)
             objects = rows[labels[rows] >= 0]
-            said.append(logits[i, rows])
-            wanted.append((labels[rows] >= 0).float())
-            moved.append(deltas[i, objects])
-            target.append(encode_offsets(self.anchors[objects], truth.boxes[labels[objects]], DELTA_WEIGHTS))
+            chosen_logits.append(logits[i, rows])
+            is_object.append((labels[rows] >= 0).float())
+            chosen_deltas.append(deltas[i, objects])
+            target_deltas.append(encode_offsets(self.anchors[objects], truth.boxes[labels[objects]], DELTA_WEIGHTS))
         return {
-            "objectness": F.binary_cross_entropy_with_logits(torch.cat(said), torch.cat(wanted)),
-            "anchors": F.l1_loss(torch.cat(moved), torch.cat(target), reduction="sum") / sum(map(len, said)),
+            "objectness": F.binary_cross_entropy_with_logits(torch.cat(chosen_logits), torch.cat(is_object)),
+            "anchors": F.l1_loss(torch.cat(chosen_deltas), torch.cat(target_deltas), reduction="sum")
+            / sum(map(len, chosen_logits)),
         }
 
     def head_losses(

@@ -73,9 +73,9 @@ def truth_loss(cosines: torch.Tensor, true: torch.Tensor, same_scene: torch.Tens
 def step_loss(
     model: open_clip.CLIP, heads: torch.nn.ModuleList, bias: torch.Tensor, batch: Crops, rng: np.random.Generator
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    said = [draw_phrase(code, rng) for code in batch.codes] + [falsify(code, rng) for code in batch.codes]
+    captions = [draw_phrase(code, rng) for code in batch.codes] + [falsify(code, rng) for code in batch.codes]
     prompts = [prompt(code, rng) for code in batch.codes]
-    tokens = tokenize([text for text, _ in said + prompts])
+    tokens = tokenize([text for text, _ in captions + prompts])
     texts = F.normalize(model.encode_text(tokens), dim=-1)
     images = model.encode_image(normalise(np.concatenate([batch.pixels[0], batch.pixels[1]]), rng))
     context, masked = F.normalize(images, dim=-1).split(OBJECTS)
@@ -83,7 +83,7 @@ def step_loss(
     same = torch.from_numpy(batch.scene[:, None] == batch.scene[None])
     loss, figures = torch.zeros(()), {}
     for name, pairs, text, crops in (
-        ("caption", said, texts[: 2 * OBJECTS], context),
+        ("caption", captions, texts[: 2 * OBJECTS], context),
         ("noun", prompts, texts[2 * OBJECTS :], masked),
     ):
         true = torch.from_numpy(truth(np.array([claim for _, claim in pairs]), batch.codes))

@@ -107,8 +107,8 @@ def main() -> None:
         nlp.update([annotate(nlp, draw_text(rng)) for _ in range(BATCH)], sgd=optimizer, drop=0.1, losses=losses)
         if (step + 1) % 100 == 0:
             print(step + 1, {name: round(loss, 3) for name, loss in losses.items()}, flush=True)
-    said = [draw_phrase(np.array([rng.integers(len(names)) for names in NAMES]), rng) for _ in range(1000)]
-    right = [head_noun(nlp(text)) == SHAPES[claim[0]] for text, claim in said]
+    phrases = [draw_phrase(np.array([rng.integers(len(names)) for names in NAMES]), rng) for _ in range(1000)]
+    right = [head_noun(nlp(text)) == SHAPES[claim[0]] for text, claim in phrases]
     nlp.meta.update(
         name="pseudoris_demo_nouns",
         description="Head nouns of the demo world's captions",

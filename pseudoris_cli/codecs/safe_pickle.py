@@ -79,7 +79,7 @@ def load(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except MemoryError as error:
-        raise UsageError(f"{path} is damaged or hostile: it asks for more memory than there is") from error
+        raise UsageError(f"{path} is damaged or hostile: it needs more memory than there is") from error
     except Exception as error:  # hostile bytes make the unpickler raise nearly every class
         raise UsageError(f"{path} is not a pickle of plain values: {error}") from error
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from pseudoris_cli.decoding.distribution import KeptTokens, Views, next_tokens, own_logprobs
 from pseudoris_cli.decoding.kv_cache import PrefixStates
@@ -131,8 +130,3 @@ class _Step:
         """The distinct views (own crop after a prefix) of the rows, and the index of every row's view."""
         _, first, view = np.unique(self.pairs[:, 0], return_index=True, return_inverse=True)
         return Views(self.pairs[first, 0], self.pairs[first, 1:], weights[first], own_logit_scale[first]), view
-
-
-def similarities(latents: torch.Tensor) -> np.ndarray:
-    """Cosines of unit latents [M, D]: float32 [M, M]."""
-    return (latents @ latents.T).cpu().numpy()

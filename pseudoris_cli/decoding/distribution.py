@@ -81,10 +81,10 @@ def next_tokens(
         if length < rules.min_length:
             own[:, rules.end] = -torch.inf
             top, mass = peak_and_mass(own)
-        here = np.flatnonzero((view >= start) & (view < start + _BLOCK))
-        thresholds[here] = keep_thresholds(own, mass, (view[here] - start, sampler[here]), rules)
+        in_block = np.flatnonzero((view >= start) & (view < start + _BLOCK))
+        thresholds[in_block] = keep_thresholds(own, mass, (view[in_block] - start, sampler[in_block]), rules)
         lowest = np.full(len(own), np.inf)
-        np.minimum.at(lowest, view[here] - start, thresholds[here])
+        np.minimum.at(lowest, view[in_block] - start, thresholds[in_block])
         blocks.append(_candidates(own, other, lowest, totals, views.own_logit_scale[start : start + _BLOCK]))
     names = ("count", "token", "own", "contrasted", "logprob")
     merged = _Candidates(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
@@ -164,12 +164,12 @@ def _candidates(
 ) -> _Candidates:
     """Transfer to the host the tokens at or above each view's lowest threshold."""
     keep = own >= torch.from_numpy(lowest.astype(np.float32)).to(own.device)[:, None]
-    at = keep.nonzero(as_tuple=True)
-    view, token = (index.cpu().numpy() for index in at)
-    values = own[at].cpu().numpy().astype(np.float64)
+    kept = keep.nonzero(as_tuple=True)
+    view, token = (index.cpu().numpy() for index in kept)
+    values = own[kept].cpu().numpy().astype(np.float64)
     contrasted = values
     if other is not None:
-        contrasted = own_logit_scale[view] * values - other[at].cpu().numpy()
+        contrasted = own_logit_scale[view] * values - other[kept].cpu().numpy()
     return _Candidates(np.bincount(view, minlength=len(own)), token, values, contrasted, values - totals[view])
 
 

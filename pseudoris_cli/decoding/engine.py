@@ -126,13 +126,13 @@ class Decoder:
         found: list[Generated] = []
         widest = max(map(self._pairs, groups))
         for part in even_parts(len(rows), max(1, chunk // widest)):
-            here = rows[part]
-            uniforms = np.stack([groups[row.group].uniforms[row.crop, row.sampler] for row in here])
+            chunk_rows = rows[part]
+            uniforms = np.stack([groups[row.group].uniforms[row.crop, row.sampler] for row in chunk_rows])
 
             def choose(kept: KeptTokens, alive: np.ndarray, length: int, uniforms: np.ndarray = uniforms) -> np.ndarray:
                 return draw(kept, uniforms[alive, length - 1])
 
-            found += sample_captions(self.network, cross_kv, contrast_groups, here, self.rules, choose)
+            found += sample_captions(self.network, cross_kv, contrast_groups, chunk_rows, self.rules, choose)
         return found
 
 

@@ -68,8 +68,8 @@ class PrefixStates:
         """Slots of the new prefixes and pairs, with the caches of their parents copied there."""
         if self.length == 0:
             return np.arange(len(parents)), np.arange(len(pair_prefix))
-        at = np.searchsorted(self._pair_keys, parents[pair_prefix] * self.crops + pair_crop)
-        pair_parents = self._pair_slots[at]
+        index = np.searchsorted(self._pair_keys, parents[pair_prefix] * self.crops + pair_crop)
+        pair_parents = self._pair_slots[index]
         slots, pair_slots = choose_slots(parents), choose_slots(pair_parents)
         _copy(self._text, parents, slots, self.length)
         _copy(self._pairs, pair_parents, pair_slots, self.length)

@@ -49,7 +49,7 @@ class Claim:
 
     def holds(self, of: Attributes) -> bool:
         """Whether the claim is true of an object."""
-        return all(said is None or said == is_ for said, is_ in zip(astuple(self), astuple(of), strict=True))
+        return all(named is None or named == actual for named, actual in zip(astuple(self), astuple(of), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Distinctive sampling and beam search as the release computes them: nothing cached, every position projected.
+"""Distinctive sampling and beam search as the release computes them: without a KV cache, every position projected to logits.
 
-The oracle of the decoder's tests and the other side of benchmarks/captions.py. Written from the description of the algorithm;
-the only thing it shares with the decoder is the dataclass of rules.
+The reference of the decoder's tests and of benchmarks/captions.py. Written from the description of the algorithm; all that it has
+in common with the decoder is the dataclass of rules.
 """
 
 from __future__ import annotations

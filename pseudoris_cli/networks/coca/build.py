@@ -65,8 +65,8 @@ def load_weights(coca: torch.nn.Module, checkpoint: dict[str, Any], name: str, m
         "of another shape": [key for key in expected if key in state and state[key].shape != expected[key].shape],
     }
     if any(faults.values()):
-        told = "; ".join(f"{len(keys)} {fault}, e.g. {keys[0]}" for fault, keys in faults.items() if keys)
+        listed = "; ".join(f"{len(keys)} {fault}, e.g. {keys[0]}" for fault, keys in faults.items() if keys)
         raise UsageError(
-            f"checkpoint {name} does not hold the weights of {model}: {told}\nset captions.model to its model"
+            f"checkpoint {name} does not hold the weights of {model}: {listed}\nset captions.model to its model"
         )
     coca.load_state_dict(state)

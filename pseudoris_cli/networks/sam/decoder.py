@@ -142,10 +142,10 @@ class GridDecoder:
         x = (embedding + self.prompt_encoder.no_mask_embed.weight.to(embedding.dtype)[..., None, None])[0]
         e = self.prompt_encoder.get_dense_pe()[0].to(embedding.dtype)
         x, e = x.flatten(1).t()[order], e.flatten(1).t()[order]
-        attend, answer = self.first.cross_attn_token_to_image, self.first.cross_attn_image_to_token
-        self.first_keys = split_heads(attend.k_proj(x + e), self.heads).contiguous()
-        self.first_values = split_heads(attend.v_proj(x), self.heads).contiguous()
-        self.first_queries = self.by_channel(answer.q_proj(x + e))
+        token_to_image, image_to_token = self.first.cross_attn_token_to_image, self.first.cross_attn_image_to_token
+        self.first_keys = split_heads(token_to_image.k_proj(x + e), self.heads).contiguous()
+        self.first_values = split_heads(token_to_image.v_proj(x), self.heads).contiguous()
+        self.first_queries = self.by_channel(image_to_token.q_proj(x + e))
         self.prepare(x, e)
 
     def prepare(self, x: Tensor, e: Tensor) -> None:
@@ -185,10 +185,10 @@ class GridDecoder:
         """Layer 1, whose image tokens all prompts share: the tokens of all prompts are queries of one attention call."""
         count, T, _ = tokens.shape
         queries = self.self_attention(self.first, tokens, tokens)
-        attend = self.first.cross_attn_token_to_image
-        folded = split_heads(attend.q_proj(queries + tokens).flatten(0, 1), self.heads)
-        answer = F.scaled_dot_product_attention(folded[None], self.first_keys[None], self.first_values[None])
-        queries = self.read(self.first, queries, merge_heads(answer)[0].view(count, T, -1))
+        token_to_image = self.first.cross_attn_token_to_image
+        folded = split_heads(token_to_image.q_proj(queries + tokens).flatten(0, 1), self.heads)
+        attended = F.scaled_dot_product_attention(folded[None], self.first_keys[None], self.first_values[None])
+        queries = self.update_tokens(self.first, queries, merge_heads(attended)[0].view(count, T, -1))
         keys, values, update = self.image_update(self.first, queries, tokens)
         scores = self.each_prompt(keys, self.first_queries, "scores")
         attention = self.softmax(scores, 2, "attention 1").flatten(1, 2)
@@ -201,19 +201,19 @@ class GridDecoder:
         positioned = queries + tokens
         return layer.norm1(queries + layer.self_attn(positioned, positioned, queries))
 
-    def read(self, layer: TwoWayAttentionBlock, queries: Tensor, answer: Tensor) -> Tensor:
+    def update_tokens(self, layer: TwoWayAttentionBlock, queries: Tensor, attended: Tensor) -> Tensor:
         """Add the result of token-to-image attention (before its output projection), then the MLP, each with its norm."""
-        queries = layer.norm2(queries + layer.cross_attn_token_to_image.out_proj(answer))
+        queries = layer.norm2(queries + layer.cross_attn_token_to_image.out_proj(attended))
         return layer.norm3(queries + layer.mlp(queries))
 
     def image_update(
         self, layer: TwoWayAttentionBlock, queries: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled keys and values [P, H, T, d] of image-to-token attention, and B [P, J, C]."""
-        answer = layer.cross_attn_image_to_token
-        keys = self.scaled(answer.k_proj(queries + tokens))
-        values = split_heads(answer.v_proj(queries), self.heads)
-        out = answer.out_proj.weight.t().reshape(self.heads, -1, tokens.shape[-1])
+        image_to_token = layer.cross_attn_image_to_token
+        keys = self.scaled(image_to_token.k_proj(queries + tokens))
+        values = split_heads(image_to_token.v_proj(queries), self.heads)
+        out = image_to_token.out_proj.weight.t().reshape(self.heads, -1, tokens.shape[-1])
         return keys, values, (values @ out).flatten(1, 2)
 
     def image_queries(self, attention: Attention, tokens: Tensor) -> Tensor:

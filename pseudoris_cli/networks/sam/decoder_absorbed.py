@@ -23,10 +23,10 @@ class AbsorbedDecoder(GridDecoder):
 
     def prepare(self, x: Tensor, e: Tensor) -> None:
         """Compute x + bo and the part of the later scores that depends on the positional encoding, [H, d, N] each."""
-        read, answer = self.second.cross_attn_token_to_image, self.second.cross_attn_image_to_token
+        token_to_image, image_to_token = self.second.cross_attn_token_to_image, self.second.cross_attn_image_to_token
         self.x = x + self.first.cross_attn_image_to_token.out_proj.bias
-        self.read_positions = self.by_channel(e @ read.k_proj.weight.t())
-        self.answer_positions = self.by_channel(answer.q_proj(e))
+        self.token_to_image_positions = self.by_channel(e @ token_to_image.k_proj.weight.t())
+        self.image_to_token_positions = self.by_channel(image_to_token.q_proj(e))
         self.final_positions = self.by_channel(e @ self.final.k_proj.weight.t())
 
     def attend(self, tokens: Tensor) -> Tensor:
@@ -37,14 +37,19 @@ class AbsorbedDecoder(GridDecoder):
         keys = self.first.norm4(keys)
 
         queries = self.self_attention(self.second, layer.queries, tokens)
-        read, answer = self.second.cross_attn_token_to_image, self.second.cross_attn_image_to_token
-        scores = self._scores(self.image_queries(read, queries + tokens), read.k_proj, self.read_positions, keys)
-        queries = self.read(self.second, queries, self._values(scores, read.v_proj, keys))
+        token_to_image, image_to_token = self.second.cross_attn_token_to_image, self.second.cross_attn_image_to_token
+        scores = self._scores(
+            self.image_queries(token_to_image, queries + tokens),
+            token_to_image.k_proj,
+            self.token_to_image_positions,
+            keys,
+        )
+        queries = self.update_tokens(self.second, queries, self._values(scores, token_to_image.v_proj, keys))
 
         rows, _, update = self.image_update(self.second, queries, tokens)
-        scores = self._scores(rows, answer.q_proj, self.answer_positions, keys)
+        scores = self._scores(rows, image_to_token.q_proj, self.image_to_token_positions, keys)
         attention = self.softmax(scores, 2, "attention 2").flatten(1, 2)
-        keys.add_(answer.out_proj.bias).baddbmm_(attention.transpose(1, 2), update)
+        keys.add_(image_to_token.out_proj.bias).baddbmm_(attention.transpose(1, 2), update)
         self.keys = keys = self.second.norm4(keys)
 
         rows = self.image_queries(self.final, (queries + tokens)[:, TOKENS_READ])

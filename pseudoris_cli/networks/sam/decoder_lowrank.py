@@ -36,7 +36,7 @@ from pseudoris_cli.networks.sam.decoder import TOKENS_READ, GridDecoder, merge_h
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class FactoredKeys:
     """The parts of keys = c ∘ S + Rᵀ F + b that differ between prompts: c [P, 1, N], R [P, r, N], F [P, r, C]."""
 
     scale: Tensor
@@ -45,7 +45,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class KeyProjection:
     """An image-side projection of keys for scores, by head and transposed: S W and (b + e) W (+ bias), [H, d, N] each."""
 
     weight: Tensor
@@ -54,7 +54,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Valued:
+class ValueProjection:
     """An image-side projection of keys for values: S W by head [H, N, d], and b W + bias [H·d]."""
 
     weight: Tensor
@@ -67,8 +67,8 @@ class LowRankDecoder(GridDecoder):
 
     def prepare(self, x: Tensor, e: Tensor) -> None:
         """The shared parts of layer 2, the final attention, the upscaling, and both variances."""
-        read, answer = self.second.cross_attn_token_to_image, self.second.cross_attn_image_to_token
-        out1, out2 = self.first.cross_attn_image_to_token.out_proj, answer.out_proj
+        token_to_image, image_to_token = self.second.cross_attn_token_to_image, self.second.cross_attn_image_to_token
+        out1, out2 = self.first.cross_attn_image_to_token.out_proj, image_to_token.out_proj
         (g1, b1), (g2, b2) = ((norm.weight, norm.bias) for norm in (self.first.norm4, self.second.norm4))
         exact = torch.promote_types(x.dtype, torch.float32)
         wo1, wo2 = out1.weight.to(exact), out2.weight.to(exact)
@@ -83,11 +83,11 @@ class LowRankDecoder(GridDecoder):
         self.cross20 = 2 * s2 @ self.f0.to(exact)
 
         S1, S2 = (s1 * g1).to(x.dtype), (s2 * g2).to(x.dtype)
-        self.read_keys = self._scored(S1, e + b1, read.k_proj, False)
-        self.read_values = self._valued(S1, b1, read.v_proj)
-        self.answer_queries = self._scored(S1, e + b1, answer.q_proj, True)
-        self.final_keys = self._scored(S2, e + b2, self.final.k_proj, False)
-        self.final_values = self._valued(S2, b2, self.final.v_proj)
+        self.token_to_image_keys = self._key_projection(S1, e + b1, token_to_image.k_proj, False)
+        self.token_to_image_values = self._value_projection(S1, b1, token_to_image.v_proj)
+        self.image_to_token_queries = self._key_projection(S1, e + b1, image_to_token.q_proj, True)
+        self.final_keys = self._key_projection(S2, e + b2, self.final.k_proj, False)
+        self.final_values = self._value_projection(S2, b2, self.final.v_proj)
         tokens = self.visible[0] * self.visible[1]
         self.first_scaled = S2[:tokens] @ self.upscaler.first_weight
         self.first_fixed = b2 @ self.upscaler.first_weight + self.upscaler.first_bias
@@ -99,21 +99,21 @@ class LowRankDecoder(GridDecoder):
         r1 = self._first_rstd(layer.attention, layer.values, update1)
         rows = self.buffers("rows", (len(tokens), 2 * update1.shape[1] + 1, self.N), update1)
         rows1 = torch.mul(layer.attention, r1, out=rows[:, : update1.shape[1]])
-        keys1 = Keys(r1, rows1, update1 * self.first.norm4.weight)
+        keys1 = FactoredKeys(r1, rows1, update1 * self.first.norm4.weight)
 
         queries = self.self_attention(self.second, layer.queries, tokens)
-        read = self.second.cross_attn_token_to_image
-        scores = self._scores(self.image_queries(read, queries + tokens), self.read_keys, keys1)
-        queries = self.read(self.second, queries, self._values(scores, self.read_values, keys1))
+        token_to_image = self.second.cross_attn_token_to_image
+        scores = self._scores(self.image_queries(token_to_image, queries + tokens), self.token_to_image_keys, keys1)
+        queries = self.update_tokens(self.second, queries, self._values(scores, self.token_to_image_values, keys1))
 
         heads, values, update = self.image_update(self.second, queries, tokens)
-        scores = self._scores(heads, self.answer_queries, keys1)
+        scores = self._scores(heads, self.image_to_token_queries, keys1)
         rows[:, update.shape[1] : -1] = self.softmax(scores, 2, "weights").flatten(1, 2)
         rows[:, -1] = 1
         constant = self.f0.expand(len(tokens), 1, -1)
         factors = torch.cat([centred(keys1.factors), centred(update), constant], 1)
-        r2 = self._second_rstd(Keys(r1, rows, factors), layer.values, values)
-        self.keys = Keys(r1 * r2, rows.mul_(r2), factors * self.second.norm4.weight)
+        r2 = self._second_rstd(FactoredKeys(r1, rows, factors), layer.values, values)
+        self.keys = FactoredKeys(r1 * r2, rows.mul_(r2), factors * self.second.norm4.weight)
 
         heads = self.image_queries(self.final, (queries + tokens)[:, TOKENS_READ])
         scores = self._scores(heads, self.final_keys, self.keys)
@@ -142,7 +142,7 @@ class LowRankDecoder(GridDecoder):
         sums.baddbmm_(B @ B.transpose(1, 2), A)
         return self._rstd(sums.mul_(A).sum(1, keepdim=True).add_(self.norm1), self.first.norm4).to(attention.dtype)
 
-    def _second_rstd(self, keys: Keys, values1: Tensor, values2: Tensor) -> Tensor:
+    def _second_rstd(self, keys: FactoredKeys, values1: Tensor, values2: Tensor) -> Tensor:
         """r2 [P, 1, N]: one over the standard deviation of r1 s2 + Rᵀ F."""
         exact = self.norm2.dtype
         r1, R, F = keys.scale.to(exact), keys.rows.to(exact), keys.factors.to(exact)
@@ -164,15 +164,15 @@ class LowRankDecoder(GridDecoder):
         """The sum of squares over C, in place, to (variance + eps)^-½; rounding may make it slightly negative."""
         return total.div_(norm.weight.shape[0]).clamp_min_(0).add_(norm.eps).rsqrt_()
 
-    def _scored(self, S: Tensor, positions: Tensor, projection: nn.Linear, biased: bool) -> Scored:
+    def _key_projection(self, S: Tensor, positions: Tensor, projection: nn.Linear, biased: bool) -> KeyProjection:
         fixed = positions @ projection.weight.t() + (projection.bias if biased else 0)
-        return Scored(projection.weight, self.by_channel(S @ projection.weight.t()), self.by_channel(fixed))
+        return KeyProjection(projection.weight, self.by_channel(S @ projection.weight.t()), self.by_channel(fixed))
 
-    def _valued(self, S: Tensor, b: Tensor, projection: nn.Linear) -> Valued:
+    def _value_projection(self, S: Tensor, b: Tensor, projection: nn.Linear) -> ValueProjection:
         scaled = split_heads(S @ projection.weight.t(), self.heads).contiguous()
-        return Valued(projection.weight, scaled, b @ projection.weight.t() + projection.bias)
+        return ValueProjection(projection.weight, scaled, b @ projection.weight.t() + projection.bias)
 
-    def _scores(self, heads: Tensor, projected: Scored, keys: Keys) -> Tensor:
+    def _scores(self, heads: Tensor, projected: KeyProjection, keys: FactoredKeys) -> Tensor:
         """Scores [P, H, T, N] of token heads [P, H, T, d] against the image tokens."""
         scores = self.each_prompt(heads, projected.scaled, "scores").flatten(1, 2)
         fixed = self.each_prompt(heads, projected.fixed, "fixed").flatten(1, 2)
@@ -181,7 +181,7 @@ class LowRankDecoder(GridDecoder):
         scores.baddbmm_((heads @ factors.transpose(-2, -1)).flatten(1, 2), keys.rows)
         return scores.unflatten(1, heads.shape[1:3])
 
-    def _values(self, scores: Tensor, projected: Valued, keys: Keys) -> Tensor:
+    def _values(self, scores: Tensor, projected: ValueProjection, keys: FactoredKeys) -> Tensor:
         """The result of token-to-image attention, [P, T, H·d]."""
         weights = self.softmax(scores, -1, "weights")
         mixed = torch.bmm(weights.flatten(1, 2), keys.rows.transpose(1, 2)).unflatten(1, scores.shape[1:3])

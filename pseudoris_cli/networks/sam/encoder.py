@@ -85,10 +85,10 @@ def _biased_attention(attention: Attention, q: Tensor, k: Tensor, v: Tensor, siz
                 part, by_column[chosen, r : r + rows, :, None, :], out=buffer[: len(part), : part.shape[1]]
             )
             mask = bias.view(1, len(part), -1, tokens)
-            answer = F.scaled_dot_product_attention(
+            attended = F.scaled_dot_product_attention(
                 q[None, chosen, block], k[None, chosen], v[None, chosen], attn_mask=mask, scale=attention.scale
             )
-            out[chosen, block] = answer[0]
+            out[chosen, block] = attended[0]
     return out
 
 
