@@ -61,7 +61,7 @@ def test_weights_say_how_they_were_made(name):
 
 
 def test_the_detector_finds_the_objects_of_scenes_it_has_not_seen_and_always_the_same_ones():
-    """Twenty `tune` scenes: its own masks, before SAM's take their place, with the settings of the demo."""
+    """Twenty `tune` scenes: the detector's own masks, which SAM's replace later, with the settings of the demo."""
     torch.set_num_threads(1)
     settings = resolve("demo").settings
     assert settings.masks.proposals.checkpoint == "demo_cascade"
