@@ -76,7 +76,7 @@ def _with_flaw(soft: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
 
 
 def crop(image: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
-    """One crop in the style `mended`, uint8 [64, 64, 3]."""
+    """One crop in the style `mended` of `pseudoris_cli.method.crops`, uint8 RGB [64, 64, 3]."""
     height, width = mask.shape
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     x0, y0, w, h = xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1

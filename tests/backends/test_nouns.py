@@ -116,7 +116,7 @@ def test_each_distinct_text_is_parsed_once() -> None:
 
 
 def test_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nouns, "_REMEMBERED", 3)
+    monkeypatch.setattr(nouns, "_CACHED", 3)
     finder = SpacyNouns(Parser())
     for round_ in range(4):
         texts = ["dog", f"cat {round_}", f"cow {round_}"]

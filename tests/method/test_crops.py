@@ -36,8 +36,8 @@ IMAGES = [
 THIN = image("thin", 60, 50, [(10, 10, 1, 40), (4, 59, 30, 1), (0, 0, 1, 1)])
 
 
-def plain_crop(pictured: MaskedImage, mask: Mask, kind: CropKind, spec: CropSpec) -> torch.Tensor:
-    """One crop as the release's script makes it, or in the style `mended`."""
+def plain_crop(image: MaskedImage, mask: Mask, kind: CropKind, spec: CropSpec) -> torch.Tensor:
+    """One crop as the release's script makes it, or in style `mended`."""
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     pixels = (torch.from_numpy(image.image_rgb).permute(2, 0, 1).float() / 255 - mean) / std
     fill = mean if spec.style == "released" else torch.zeros(3, 1, 1)
