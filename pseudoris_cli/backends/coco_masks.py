@@ -1,4 +1,4 @@
-"""Your own masks from a COCO instances JSON: polygons, compressed or uncompressed run-length codes.
+"""Your own masks from a COCO instances JSON: polygons, compressed or uncompressed run-length encodings.
 
 They are the pseudo-masks as they stand; no automatic masks are made (`MASKS_ARE_FINAL`). Where the file lists
 `categories`, every mask keeps its own; a file without them is class-agnostic.

@@ -40,7 +40,7 @@ def read_jsonl(path: Path) -> Iterator[Referred]:
 def read_refer(dataset: Path, split_by: str, split: str) -> Iterator[Referred]:
     """The refs of one split of `dataset` (a folder with instances.json), with their raw sentences.
 
-    Accepts polygons and run-length codes. Both files are loaded into memory, as REFER does. Raises UsageError for damaged
+    Accepts polygons and run-length encodings. Both files are loaded into memory, as REFER does. Raises UsageError for damaged
     files.
     """
     refs = safe_pickle.load(dataset / f"refs({split_by}).p")

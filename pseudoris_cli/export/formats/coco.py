@@ -1,4 +1,4 @@
-"""`coco`: COCO instances with run-length codes, for pycocotools and every detection library.
+"""`coco`: COCO instances with run-length encodings, for pycocotools and every detection library.
 
     annotations/instances_<split>.json; image files in images/train2014/ with --images
 

@@ -203,7 +203,7 @@ arXiv 2407.07412). No person checked the masks or the sentences.
 | --- | --- | --- | --- |
 {counts}
 
-Each row is an image with its `objects`. A mask is a COCO run-length code in the EXIF-upright frame,
+Each row is an image with its `objects`. A mask is a COCO run-length encoding in the EXIF-upright frame,
 `pycocotools.mask.decode(object["segmentation"])`; `bbox` is [x, y, width, height]; `sentences` are best first and `doc`
 holds their distinctiveness (null where the image has one mask only).
 

@@ -38,7 +38,7 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
 
 
 def record(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
-    """One line: the image, the mask as COCO's run-length code, and its sentences, best first."""
+    """One line: the image, the mask as COCO's run-length encoding, and its sentences, best first."""
     return {
         "ref_id": obj.ref_id,
         "ann_id": obj.ann_id,

@@ -5,7 +5,7 @@
     <dataset>/refs(<split_by>).json    the same refs for everybody else
     images/train2014/<file_name>       the image files, with --images; images/mscoco/images/train2014 links there
 
-An annotation's `segmentation` is a list with one run-length code, the only run-length form that REFER decodes.
+An annotation's `segmentation` is a list with one run-length encoding, the only run-length form that REFER decodes.
 """
 
 from __future__ import annotations
