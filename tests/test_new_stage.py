@@ -139,6 +139,24 @@ def test_it_runs_resumes_and_is_left_out(checkout: Path) -> None:
     assert "all parts are intact" in pseudoris(checkout, "status", "--verify", "--work", "work")
 
 
+def test_a_stage_may_have_a_command_of_its_own(checkout: Path) -> None:
+    table = checkout / "pseudoris_cli" / "storage" / "stage_table.py"
+    before = table.read_text()
+    table.write_text(before.replace('Stage("lengths", command="filter"', 'Stage("lengths", command="lengths"'))
+    common = ("--work", "own", "--config", "configs/random.yaml", "--device", "cpu", "-q", "--set", "lengths.short=2")
+    try:
+        assert "\n  lengths " in pseudoris(checkout, "--help")
+        assert "--from VERSION" in pseudoris(checkout, "lengths", "--help")
+        for command in ("masks --images images", "captions"):
+            pseudoris(checkout, *command.split(), *common)
+        # the chain of the table: scores and filter share a command, of which this stage now lies in between
+        told = pseudoris(checkout, "filter", *common[:-2])
+        assert "lengths" not in told
+        assert "lengths" in pseudoris(checkout, "lengths", *common)
+    finally:
+        table.write_text(before)
+
+
 def test_it_is_in_settings_and_pages(checkout: Path) -> None:
     assert "  short: null  # most words of a short caption" in pseudoris(checkout, "config", "show")
     shutil.copytree(REPOSITORY / "docs", checkout / "docs", dirs_exist_ok=True)

@@ -15,6 +15,7 @@ from pseudoris_cli.cli import (
     status_command,
     weights_commands,
 )
+from pseudoris_cli.storage.stage_table import commands
 
 app = typer.Typer(
     name="pseudoris",
@@ -52,6 +53,9 @@ for command in (
     stage_commands.run,
 ):
     app.command()(command)
+for name in commands():
+    if name not in ("masks", "captions", "filter", "export"):
+        app.command(name)(stage_commands.other_stage(name))
 app.command()(demo_commands.demo)
 app.command()(demo_commands.evaluate)
 app.command()(report_command.report)

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
+from pseudoris_cli.storage import stage_table
 from pseudoris_cli.text import visible
 
 if TYPE_CHECKING:
@@ -69,8 +70,6 @@ class ProgressObserver:
         self.progress: Progress | None = None
 
     def begin(self, stage: str, images: int, done: int, recovered: list[str]) -> None:
-        from pseudoris_cli.storage import stage_table  # pyarrow comes with it: not on the way to --help
-
         self.stage, self.total, self.done = stage, images, done
         self.unit = stage_table.stage(stage).unit
         self.started, self.logged = time.monotonic(), time.monotonic()

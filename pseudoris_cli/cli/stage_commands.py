@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
@@ -15,6 +16,7 @@ from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.export.base import ImageMode
 from pseudoris_cli.settings import plugins
+from pseudoris_cli.storage.stage_table import stages_of
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.runner import Summary
@@ -132,7 +134,8 @@ def export(
     """
     flags = _export_flags(split, dataset, split_by, max_captions)
     with open_session(options, options.resolve(flags)) as session:
-        summaries, extra = _export(session, _wanted_out(out_folder), formats, from_version, (overwrite, image_files))
+        request = ExportRequest(_wanted_out(out_folder), formats, overwrite, image_files)
+        summaries, extra = _export(session, request, from_version)
         report(options, summaries, extra)
 
 
@@ -163,43 +166,66 @@ def run(
     with open_session(options, resolved) as session:
         from pseudoris_cli import pipeline
 
-        if out_folder:
-            _check_export(session, out_folder, formats, (overwrite, image_files))
+        request = ExportRequest(out_folder, formats, overwrite, image_files) if out_folder else None
+        if request:
+            _check_export(session, request)
         pipeline.check_weights(session.settings)
         summaries = [pipeline.run_masks(session, limit, pilot)]
         for command in pipeline.commands_between("masks", "export"):
             summaries += pipeline.run_command(session, command)
         extra: dict[str, Any] = {"filter": _filter_figures(session)}
-        if out_folder:
-            indexed, exported = _export(session, out_folder, formats, None, (overwrite, image_files))
+        if request:
+            indexed, exported = _export(session, request, None)
             summaries += indexed
             extra |= exported
         report(options, summaries, extra | _pilot_report(options, pilot))
 
 
-def _export(
-    session: Session, folder: Path, formats: list[str], version: str | None, how: tuple[bool, str]
-) -> tuple[list[Summary], dict[str, Any]]:
+@dataclass(frozen=True)
+class ExportRequest:
+    """What the user asked of an export."""
+
+    folder: Path
+    formats: list[str]
+    overwrite: bool
+    image_files: str
+
+
+def _export(session: Session, request: ExportRequest, version: str | None) -> tuple[list[Summary], dict[str, Any]]:
     from pseudoris_cli import pipeline
 
-    _check_export(session, folder, formats, how)
-    overwrite, image_files = how
+    mode = _check_export(session, request)
     summaries = pipeline.run_command(session, "export", version)
-    made = pipeline.render_export(session, folder, tuple(formats), image_files, overwrite)  # type: ignore[arg-type]
-    return summaries, {"out": str(folder), "formats": formats, "rendered": made}
+    made = pipeline.render_export(session, request.folder, tuple(request.formats), mode, request.overwrite)
+    return summaries, {"out": str(request.folder), "formats": request.formats, "rendered": made}
 
 
-def _check_export(session: Session, folder: Path, formats: list[str], how: tuple[bool, str]) -> None:
-    """What can be wrong with an export is said before the work begins."""
+def _check_export(session: Session, request: ExportRequest) -> ImageMode:
+    """Tell what is wrong with an export before the work begins; returns how image files come into it."""
     from pseudoris_cli import pipeline
     from pseudoris_cli.export.base import load_format
 
-    overwrite, image_files = how
-    if image_files not in get_args(ImageMode):
-        raise UsageError(f"image files in the export, {image_files!r}: choose from {_IMAGE_MODES}")
-    for name in formats:
+    if request.image_files not in get_args(ImageMode):
+        raise UsageError(f"image files in the export, {request.image_files!r}: choose from {_IMAGE_MODES}")
+    for name in request.formats:
         load_format(name)
-    pipeline.check_out(session, folder, overwrite)
+    pipeline.check_out(session, request.folder, request.overwrite)
+    return cast(ImageMode, request.image_files)
+
+
+def other_stage(command: str) -> Callable[..., None]:
+    """The command of stages that bring one of their own: an added stage needs no code here."""
+
+    @with_options
+    def run_stage(options: StageOptions, from_version: From = None) -> None:
+        with open_session(options, options.resolve()) as session:
+            from pseudoris_cli.pipeline import run_command
+
+            report(options, run_command(session, command, from_version))
+
+    units = " and ".join(f"{row.name} ({row.unit})" for row in stages_of(command))
+    run_stage.__doc__ = f"Run the stage {units}, on what the stage before it made."
+    return run_stage
 
 
 def _filter_figures(session: Session) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
         queue = _Queue(manifest, pending)
         try:
             if pending and not stopper.requested:
-                _work(job, queue, CrashLog(folder, writer, pending), (observer, stopper, summary))
+                _work(job, queue, CrashLog(folder, writer, pending), observer, stopper, summary)
             elif not pending:
                 CrashLog(folder, writer, ()).close()
         finally:
@@ -143,8 +143,7 @@ def _announce(job: Job, observer: Observer, manifest: ManifestWriter, pending: l
     observer.begin(job.spec.name, total, total - todo, recovered)
 
 
-def _work(job: Job, queue: _Queue, crash_log: CrashLog, watch: tuple[Observer, Stopper, Summary]) -> None:
-    observer, stopper, summary = watch
+def _work(job: Job, queue: _Queue, crash_log: CrashLog, observer: Observer, stopper: Stopper, summary: Summary) -> None:
     failed_parts = 0
     try:
         tasks = _tasks(job, queue, crash_log)

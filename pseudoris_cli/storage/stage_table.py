@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pseudoris_cli.storage.schema import COLUMNS, Column
+if TYPE_CHECKING:
+    from pseudoris_cli.storage.schema import Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Stage:
     @property
     def columns(self) -> tuple[Column, ...]:
         """Its columns, in order."""
+        from pseudoris_cli.storage.schema import COLUMNS  # pyarrow comes with it: not on the way to --help
+
         return COLUMNS[self.name]
 
     @property
