@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from pseudoris_cli.codecs.image_decode import decode_rgb
+from pseudoris_cli.codecs.image_decode import UndecodableImage, decode_rgb
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.export import splits
 from pseudoris_cli.export.read_back import Referred, read_jsonl, read_refer
 from pseudoris_cli.records import Rle
 from pseudoris_cli.rle import decode_rle
-from pseudoris_cli.settings.models import MaskSettings
 from pseudoris_cli.sources import refer
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.base import FileReader, Source
@@ -91,17 +90,28 @@ class PseudoRISDataset(Dataset[Sample]):
         number = index - int(self._ends[mask_index])  # counted from the last caption of the mask, so negative
         if self._per == "mask":
             number = int(torch.randint(len(item.captions), ()))
-        pixels = decode_rgb(self._reader.read(item.image_key), MaskSettings().max_pixels)
-        if pixels.shape[:2] != (item.rle.height, item.rle.width):
-            raise UsageError(
-                f"{item.image_key} is not the image that its masks were made for: its size differs. Restore the image, or "
-                "make its masks again"
-            )
+        pixels = self._pixels(item)
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
         mask, caption = torch.from_numpy(decode_rle(item.rle)), item.captions[number]
         if self.transforms is not None:
             image, mask, caption = self.transforms(image, mask, caption)
         return {"image": image, "mask": mask, "caption": caption, "image_id": item.image_id, "ref_id": item.ref_id}
+
+    def _pixels(self, item: Referred) -> np.ndarray:
+        """The image, uint8 [H, W, 3] RGB; of the size of its masks, whatever limit the masks stage had."""
+        height, width = item.rle.height, item.rle.width
+        try:
+            pixels = decode_rgb(self._reader.read(item.image_key), height * width)
+        except UndecodableImage as error:
+            raise UsageError(
+                f"{item.image_key} cannot be used: {error}; restore the image that its masks were made for"
+            ) from error
+        if pixels.shape[:2] != (height, width):
+            raise UsageError(
+                f"{item.image_key} is not the image that its masks were made for: its size differs. Restore the image, or "
+                "make its masks again"
+            )
+        return pixels
 
 
 class _PackedRecords:

@@ -2,6 +2,42 @@
 
 from __future__ import annotations
 
+_SHORTAGES = (
+    "out of memory",  # torch.OutOfMemoryError; CUDA error: out of memory; MPS backend out of memory
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "can't allocate memory",  # torch's allocator on a CPU
+    "not enough memory: you tried to allocate",  # the same on Windows
+    "Cannot allocate memory",
+    "std::bad_alloc",
+)
+"""What shortage of memory is called in messages of torch and its libraries, whatever the type of the error."""
+
+_LOST_DEVICE = (
+    "CUDA error",
+    "device-side assert",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+    "HIP error",
+)
+"""What says that the device will fail every further call."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host ran out of memory; told by names, so that torch need not be imported."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(name in str(error) for name in _SHORTAGES)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the device will fail every further call. Shortage of memory is none of it, however it is reported."""
+    if is_out_of_memory(error):
+        return False
+    return type(error).__name__ == "AcceleratorError" or any(name in str(error) for name in _LOST_DEVICE)
+
 
 class PseudorisError(Exception):
     """Base of the errors that a user can act on; the message says what is wrong and what to do next."""

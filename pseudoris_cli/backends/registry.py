@@ -7,7 +7,7 @@ from typing import Any
 from pseudoris_cli.errors import MissingDependency, UsageError
 from pseudoris_cli.method.protocols import PROTOCOLS
 from pseudoris_cli.settings import plugins
-from pseudoris_cli.settings.models import BackendSettings, Numerics
+from pseudoris_cli.settings.models import BackendSettings, Numerics, versioned
 from pseudoris_cli.weights import registry as weights
 
 _NO_RESULT = {"checkpoint"}
@@ -70,4 +70,4 @@ def _weights(settings: BackendSettings, setting: str) -> dict[str, str]:
 
 def results_of(settings: BackendSettings) -> dict[str, Any]:
     """The settings that change results, as JSON."""
-    return settings.model_dump(mode="json", exclude=_NO_RESULT | settings.NO_RESULT)
+    return versioned(settings, exclude=_NO_RESULT | settings.NO_RESULT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -65,8 +65,8 @@ class Settings(BackendSettings):
 class SamSegmenter(Segmenter):
     """A Segmenter (method/protocols.py)."""
 
-    def __init__(self, generator: AutomaticMasks, channels: Channels) -> None:
-        self.generator, self.channels = generator, channels
+    def __init__(self, generator: AutomaticMasks, channels: Channels, resolved: Mapping[str, Any]) -> None:
+        self.generator, self.channels, self.resolved = generator, channels, resolved
 
     def segment(self, images_rgb: Sequence[np.ndarray]) -> list[list[Segment]]:
         """See Segmenter. Empty masks, which SAM's generator keeps where stability is not asked for, are left out."""
@@ -103,10 +103,11 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
     names = AutomaticMaskSettings.__dataclass_fields__
     generation = AutomaticMaskSettings(**{name: getattr(settings, name) for name in names})
     on_gpu = torch.device(device).type != "cpu"
-    generator = AutomaticMasks(sam, _decoder(settings, sam, on_gpu), generation, gather=on_gpu)
+    form, chunk = _resolve(settings, on_gpu)
+    generator = AutomaticMasks(sam, _decoder(form, sam, chunk), generation, gather=on_gpu)
     if numerics.compile:
         generator.compile()
-    return SamSegmenter(generator, settings.channels)
+    return SamSegmenter(generator, settings.channels, {"decoder": form, "prompt_chunk": chunk})
 
 
 def _weights(settings: Settings) -> Sam:
@@ -156,14 +157,18 @@ def _difference(sam: Sam, state: dict[str, Any]) -> str:
     return "; ".join(said) or "its values are not tensors"
 
 
-def _decoder(settings: Settings, sam: Sam, on_gpu: bool) -> PromptDecoder:
-    """The form of the mask decoder that the settings ask for."""
+def _resolve(settings: Settings, on_gpu: bool) -> tuple[str, int]:
+    """The form of the mask decoder and the points in one call of it, where the settings leave them to the device."""
+    form = settings.decoder if settings.decoder != "auto" else "absorb" if on_gpu else "lowrank"
+    return form, settings.prompt_chunk or (64 if on_gpu or form == "official" else 4)
+
+
+def _decoder(form: str, sam: Sam, chunk: int) -> PromptDecoder:
+    """A mask decoder in one of its forms."""
     from pseudoris_cli.networks.sam.decoder import OfficialDecoder
     from pseudoris_cli.networks.sam.decoder_absorbed import AbsorbedDecoder
     from pseudoris_cli.networks.sam.decoder_lowrank import LowRankDecoder
 
-    form = settings.decoder if settings.decoder != "auto" else "absorb" if on_gpu else "lowrank"
-    chunk = settings.prompt_chunk or (64 if on_gpu or form == "official" else 4)
     forms: dict[str, Callable[[Sam, int], PromptDecoder]] = {
         "official": OfficialDecoder,
         "absorb": AbsorbedDecoder,

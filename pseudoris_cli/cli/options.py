@@ -93,6 +93,9 @@ class StageOptions(SettingOptions, WorkOptions):
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="go on with an incomplete stage before")] = (
         False
     )
+    mix_devices: Annotated[
+        bool, typer.Option("--mix-devices", help="let parts made on a CPU and on a GPU share a version")
+    ] = False
     json_output: Annotated[bool, typer.Option("--json", help="result as JSON on stdout")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only warnings and errors")] = False
 
@@ -115,7 +118,7 @@ class StageOptions(SettingOptions, WorkOptions):
         """Which parts, and how strict."""
         from pseudoris_cli.execution.tasks import Selection  # pyarrow comes with it: not on the way to --help
 
-        return Selection(_parse_shard(self.shard), self.retry_failed, self.allow_partial)
+        return Selection(_parse_shard(self.shard), self.retry_failed, self.allow_partial, self.mix_devices)
 
 
 @dataclass

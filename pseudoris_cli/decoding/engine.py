@@ -14,6 +14,7 @@ from pseudoris_cli.decoding.distribution import KeptTokens
 from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
 from pseudoris_cli.decoding.rules import DecodingRules, Generated
 from pseudoris_cli.decoding.sampling import draw
+from pseudoris_cli.errors import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Decoder:
     def decode(self, groups: Sequence[CropGroup]) -> list[list[list[Generated]]]:
         """For each group and crop its captions: that of beam search first (where beams > 0), then one per sampler.
 
-        Raises torch.OutOfMemoryError where not even one row fits.
+        Raises what reported the shortage where not even one row fits (errors.is_out_of_memory).
         """
         return self._decode(groups, self.row_chunk)
 
@@ -57,8 +58,8 @@ class Decoder:
             try:
                 found += self._decode_batch(batch, chunk)
                 continue
-            except torch.OutOfMemoryError:
-                if chunk == 1:
+            except (RuntimeError, MemoryError) as error:
+                if chunk == 1 or not is_out_of_memory(error):
                     raise
             self.halvings += 1
             if self.network.device.type == "cuda":

@@ -24,14 +24,15 @@ class DeviceRequest:
         if name not in ("cpu", "cuda", "mps"):
             raise UsageError(f"--device {self.device!r}: choose cpu, mps, cuda or cuda:N")
 
-    def resolve(self) -> str:
-        """The torch device. UsageError (exit 2) if it is not on this machine."""
+    def resolve(self, silent: bool = False) -> str:
+        """The torch device; that none was found is told, unless `silent`. UsageError (exit 2) if it is not on this machine."""
         import torch
 
         if self.gpu is None and self.device is None:
             if torch.cuda.is_available():
                 return "cuda:0"
-            log.warning("no GPU found: running on the CPU (--device cpu says so without this notice)")
+            if not silent:
+                log.warning("no GPU found: running on the CPU (--device cpu says so without this notice)")
             return "cpu"
         name = f"cuda:{self.gpu}" if self.gpu is not None else str(self.device)
         kind, _, index = name.partition(":")

@@ -17,6 +17,7 @@ from pseudoris_cli.execution.signals import Stopper
 from pseudoris_cli.execution.tasks import (
     Fingerprint,
     ImageReading,
+    ImageStage,
     LoadedImage,
     PartInput,
     PartResult,
@@ -42,12 +43,14 @@ class InProcess:
         self, spec: StageSpec, tasks: Iterable[PartTask], crash_log: CrashLog, stopper: Stopper
     ) -> Generator[Finished, None, None]:
         worker = spec.make_worker()
+        recorded = device_notes(spec)
         safe, quarantined = _split(tasks, crash_log)
         prefetcher = Prefetcher(spec.reading, crash_log.begin)
         for part in chain(prefetcher.parts(safe), self._quarantined(quarantined, worker, spec.reading, crash_log)):
             started = time.perf_counter()
             with _time_limit(part.task, self.part_timeout):
                 result = run_part(worker, part, crash_log.runs_one_by_one(part.task.part), self.on_progress)
+            result.notes |= recorded
             crash_log.finish(part.task.part)
             yield Finished(part.task, result, time.perf_counter() - started)
             if stopper.requested:
@@ -85,6 +88,11 @@ def _split(tasks: Iterable[PartTask], crash_log: CrashLog) -> tuple[Iterator[Par
                 yield task
 
     return safe(), quarantined
+
+
+def device_notes(spec: StageSpec) -> dict[str, str]:
+    """What the manifest records of the device with each part; nothing for a stage without networks."""
+    return {"device": spec.device_kind()} if isinstance(spec, ImageStage) else {}
 
 
 def run_part(

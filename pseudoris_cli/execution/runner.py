@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pseudoris_cli.errors import EnvironmentStop
+from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.execution.backlog import Backlog
 from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Engine, Finished
@@ -17,7 +17,7 @@ from pseudoris_cli.execution.tasks import Fingerprint, PartTask, Selection, Stag
 from pseudoris_cli.records import Failure, ImageRef, ImageStatus
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage import files
-from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter, PartEntry, writer_name
+from pseudoris_cli.storage.manifest import ImageOutcome, Manifest, ManifestWriter, PartEntry, writer_name
 from pseudoris_cli.storage.workspace import Artifact
 
 MAX_FAILED_PARTS = 2
@@ -151,6 +151,8 @@ def _work(job: Job, queue: _Queue, crash_log: CrashLog, observer: Observer, stop
             for finished in parts:
                 if not queue.is_open(finished.task.part):
                     continue
+                if not job.selection.mix_devices:
+                    _check_device(queue.manifest.manifest, finished.result.notes.get("device"))
                 with stopper.shielded():
                     entry = _commit(queue.manifest, finished, job.spec.source)
                 observer.part(entry)
@@ -160,6 +162,19 @@ def _work(job: Job, queue: _Queue, crash_log: CrashLog, observer: Observer, stop
                     raise EnvironmentStop(_all_failed(entry))
     finally:
         crash_log.close()
+
+
+def _check_device(manifest: Manifest, device: str | None) -> None:
+    """UsageError if other parts of the version were made on another kind of device: their rows differ in the last digits."""
+    others = {
+        known for entry in manifest.entries.values() if (known := entry.notes.get("device")) not in (None, device)
+    }
+    if device and others:
+        raise UsageError(
+            f"the other parts of this version were made on {' and '.join(sorted(others))}, this run works on {device}, and rows of "
+            "different kinds of device differ in the last digits (some captions in their words). Go on with the device of "
+            "before (--device, --gpu), use another work directory, or accept a mixture with --mix-devices"
+        )
 
 
 def _all_failed(entry: PartEntry) -> str:

@@ -34,6 +34,8 @@ class Selection:
     shard: tuple[int, int] | None = None
     retry_failed: bool = False
     allow_partial: bool = False
+    mix_devices: bool = False
+    """Whether parts may join a version whose other parts were made on another kind of device."""
 
     def takes(self, part: int) -> bool:
         """Whether the part belongs to this shard."""
@@ -199,6 +201,10 @@ class ImageStage(StageSpec):
     """The base of stages that run networks on images."""
 
     context: NetworkContext
+
+    def device_kind(self) -> str:
+        """`cpu`, `cuda` or `mps`; imports torch."""
+        return self.context.device.resolve(silent=True).partition(":")[0]
 
     @property
     def reading(self) -> ImageReading:

@@ -41,7 +41,12 @@ def choose(
     else:
         masks = match(segments, proposals, settings, dropped)
     dropped["empty"] = sum(mask.area == 0 for mask in masks)
-    masks = sorted((mask for mask in masks if mask.area > 0), key=_rank)  # stable: the segmenter's order decides ties
+    masks = [mask for mask in masks if mask.area > 0]
+    if settings.drop_full_frame:
+        partial = [mask for mask in masks if mask.area < mask.rle.height * mask.rle.width]
+        dropped["full_frame"] = len(masks) - len(partial)
+        masks = partial
+    masks = sorted(masks, key=_rank)  # stable: the segmenter's order decides ties
     kept = masks[: settings.max_per_image]
     dropped["over_max_per_image"] = len(masks) - len(kept)
     return ChosenMasks([replace(mask, mask_id=number) for number, mask in enumerate(kept)], +dropped)

@@ -14,9 +14,9 @@ Classes that derive from a protocol inherit its defaults.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,9 @@ class Proposal:
 @runtime_checkable
 class Segmenter(Protocol):
     """Every mask of an image (segment_anything's SamAutomaticMaskGenerator is the model)."""
+
+    resolved: Mapping[str, Any] = {}
+    """Settings left to the device, as they were resolved; the stage notes them with the part."""
 
     def segment(self, images_rgb: Sequence[np.ndarray]) -> list[list[Segment]]:
         """Segment each [H, W, 3] uint8 RGB image; sizes may differ. Order within an image is the generator's own."""

@@ -7,7 +7,8 @@ Rules, in this order; the first that a candidate fails is its reason:
     words       fewer than `min_words` or more than `max_words` words
     unscored    the score that decides is null (a ratio that is not finite; see the column `flags`)
     doc<=X      DoC is not above `min_doc`
-    one-mask    the image has one mask, so there is no DoC: the better half of its texts by correctness stays
+    one-mask    the image has one mask, so there is no DoC: the better half by correctness stays, of its distinct texts, or
+                (`one_mask_half: candidates`) of all its candidates, repeats included
     rank        below the best `top_k_per_mask` by DoC (one mask: by correctness)
 
 A text that several masks of an image share has a DoC above 1 for at most one of them, so it is kept for the mask that it
@@ -50,7 +51,12 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
     eligible = selection.kept
     selection.reject(~one_mask & ~(score > settings.min_doc), f"doc<={settings.min_doc:g}")
     rank, size = _rank_within(group, score, eligible)
-    selection.reject(one_mask & (rank >= (size + 1) // 2), "one-mask")
+    if settings.one_mask_half == "texts":
+        selection.reject(one_mask & (rank >= (size + 1) // 2), "one-mask")
+    else:  # the first row of a text has the rank of its best candidate, as equal texts have equal scores
+        everyone = np.ones(len(group), bool)
+        rank_of_all, candidates = _rank_within(group, np.where(np.isfinite(score), score, -np.inf), everyone)
+        selection.reject(one_mask & (rank_of_all >= candidates // 2), "one-mask")
     if settings.top_k_per_mask is not None:
         selection.reject(_rank_within(group, score, selection.kept)[0] >= settings.top_k_per_mask, "rank")
     if settings.fallback == "best":

@@ -26,6 +26,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def added_later(default: Any, **how: Any) -> Any:
+    """A setting that older versions did not have: it enters the version only where it is not at its default."""
+    return Field(default, json_schema_extra={"added_later": True}, **how)
+
+
+def versioned(section: Section, **how: Any) -> dict[str, Any]:
+    """What of a section decides results, as JSON; `how` goes to pydantic's model_dump."""
+    values = section.model_dump(mode="json", **how)
+    for name, info in type(section).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("added_later") and getattr(section, name) == info.default:
+            values.pop(name, None)
+    return values
+
+
 class BackendSettings(Section):
     """Settings of one backend; `backend` is its name or dotted path."""
 
@@ -143,6 +158,7 @@ class MaskSettings(Section):
     match: Literal["iou", "overlap"] = Field("iou", description="how the SAM mask of a detection is chosen")
     match_min_iou: Fraction = Field(0.0, description="a detection whose best mask is below this is dropped")
     deduplicate: bool = Field(True, description="two detections on one SAM mask make one pseudo-mask")
+    drop_full_frame: bool = added_later(False, description="drop masks that cover every pixel, as the release does")
     rules: MaskRules = MaskRules()
     max_per_image: int | None = Field(None, ge=1, description="most masks an image may have, best first")
     max_pixels: int = Field(40_000_000, ge=1, description="larger images are recorded as failed")
@@ -162,6 +178,11 @@ class FilterSettings(Section):
     doc_cap: float | None = Field(100.0, gt=0, description="largest DoC, flagged where it cuts; null for none")
     image_batch: int = Field(8, ge=1, description="images that are scored together")
     min_doc: float = Field(1.0, description="keep captions with a larger DoC")
+    one_mask_half: Literal["texts", "candidates"] = added_later(
+        "texts",
+        description="of an image's only mask the better half stays: of its distinct texts, or of its candidates, where repeats "
+        "count (release)",
+    )
     fallback: Literal["drop", "best"] = Field("drop", description="a mask with nothing kept: drop it or keep its best")
     top_k_per_mask: int | None = Field(None, ge=1, description="most captions kept per mask, by DoC")
     min_words: int = Field(1, ge=0, description="fewest words of a kept caption")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from pseudoris_cli.errors import EnvironmentStop, PseudorisError
+from pseudoris_cli.errors import EnvironmentStop, PseudorisError, is_device_lost, is_out_of_memory
 from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, UnreadImage
 from pseudoris_cli.records import Failure
 from pseudoris_cli.storage.schema import COLUMNS
@@ -63,17 +63,6 @@ def _attempt(batch: list[LoadedImage], work: Work, notes: dict[str, Any]) -> lis
             return [ImageResult(failure=Failure(_reason(error)))]
     step = max(1, len(batch) // 2) if short_of_memory else 1
     return [answer for half in batched(batch, step) for answer in _attempt(half, work, notes)]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host ran out of memory (known by name, so that torch need not be imported)."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def is_device_lost(error: BaseException) -> bool:
-    """Whether the device will fail every further call."""
-    text = str(error)
-    return "CUDA error" in text or "device-side assert" in text or type(error).__name__ == "AcceleratorError"
 
 
 def release_memory() -> None:

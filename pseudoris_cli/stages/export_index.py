@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pseudoris_cli.execution.tasks import ContextMaker, PartInput, PartResult, StageSpec
 from pseudoris_cli.export import splits
-from pseudoris_cli.settings.models import ExportSettings, Settings
+from pseudoris_cli.settings.models import ExportSettings, Settings, versioned
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.rows import kept_rows
@@ -23,7 +23,7 @@ def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the index, beside its upstream; the name of the data set does not."""
     return {
         "revision": REVISION,
-        "settings": settings.export.model_dump(mode="json", include={"split", "max_captions"}),
+        "settings": versioned(settings.export, include={"split", "max_captions"}),
     }
 
 

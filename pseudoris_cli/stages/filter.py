@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pseudoris_cli.execution.tasks import ContextMaker, PartInput, PartResult, StageSpec
-from pseudoris_cli.settings.models import FilterSettings, Settings
+from pseudoris_cli.settings.models import FilterSettings, Settings, versioned
 from pseudoris_cli.storage.schema import COLUMNS, Columns
 
 NAME = "filter"
@@ -18,7 +18,7 @@ REVISION = 2
 def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
     selection = settings.filter
-    return {"revision": REVISION, "settings": selection.model_dump(mode="json", exclude=set(selection.SCORES))}
+    return {"revision": REVISION, "settings": versioned(selection, exclude=set(selection.SCORES))}
 
 
 def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:

@@ -10,7 +10,7 @@ from pseudoris_cli.backends import registry as backends
 from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 from pseudoris_cli.method.matching import choose
 from pseudoris_cli.method.protocols import Proposer, Segmenter
-from pseudoris_cli.settings.models import MaskSettings, Settings
+from pseudoris_cli.settings.models import MaskSettings, Settings, versioned
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage.rows import mask_row
 
@@ -21,7 +21,7 @@ REVISION = 1
 def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage."""
     masks = settings.masks
-    plain = masks.model_dump(mode="json", exclude={"sam", "proposals"})
+    plain = versioned(masks, exclude={"sam", "proposals"})
     names = ("proposals",) if masks.proposals.MASKS_ARE_FINAL else ("sam", "proposals")
     return {
         "revision": REVISION,
@@ -62,6 +62,8 @@ class MaskWorker:
         """Pseudo-masks of every image of a part; an image without any is empty."""
         dropped: Counter[str] = Counter()
         result = run_batches(part, self.settings.image_batch, lambda batch: self._masks(batch, dropped), NAME)
+        if self.segmenter and self.segmenter.resolved:
+            result.notes["resolved"] = dict(self.segmenter.resolved)
         if dropped:
             result.notes["dropped"] = dict(dropped)
         return result

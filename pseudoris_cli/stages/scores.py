@@ -9,7 +9,7 @@ from pseudoris_cli.backends import registry as backends
 from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 from pseudoris_cli.method.protocols import NounFinder, Scorer
 from pseudoris_cli.records import MaskedImage
-from pseudoris_cli.settings.models import FilterSettings, Settings
+from pseudoris_cli.settings.models import FilterSettings, Settings, versioned
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage.rows import candidates_by_image, masks_by_image
 
@@ -20,7 +20,7 @@ REVISION = 1
 def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
     scoring = settings.filter
-    plain = scoring.model_dump(mode="json", include=set(scoring.SCORES) - {"scorer", "nouns"})
+    plain = versioned(scoring, include=set(scoring.SCORES) - {"scorer", "nouns"})
     return {
         "revision": REVISION,
         "settings": plain | {n: backends.results_of(getattr(scoring, n)) for n in ("scorer", "nouns")},

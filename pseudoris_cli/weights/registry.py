@@ -259,7 +259,11 @@ def _in_hub_cache(wanted: HubFile) -> Path | None:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, cached by path, size and mtime so that a large checkpoint is read once. Raises OSError."""
+    """sha256 of a file, cached so that a large checkpoint is read once. Raises OSError.
+
+    The cache knows a file by path, size, mtime, inode and ctime. No program can set the ctime back, so other bytes under an
+    equal size and mtime are noticed wherever the file system keeps one.
+    """
     stat = path.stat()
     try:
         known = _memo(path, stat).read_text(encoding="ascii", errors="replace").strip()
@@ -268,7 +272,7 @@ def file_digest(path: Path) -> str:
     if _DIGEST.fullmatch(known):
         return known
     digest = read_digest(path)
-    if time.time() - stat.st_mtime > _SETTLED_SECONDS:
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_SECONDS:
         remember_digest(path, stat, digest)
     return digest
 
@@ -293,5 +297,5 @@ def remember_digest(path: Path, stat: os.stat_result, digest: str) -> None:
 
 
 def _memo(path: Path, stat: os.stat_result) -> Path:
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}|{stat.st_ctime_ns}"
     return cache_home() / "digests" / hashlib.sha256(os.fsencode(key)).hexdigest()

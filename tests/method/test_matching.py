@@ -49,6 +49,7 @@ def pick(
 
 OBJECT: Box = (10, 10, 20, 20)
 WHOLE: Box = (0, 0, 40, 50)
+NEARLY_WHOLE: Box = (0, 0, 40, 49)
 
 
 def test_iou_takes_the_tight_mask_and_overlap_the_one_that_covers_most() -> None:
@@ -188,6 +189,17 @@ def test_a_mask_that_was_dropped_drops_no_other() -> None:
     assert dropped == {"overlapping": 1}
 
 
+def test_a_mask_that_fills_the_frame_goes_where_the_release_drops_it() -> None:
+    """The release skips a mask image that holds one value only, which is an empty one or one without background."""
+    segments = [segment(WHOLE), segment(NEARLY_WHOLE), segment(OBJECT)]
+    proposals = [Proposal(rle(box), 0.9) for box in (WHOLE, NEARLY_WHOLE, OBJECT)]
+    kept, dropped = pick(segments, proposals, settings())
+    assert ([mask.rle for mask in kept], dropped) == ([one.rle for one in segments], {})
+    kept, dropped = pick(segments, proposals, settings(drop_full_frame=True))
+    assert ([mask.rle for mask in kept], dropped) == ([one.rle for one in segments[1:]], {"full_frame": 1})
+    assert [mask.mask_id for mask in kept] == [0, 1], "numbers are given afterwards"
+
+
 def test_rules_can_be_set() -> None:
     segments = [segment((0, 0, 20, 20), quality=0.9), segment((0, 0, 3, 3), quality=0.8)]
     loose = {"containment": 1.0, "min_area": 0, "nms_iou": 1.0, "max_area": 1.0}
@@ -202,7 +214,7 @@ def test_profiles_choose_as_the_table_says(profile: str, match: str, deduplicate
     masks = resolve(profile).settings.masks
     assert (masks.match, masks.match_min_iou, masks.deduplicate) == (match, 0, deduplicate)
     assert (masks.sam.channels, masks.proposals.channels) == (channels, channels)  # type: ignore[attr-defined]
-    segments = [segment(WHOLE), segment(OBJECT)]
+    segments = [segment(NEARLY_WHOLE), segment(OBJECT)]
     proposals = [Proposal(rle(OBJECT), 0.9), Proposal(rle((10, 10, 20, 19)), 0.8)]
     chosen, _ = pick(segments, proposals, masks)
     expected = [segments[1]] if profile == "paper" else [segments[0]] * 2

@@ -72,6 +72,19 @@ def test_one_mask_keeps_the_better_half_by_correctness(texts: int, kept: int) ->
     assert given == ["" if n in best else "one-mask" for n in range(texts)] + ["duplicate", "empty"]
 
 
+def test_one_mask_halves_the_candidates_where_the_release_does() -> None:
+    """Its trainer draws from the best num_sent // 2 rows, repeats included: a text stays if any of its rows is among them."""
+    scored = [("a", 0.9), ("b", 0.5), ("a", 0.9), ("c", 0.7), ("a", 0.9), ("d", 0.1), ("b", 0.5)]
+    rows = [("a.jpg", 0, text, score, NULL, "one_mask") for text, score in scored]
+    duplicates = {2: "duplicate", 4: "duplicate", 6: "duplicate"}
+    of_candidates = ["", "one-mask", "", "one-mask", "", "one-mask", "one-mask"]  # 3 of 7 rows, all of them "a"
+    of_texts = ["", "one-mask", "", "", "", "one-mask", "one-mask"]  # 2 of 4 texts
+    for half, expected in (("candidates", of_candidates), ("texts", of_texts)):
+        wanted = [duplicates.get(row, reason) for row, reason in enumerate(expected)]
+        assert reasons(table(*rows), one_mask_half=half) == wanted
+    assert reasons(table(rows[0]), one_mask_half="candidates") == ["one-mask"], "1 // 2 is none"
+
+
 def test_one_mask_halves_what_the_other_rules_left() -> None:
     rows = [("a.jpg", 0, text, score, NULL, "one_mask") for text, score in [("x", 0.9), ("a b", 0.3), ("c d", 0.4)]]
     assert reasons(table(*rows), min_words=2) == ["words", "one-mask", ""]

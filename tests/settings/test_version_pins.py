@@ -25,12 +25,12 @@ PINS: dict[str, dict[str, str]] = {
         "filter": "421a3095100e",
         "export": "e70b09d9d39f",
     },
-    "reference": {
-        "masks": "5789eaba6644",
-        "captions": "6ca9d60512f9",
-        "scores": "5a0917f70586",
-        "filter": "d7a6d2aab398",
-        "export": "ba6a3cbac0ef",
+    "reference": {  # since 0.2 with masks.drop_full_frame and filter.one_mask_half: other results
+        "masks": "2573fc74884b",
+        "captions": "845ab0e97b3f",
+        "scores": "8051e82778d4",
+        "filter": "666c30766c64",
+        "export": "cb2ba2f1ec1e",
     },
     "fast": {
         "masks": "6b70353572a6",

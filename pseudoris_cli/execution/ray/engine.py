@@ -15,7 +15,7 @@ from pseudoris_cli import __version__
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError
 from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Finished
-from pseudoris_cli.execution.engine_inprocess import InProcess, run_part
+from pseudoris_cli.execution.engine_inprocess import InProcess, device_notes, run_part
 from pseudoris_cli.execution.prefetch import Prefetcher, load_part
 from pseudoris_cli.execution.ray.cluster import Connection, RayCluster
 from pseudoris_cli.execution.signals import Stopper
@@ -29,8 +29,15 @@ POLL_SECONDS = 0.2
 FETCH_SECONDS = 60
 DEATHS_TOO_MANY = 8
 """So many dead workers more than there are workers, without an answer between them: the cluster is broken, not an image."""
-FORWARDED_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PSEUDORIS_WEIGHTS", "XDG_CACHE_HOME")
-"""Variables that decide results or find checkpoints; workers on other machines see them too."""
+FORWARDED_VARIABLES = (
+    "PSEUDORIS_WEIGHTS",
+    "XDG_CACHE_HOME",
+    *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_CACHE", "TORCH_HOME"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_DYNAMIC"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF"),
+)
+"""Variables that find checkpoints, or choose threads and kernels and so decide results; workers see them on every machine."""
 
 
 class PartActor:
@@ -59,6 +66,7 @@ class PartActor:
         started = time.perf_counter()
         prefetcher = Prefetcher(self.spec.reading, lambda part: None)
         [result] = [run_part(self.worker, part, one_by_one) for part in prefetcher.parts([task])]
+        result.notes |= device_notes(self.spec)
         return result, time.perf_counter() - started
 
     def run_isolated(self, task: PartTask) -> None:
