@@ -22,7 +22,7 @@ from pseudoris_cli.export import base
 from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, ExportSentence
 from pseudoris_cli.export.formats import jsonl, refcoco
 from pseudoris_cli.records import ImageRef, Mask
-from pseudoris_cli.rle import decode_rle, encode_rle, rle_area, rle_bbox
+from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox, rle_from_counts
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter
 from pseudoris_cli.storage.rows import mask_row
@@ -255,3 +255,19 @@ def test_hostile_masks_are_refused_not_decoded(counts, world, tmp_path):
     (root / "train.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(UsageError, match="line 1"):
         PseudoRISDataset(root)
+
+
+def test_an_image_above_the_usual_limit_loads(world, tmp_path):
+    """It was made under a higher `masks.max_pixels`; its mask says how large the image is."""
+    shape = (8000, 5200)
+    Image.new("L", shape[::-1], 7).save(world.folder / "large.png")
+    counts = rle_from_counts([0, 10, shape[0] * shape[1] - 10], *shape).counts
+    line = {"file_name": "large.png", "image_id": 1, "ref_id": 1, "height": shape[0], "width": shape[1]}
+    line |= {"segmentation": {"size": list(shape), "counts": counts}, "sentences": [{"caption": "a field"}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(line) + "\n")
+    item = PseudoRISDataset(tmp_path, image_root=world.folder)[0]
+    assert item["image"].shape == (3, *shape)
+    assert item["mask"].sum() == 10
+    Image.new("L", (5200, 9000), 7).save(world.folder / "large.png")
+    with pytest.raises(UsageError, match=r"large\.png cannot be used"):
+        PseudoRISDataset(tmp_path, image_root=world.folder)[0]
