@@ -22,7 +22,7 @@ from pseudoris_cli.export import base
 from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, ExportSentence
 from pseudoris_cli.export.formats import jsonl, refcoco
 from pseudoris_cli.records import ImageRef, Mask
-from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox, rle_from_counts
+from pseudoris_cli.rle import decode_rle, encode_rle, rle_area, rle_bbox, rle_from_counts
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter
 from pseudoris_cli.storage.rows import mask_row
