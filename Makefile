@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench docs gpu lock clean help
+.PHONY: demo test check kernels bench docs gpu lock clean help
 
 help:
 	@echo "make demo    install, then run everything on rendered scenes with the embedded networks"
 	@echo "make test    install, then run the tests"
 	@echo "make check   install, then lint and types"
+	@echo "make kernels install, then run the numeric tests as on other processors, and with two threads"
 	@echo "make bench   install, then run the benchmarks (long)"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make lock    resolve the dependencies anew"
@@ -28,6 +29,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+# Each setting lets the libraries under torch take the kernels of another processor, which add in another order.
+KERNELS := OMP_NUM_THREADS=2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE
+NUMERIC := tests/decoding tests/networks tests/method tests/backends
+
+kernels: $(STAMP)
+	@for setting in $(KERNELS); do echo "$$setting"; env $$setting $(BIN)/python -m pytest $(NUMERIC) || exit 1; done
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check pseudoris_cli tests benchmarks training
