@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.execution.crash_log import KILLED_ALONE
 from pseudoris_cli.execution.tasks import PartTask, Selection, UpstreamPart
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage.lineage import Lineage
@@ -95,6 +96,15 @@ class Backlog:
         """Whether another try could end better: a failure, or an image that is there again."""
         return image.status == "failed" or (self.source is not None and self.source.stamp(image.key) is not None)
 
+    def given_up(self, selection: Selection, pending: Collection[int]) -> list[int]:
+        """Parts, other than the pending ones, with images that an earlier run gave up because they killed the process."""
+        entries = ((part.part, self.manifest.entries.get(part.part)) for part in self.plan.parts)
+        return [
+            part
+            for part, entry in entries
+            if entry and part not in pending and selection.takes(part) and self.source and killed_alone(entry)
+        ]
+
     def tasks(self, parts: list[int]) -> Iterator[PartTask]:
         """The tasks of these parts, made as they are asked for."""
         for part in parts:
@@ -133,6 +143,15 @@ class Backlog:
             return None
         start = self.starts.get(part)
         return upstream.file.sha256 + (f"+{start['refs']}+{start['sentences']}" if start else "")
+
+
+def killed_alone(entry: PartEntry) -> list[ImageOutcome]:
+    """The images of a part that were given up because they killed the process."""
+    if not entry.counts.get("failed"):
+        return []
+    return [
+        image for image in entry.images if image.status == "failed" and (image.error or "").startswith(KILLED_ALONE)
+    ]
 
 
 def _without_rows(entry: PartEntry) -> list[ImageOutcome]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
+
+from pseudoris_cli.execution.death_causes import CRASH, OUT_OF_MEMORY, OUTSIDE, memory_kills, memory_ran_out_since
 
 QUARANTINE_AFTER = 2
 ONE_BY_ONE_AFTER = 4
+KILLED_ALONE = "killed the process when it was tried alone"
+"""How the reason of an image that was given up begins; later runs try such images once more."""
 
 
 class CrashLog:
@@ -19,6 +25,9 @@ class CrashLog:
     A part that was at work when the process died `QUARANTINE_AFTER` times is quarantined: each of its images is first tried
     in isolation, and is named here meanwhile; the image that kills the process again (a poison image) is given up. A part
     that dies `ONE_BY_ONE_AFTER` times although every image alone lives is then run one image at a time.
+
+    Causes of deaths are told apart as far as the kernel says: memory that ran out, a crash (a stack was dumped beside this
+    file), or a signal from outside, as batch systems send it.
     """
 
     def __init__(self, folder: Path, writer: str, pending: Collection[int]) -> None:
@@ -29,6 +38,9 @@ class CrashLog:
         self.poison: dict[str, int] = {}
         self.working: list[int] = []
         self.isolated: tuple[str, int] | None = None
+        self.causes: dict[str, str] = {}
+        self._dump = folder / f"running-{writer}.fault"
+        self._dump_file: FileIO | None = None
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # none there, or a damaged one
             self._recover(frozenset(pending))
 
@@ -40,9 +52,24 @@ class CrashLog:
         poison = dict([*state["killers"].items(), *([state["image"]] if state["image"] else [])])
         self.deaths = {part: times for part, times in deaths.items() if part in pending}
         self.poison = {key: part for key, part in poison.items() if part in pending}
+        self.causes = {**state.get("causes", {})}
+        if state["image"]:
+            self.causes[state["image"][0]] = self._cause(state.get("memory", {}))
+
+    def _cause(self, memory_before: dict[str, object]) -> str:
+        if memory_ran_out_since(memory_before):
+            return OUT_OF_MEMORY
+        return CRASH if self._dump.exists() and self._dump.stat().st_size else OUTSIDE
+
+    def _watch(self) -> None:
+        """Let Python dump its stack where a crash is told by, from now on."""
+        if self._dump_file is None:
+            self._dump_file = FileIO(self._dump, "w")
+            faulthandler.enable(self._dump_file, all_threads=False)
 
     def begin(self, part: int) -> None:
         """A part is being read or worked on."""
+        self._watch()
         if part not in self.working:
             self.working.append(part)
             self._write()
@@ -72,6 +99,11 @@ class CrashLog:
     def close(self) -> None:
         """An orderly end: nothing was at work."""
         self.working, self.isolated = [], None
+        if self._dump_file is not None:
+            faulthandler.disable()
+            self._dump_file.close()
+            self._dump_file = None
+        self._dump.unlink(missing_ok=True)
         if self.deaths or self.poison:
             self._write()
         else:
@@ -80,7 +112,11 @@ class CrashLog:
 
     def poison_images(self, part: int) -> dict[str, str]:
         """The images of a part that are given up, with the reason."""
-        return {key: "killed the process when it was tried alone" for key, of in self.poison.items() if of == part}
+        return {key: self._reason(key) for key, of in self.poison.items() if of == part}
+
+    def _reason(self, key: str) -> str:
+        cause = self.causes.get(key)
+        return f"{KILLED_ALONE} ({cause})" if cause else KILLED_ALONE
 
     def is_quarantined(self, part: int) -> bool:
         """Whether the images of the part must be tried in isolation first."""
@@ -93,5 +129,7 @@ class CrashLog:
     def _write(self) -> None:
         """No fsync: it must outlive the process, not the machine. The names in it are those of version 0.1."""
         state = {"deaths": self.deaths, "killers": self.poison, "working": self.working, "image": self.isolated}
+        state |= {"causes": {key: cause for key, cause in self.causes.items() if key in self.poison}}
+        state |= {"memory": memory_kills()}
         self.temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(self.temporary, self.path)

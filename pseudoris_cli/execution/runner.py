@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pseudoris_cli.errors import EnvironmentStop, UsageError
-from pseudoris_cli.execution.backlog import Backlog
-from pseudoris_cli.execution.crash_log import CrashLog
+from pseudoris_cli.execution.backlog import Backlog, killed_alone
+from pseudoris_cli.execution.crash_log import KILLED_ALONE, CrashLog
 from pseudoris_cli.execution.engine import Engine, Finished
+from pseudoris_cli.execution.isolation import try_alone
 from pseudoris_cli.execution.signals import Stopper
 from pseudoris_cli.execution.tasks import Fingerprint, PartTask, Selection, StageSpec
 from pseudoris_cli.records import Failure, ImageRef, ImageStatus
@@ -21,6 +23,10 @@ from pseudoris_cli.storage.manifest import ImageOutcome, Manifest, ManifestWrite
 from pseudoris_cli.storage.workspace import Artifact
 
 MAX_FAILED_PARTS = 2
+PATIENCE_SECONDS = 3600.0
+"""How long an image that was given up may take when it is tried again, networks loaded anew."""
+
+log = logging.getLogger("pseudoris")
 
 
 class Observer(Protocol):
@@ -97,12 +103,17 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
         summary.parts_done_before = sum(job.selection.takes(p.part) for p in job.backlog.plan.parts) - len(pending)
         _announce(job, observer, manifest, pending)
         queue = _Queue(manifest, pending)
+        given_up = job.backlog.given_up(job.selection, pending)
+        crash_log = CrashLog(folder, writer, [*pending, *given_up])
+        watch = _Watch(observer, stopper, summary)
         try:
             if pending and not stopper.requested:
-                _work(job, queue, CrashLog(folder, writer, pending), observer, stopper, summary)
-            elif not pending:
-                CrashLog(folder, writer, ()).close()
+                _work(job, queue, crash_log, watch)
+            for part in given_up:
+                if not stopper.requested:
+                    _try_again(job, manifest, part, crash_log, watch)
         finally:
+            crash_log.close()
             observer.end()
         summary.total_counts = manifest.manifest.counts()
         left = queue.left()
@@ -111,6 +122,23 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
         raise stopper.interrupted()
     assert not left, f"the engine left parts undone: {left[:10]}"
     return summary
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Who is told how a run goes, who may stop it, and what it came to."""
+
+    observer: Observer
+    stopper: Stopper
+    summary: Summary
+
+    def commit(self, manifest: ManifestWriter, finished: Finished, source: Source | None) -> PartEntry:
+        """Commit a part, not to be broken off by a signal, and tell of it."""
+        with self.stopper.shielded():
+            entry = _commit(manifest, finished, source)
+        self.observer.part(entry)
+        self.summary.add(entry)
+        return entry
 
 
 class _Queue:
@@ -143,25 +171,41 @@ def _announce(job: Job, observer: Observer, manifest: ManifestWriter, pending: l
     observer.begin(job.spec.name, total, total - todo, recovered)
 
 
-def _work(job: Job, queue: _Queue, crash_log: CrashLog, observer: Observer, stopper: Stopper, summary: Summary) -> None:
+def _work(job: Job, queue: _Queue, crash_log: CrashLog, watch: _Watch) -> None:
     failed_parts = 0
-    try:
-        tasks = _tasks(job, queue, crash_log)
-        with closing(job.engine.run(job.spec, tasks, crash_log, stopper)) as parts:
+    tasks = _tasks(job, queue, crash_log)
+    with closing(job.engine.run(job.spec, tasks, crash_log, watch.stopper)) as parts:
+        for finished in parts:
+            if not queue.is_open(finished.task.part):
+                continue
+            if not job.selection.mix_devices:
+                _check_device(queue.manifest.manifest, finished.result.notes.get("device"))
+            entry = watch.commit(queue.manifest, finished, job.spec.source)
+            failed_parts = failed_parts + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
+            if failed_parts == MAX_FAILED_PARTS and watch.summary.parts < len(queue.pending):
+                raise EnvironmentStop(_all_failed(entry))
+
+
+def _try_again(job: Job, manifest: ManifestWriter, part: int, crash_log: CrashLog, watch: _Watch) -> None:
+    """Try images of a part that an earlier run gave up once more, in a process of their own; if one lives, do the part again.
+
+    It may have been a signal from outside that killed the process whenever it was at one of them.
+    """
+    [task] = job.backlog.tasks([part])
+    refs = {ref.key: ref for ref in task.to_load}
+    candidates = [image for image in killed_alone(manifest.manifest.entries[part]) if image.key in refs]
+    still: dict[str, str] = {}
+    for image in candidates:
+        log.info("%s: trying %s again, which %s", job.spec.name, image.key, image.error)
+        if cause := try_alone(job.spec, task.only(refs[image.key]), PATIENCE_SECONDS):
+            still[image.key] = f"{KILLED_ALONE} ({cause})"
+        if watch.stopper.requested:
+            return
+    if len(still) < len(candidates):
+        task = replace(task, skipped={**crash_log.poison_images(part), **still})
+        with closing(job.engine.run(job.spec, iter([task]), crash_log, watch.stopper)) as parts:
             for finished in parts:
-                if not queue.is_open(finished.task.part):
-                    continue
-                if not job.selection.mix_devices:
-                    _check_device(queue.manifest.manifest, finished.result.notes.get("device"))
-                with stopper.shielded():
-                    entry = _commit(queue.manifest, finished, job.spec.source)
-                observer.part(entry)
-                summary.add(entry)
-                failed_parts = failed_parts + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
-                if failed_parts == MAX_FAILED_PARTS and summary.parts < len(queue.pending):
-                    raise EnvironmentStop(_all_failed(entry))
-    finally:
-        crash_log.close()
+                watch.commit(manifest, finished, job.spec.source)
 
 
 def _check_device(manifest: Manifest, device: str | None) -> None:

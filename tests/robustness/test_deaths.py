@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from trivial_stages import Bench, Trick, check_whole, file_set, in_child, no_trick, outcomes, paint, paint_folder, rows
+from deadly_images import FailOn, KillOn
+from trivial_stages import Bench, check_whole, file_set, in_child, no_trick, outcomes, paint, paint_folder, rows
 
 from pseudoris_cli.execution.crash_log import CrashLog
+from pseudoris_cli.execution.death_causes import memory_ran_out_since
 from pseudoris_cli.execution.tasks import Selection
 
 
@@ -20,55 +22,33 @@ def bench(ram_path: Path) -> Bench:
     return Bench(ram_path / "work", paint_folder(ram_path / "images", 12))
 
 
-def fail_on(victim: str) -> Trick:
-    def fail(key: str, together: int) -> None:
-        if key == victim:
-            raise ZeroDivisionError
-
-    return fail
-
-
-def kill_on(victim: str) -> Trick:
-    def kill(key: str, together: int) -> None:
-        if key == victim:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return kill
-
-
 @pytest.mark.parametrize("stage", ["masks", "captions"])
 def test_the_third_death_gives_the_image_up(bench: Bench, stage: str) -> None:
     if stage == "captions":
         bench.masks()
-    bench.trick = kill_on("006.png")
+    bench.trick = KillOn("006.png")
     run = getattr(bench, stage)
     assert [in_child(run) for _ in range(3)] == [-signal.SIGKILL] * 3
     assert in_child(run) == 0
     check_whole(bench.work, stage)
     victim = outcomes(bench.work, stage)["006.png"]
-    assert (victim.status, victim.error) == ("failed", "killed the process when it was tried alone")
+    assert (victim.status, victim.error) == (
+        "failed",
+        "killed the process when it was tried alone (killed from outside)",
+    )
     clean = Bench(bench.work.parent / "without", bench.images)
     if stage == "masks":
-        clean.trick = fail_on("006.png")
+        clean.trick = FailOn("006.png")
     clean.masks()
-    clean.trick = fail_on("006.png")
+    clean.trick = FailOn("006.png")
     if stage == "captions":
         clean.captions()
     assert rows(bench.work, stage) == rows(clean.work, stage)
     assert file_set(bench.work) == file_set(clean.work), "no crash log is left"
 
 
-def test_an_image_given_up_is_tried_again_on_demand_or_when_it_changes(bench: Bench) -> None:
-    bench.trick = kill_on("006.png")
-    assert [in_child(bench.masks) for _ in range(4)][-1] == 0
-    assert bench.masks().nothing_to_do
-    bench.trick = no_trick
-    bench.selection = Selection(retry_failed=True)
-    bench.masks()
-    assert outcomes(bench.work, "masks")["006.png"].status == "done"
-    bench.selection = Selection()
-    bench.trick = kill_on("007.png")
-    paint(bench.images / "007.png", 70)
+def test_an_image_given_up_is_tried_again_when_it_changes(bench: Bench) -> None:
+    bench.trick = KillOn("007.png")
     assert [in_child(bench.masks) for _ in range(4)][-1] == 0
     assert outcomes(bench.work, "masks")["007.png"].status == "failed"
     bench.trick = no_trick
@@ -77,9 +57,64 @@ def test_an_image_given_up_is_tried_again_on_demand_or_when_it_changes(bench: Be
     assert outcomes(bench.work, "masks")["007.png"].status == "done"
 
 
+def test_every_later_run_tries_an_image_that_was_given_up_once_more(bench: Bench, tmp_path: Path) -> None:
+    """In a process of its own, after everything else: where it kills again nothing is lost, and where it lives it is done."""
+    reason = tmp_path / "reason to die"
+    reason.touch()
+    bench.trick = KillOn("006.png", while_there=reason)
+    assert [in_child(bench.masks) for _ in range(4)] == [-signal.SIGKILL] * 3 + [0]
+    before = bench.workspace.latest("masks").manifest().entries[1]
+    paint(bench.images / "new.png", 99)
+    for parts in (1, 0):
+        assert bench.masks().parts == parts, "the new image is done, and the run lives on"
+        assert bench.workspace.latest("masks").manifest().entries[1] == before
+        assert outcomes(bench.work, "masks")["006.png"].status == "failed"
+    reason.unlink()
+    assert bench.masks().parts == 1
+    assert outcomes(bench.work, "masks")["006.png"].status == "done"
+    assert bench.masks().nothing_to_do
+    check_whole(bench.work, "masks")
+    clean = Bench(bench.work.parent / "clean", bench.images)
+    clean.masks()
+    assert sorted(map(str, rows(bench.work, "masks"))) == sorted(map(str, rows(clean.work, "masks")))
+    assert {path for path in file_set(bench.work) if "running" in path} == set()
+
+
+def test_on_demand_it_is_tried_in_this_process(bench: Bench) -> None:
+    bench.trick = KillOn("006.png")
+    assert [in_child(bench.masks) for _ in range(4)][-1] == 0
+    bench.trick, bench.selection = no_trick, Selection(retry_failed=True)
+    bench.masks()
+    assert outcomes(bench.work, "masks")["006.png"].status == "done"
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGKILL, "killed from outside"), (signal.SIGSEGV, "crash"), (signal.SIGABRT, "crash")]
+)
+def test_crashes_are_told_from_signals_of_others(bench: Bench, number: int, cause: str) -> None:
+    bench.trick = KillOn("006.png", number)
+    assert [in_child(bench.masks) for _ in range(4)] == [-number] * 3 + [0]
+    assert outcomes(bench.work, "masks")["006.png"].error == f"killed the process when it was tried alone ({cause})"
+    assert not list(bench.work.rglob("running-*"))
+
+
+def test_memory_that_ran_out_is_told_where_the_kernel_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter([3, 3, 4, 4, 4])
+    monkeypatch.setattr("pseudoris_cli.execution.death_causes.memory_kills", lambda: {"boot": "b", "kills": 4})
+    monkeypatch.setattr("pseudoris_cli.execution.crash_log.memory_kills", lambda: {"boot": "b", "kills": next(kills)})
+    log = CrashLog(tmp_path, "main", [0])
+    log.begin(0)
+    log.isolate("a.png", 0)
+    log = CrashLog(tmp_path, "main", [0])  # the process died meanwhile
+    assert log.poison_images(0) == {"a.png": "killed the process when it was tried alone (out of memory)"}
+    log.close()
+    assert memory_ran_out_since({"boot": "another", "kills": 0}) is False
+    assert memory_ran_out_since({}) is False
+
+
 def test_two_deaths_from_outside_cost_nobody_anything(bench: Bench) -> None:
     """Pre-empted twice in the same part: its images are tried alone first, all live, and the rows are the usual ones."""
-    bench.trick = kill_on("006.png")
+    bench.trick = KillOn("006.png")
     assert [in_child(bench.masks) for _ in range(2)] == [-signal.SIGKILL] * 2
     tried: list[tuple[str, int]] = []
     bench.trick = lambda key, together: tried.append((key, together))
@@ -102,7 +137,7 @@ def test_a_part_that_dies_only_as_a_whole_is_run_image_by_image(bench: Bench) ->
     assert [in_child(bench.masks) for _ in range(5)] == [-signal.SIGKILL] * 4 + [0]
     check_whole(bench.work, "masks")
     entries = bench.workspace.latest("masks").manifest().entries
-    assert [entries[part].notes for part in range(3)] == [{}, {"one_by_one": True}, {}]
+    assert [entries[part].notes.get("one_by_one") for part in range(3)] == [None, True, None]
     clean = Bench(bench.work.parent / "clean", bench.images)
     clean.masks()
     assert rows(bench.work, "masks") == rows(clean.work, "masks")

@@ -190,7 +190,7 @@ def run_series(
 
 def _given_up(work: Path) -> int:
     stages = [stage for stage in STAGES if Workspace(work).current(stage)]
-    return sum(image.error == GIVEN_UP for stage in stages for image in outcomes(work, stage).values())
+    return sum((image.error or "").startswith(GIVEN_UP) for stage in stages for image in outcomes(work, stage).values())
 
 
 def _durations(server: CommandServer, unbroken: Unbroken, commands: Iterable[str]) -> dict[str, float]:
