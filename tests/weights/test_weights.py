@@ -149,10 +149,17 @@ def test_open_clip_tags(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPa
     assert (found.path, found.digest) == (path, digest_of(b"e" * 40))
 
 
-def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every file had been written long ago."""
+    monkeypatch.setattr(weights, "_SETTLED_SECONDS", -1e9)
+
+
+def test_digests_are_remembered_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"one")
-    os.utime(path, (1e9, 1e9))
     reads: list[Path] = []
     read = weights.read_digest
     monkeypatch.setattr(weights, "read_digest", lambda path: reads.append(path) or read(path))
@@ -161,17 +168,25 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, monkeypat
     path.write_bytes(b"two")
     os.utime(path, (1e9 + 5, 1e9 + 5))
     assert weights.file_digest(path) == digest_of(b"two")
-    path.write_bytes(b"six")  # just written: the same size and time could still hide another change
-    weights.file_digest(path)
-    weights.file_digest(path)
-    assert len(reads) == 4
+    assert len(reads) == 2
+
+
+def test_what_was_just_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under equal times and size another change could still hide: times are counted in steps."""
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"six")
+    os.utime(path, (1e9, 1e9))  # its ctime is of now
+    reads: list[Path] = []
+    read = weights.read_digest
+    monkeypatch.setattr(weights, "read_digest", lambda path: reads.append(path) or read(path))
+    assert weights.file_digest(path) == weights.file_digest(path) == digest_of(b"six")
+    assert len(reads) == 2
 
 
 @pytest.mark.parametrize("damage", ["unwritable", "nonsense"])
-def test_a_useless_digest_cache_only_costs_time(tmp_path: Path, damage: str) -> None:
+def test_a_useless_digest_cache_only_costs_time(tmp_path: Path, damage: str, settled: None) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"one")
-    os.utime(path, (1e9, 1e9))
     if damage == "unwritable":
         (tmp_path / "cache").write_text("not a folder")
     else:
@@ -181,11 +196,10 @@ def test_a_useless_digest_cache_only_costs_time(tmp_path: Path, damage: str) -> 
     assert weights.file_digest(path) == digest_of(b"one")
 
 
-def test_many_threads_may_remember_at_once(tmp_path: Path) -> None:
+def test_many_threads_may_remember_at_once(tmp_path: Path, settled: None) -> None:
     paths = [tmp_path / f"{number}.bin" for number in range(20)]
     for path in paths:
         path.write_bytes(path.name.encode())
-        os.utime(path, (1e9, 1e9))
     threads = [threading.Thread(target=lambda: [weights.file_digest(path) for path in paths]) for _ in range(8)]
     for thread in threads:
         thread.start()
