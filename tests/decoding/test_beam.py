@@ -39,12 +39,12 @@ def test_logprob_is_of_the_own_logits_before_any_rule() -> None:
 
 
 def test_end_below_the_first_ranks_is_dropped() -> None:
-    """Scores 9, 8, 7 (end), 6: the end at rank 2 closes nothing."""
-    search = _Search(2, [_Beam((), np.float32(0), 0.0, 0), _Beam((), np.float32(0), 0.0, 1)])
-    ranks = [(0, 1, 9.0), (1, 2, 8.0), (0, 99, 7.0), (0, 3, 6.0)]
+    """An end at rank 0 closes a sequence; then one beam is still wanted, so rank 2 is looked at: its end closes nothing."""
+    search = _Search(2, [_Beam((7,), np.float32(0), 0.0, 0), _Beam((8,), np.float32(0), 0.0, 1)])
+    ranks = [(0, 99, 9.0), (0, 1, 8.0), (1, 99, 7.0), (1, 3, 6.0)]
     going = search.grow([_Continuation(b, t, np.float32(s), 0.0) for b, t, s in ranks], 4, end=99)
-    assert [beam.tokens for beam in going] == [(1,), (2,)]
-    assert search.finished == []
+    assert [beam.tokens for beam in going] == [(7, 1), (8, 3)]
+    assert search.finished == [(9.0 / 4, Generated((7, 99), 0.0))]
 
 
 def test_search_ends_when_the_worst_finished_beats_the_best_open() -> None:

@@ -6,11 +6,11 @@ in common with the decoder is the dataclass of rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from plain_beams import outcomes
 
 from pseudoris_cli.decoding.rules import DecodingRules
 
@@ -114,66 +114,15 @@ def plain_sampling(
     return [(found[1:], value) for found, value in zip(tokens, logprob.tolist(), strict=True)]
 
 
-@dataclass
-class Hypotheses:
-    """transformers 4.30's list of finished sequences of one image, shared by its beam groups."""
-
-    size: int
-    found: list[tuple[float, list[int]]] = field(default_factory=list)
-    done: bool = False
-
-    def add(self, tokens: list[int], total: float, length: int) -> None:
-        self.found.append((total / length, tokens))
-        if len(self.found) > self.size:
-            self.found.remove(min(self.found, key=lambda pair: pair[0]))
-
-    def check(self, best: float, length: int) -> None:
-        self.done |= len(self.found) == self.size and min(score for score, _ in self.found) >= best / length
-
-
 @torch.inference_mode()
 def plain_beams(coca: Any, crops: torch.Tensor, beams: int, groups: int, rules: DecodingRules) -> list[list[int]]:
     """Grouped beam search on raw logits, crop by crop: tokens without the start. Every beam encodes its crop, as in the release."""
-    return [
-        _plain_beam(coca, coca.visual(crop.expand(beams, -1, -1, -1))[1], beams, groups, rules)
-        for crop in crops.split(1)
-    ]
+    found = []
+    for crop in crops.split(1):
+        image_tokens = coca.visual(crop.expand(beams, -1, -1, -1))[1]
 
+        def score(sequences: list[tuple[int, ...]], image_tokens: torch.Tensor = image_tokens) -> np.ndarray:
+            return plain_logits(coca, image_tokens, torch.tensor(sequences))[:, -1].numpy()
 
-def _plain_beam(coca: Any, image_tokens: torch.Tensor, beams: int, groups: int, rules: DecodingRules) -> list[int]:
-    width = beams // groups
-    sequences = [[rules.start] for _ in range(beams)]
-    scores = torch.full((beams,), -1e9)
-    scores[::width] = 0
-    hypotheses = Hypotheses(beams)
-    while len(sequences[0]) < rules.max_length and not hypotheses.done:
-        length = len(sequences[0])
-        logits = plain_logits(coca, image_tokens, torch.tensor(sequences))[:, -1]
-        if length < rules.min_length:
-            logits[:, rules.end] = -torch.inf
-        grown = []
-        for group in range(groups):
-            first = group * width
-            totals = (logits[first : first + width] + scores[first : first + width, None]).flatten()
-            best = totals.topk(2 * width)
-            following: list[tuple[list[int], float]] = []
-            for rank, (total, flat) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-                beam, token = divmod(flat, logits.shape[1])
-                if hypotheses.done or len(following) == width:
-                    break
-                if token != rules.end:
-                    following.append(([*sequences[first + beam], token], total))
-                elif rank < width:
-                    hypotheses.add([*sequences[first + beam], token], total, length)
-            while len(following) < width:
-                following.append(([*sequences[first], rules.pad], 0.0))
-            if not hypotheses.done:
-                hypotheses.check(best.values[0].item(), length)
-            grown += following
-        sequences = [sequence for sequence, _ in grown]
-        scores = torch.tensor([score for _, score in grown])
-    if not hypotheses.done:
-        for sequence, score in zip(sequences, scores.tolist(), strict=True):
-            hypotheses.add(sequence, score, len(sequence))
-    best_score = max(score for score, _ in hypotheses.found)
-    return [tokens for score, tokens in hypotheses.found if score == best_score][-1][1:]
+        found.append(next(outcomes(score, beams, groups, rules)))
+    return found
