@@ -106,12 +106,13 @@ def beam_rules(min_length: int, max_length: int) -> DecodingRules:
     )
 
 
-STYLES = ("spread", "end at a rank", "integers", "ties")
+STYLES = ("spread", "end at a rank", "late", "integers", "ties")
 
 
 def random_case(style: str, seed: int) -> BeamCase:
-    """A random table; `spread`: any logits, positive or negative on average, so that length counts; `end at a rank`: the end
-    at a rank drawn for every prefix; `integers`: whole numbers, distinct within a row, so that scores tie; `ties`: equal ones
+    """A random table; `spread`: any logits, positive or negative on average, at some lengths far more than at others, so that it counts when a search stops; `end at a rank`: the end
+    at a rank drawn for every prefix; `late`: ends are among the first ranks of most beams at once, and what a token adds is very
+    different at each length, so that better sequences end late; `integers`: whole numbers, distinct within a row, so that scores tie; `ties`: equal ones
     within a row too."""
     pick = random.Random(f"{style} {seed}")
     width = pick.choice([1, 2, 2] if style in ("integers", "ties") else [1, 2, 2, 3, 4])
@@ -120,6 +121,9 @@ def random_case(style: str, seed: int) -> BeamCase:
     mean, end_bias = pick.choice([-6.0, -1.0, 0.0, 1.0, 6.0]), pick.choice([-1.0, 0.0, 1.0, 2.0])
     longest = pick.randint(3, 4 if style == "ties" else 9)
     given = beam_rules(pick.randint(1, longest - 1), longest)
+    by_length = [mean + pick.choice([0.0, 0.0, 1.0]) * pick.gauss(0, 6) for _ in range(longest)]
+    if style == "late":
+        by_length = [pick.gauss(0, 8) for _ in range(longest)]
 
     def table(crop: int, prefix: tuple[int, ...]) -> list[float]:
         draw = random.Random(f"{style} {seed} {crop} {prefix}")
@@ -127,10 +131,10 @@ def random_case(style: str, seed: int) -> BeamCase:
             return [float(value + int(mean)) for value in draw.sample(range(2 * vocabulary), vocabulary)]
         if style == "ties":
             return [draw.choice([0.0, 1.0, 2.0, 3.0]) + int(mean) + (token == END) for token in range(vocabulary)]
-        row = [draw.gauss(mean, 1.5) + (token == END) * end_bias for token in range(vocabulary)]
-        if style == "end at a rank":
+        row = [draw.gauss(by_length[len(prefix)], 1.5) + (token == END) * end_bias for token in range(vocabulary)]
+        if style in ("end at a rank", "late"):
             others = sorted((value for token, value in enumerate(row) if token != END), reverse=True)
-            rank = draw.randrange(min(2 * width, len(others)))
+            rank = draw.randrange(min(2 * width, len(others)) if style != "late" else 2)
             row[END] = others[rank] + 0.01
         return [float(np.float32(value)) for value in row]
 
