@@ -110,10 +110,16 @@ STYLES = ("spread", "end at a rank", "late", "integers", "ties")
 
 
 def random_case(style: str, seed: int) -> BeamCase:
-    """A random table; `spread`: any logits, positive or negative on average, at some lengths far more than at others, so that it counts when a search stops; `end at a rank`: the end
-    at a rank drawn for every prefix; `late`: ends are among the first ranks of most beams at once, and what a token adds is very
-    different at each length, so that better sequences end late; `integers`: whole numbers, distinct within a row, so that scores tie; `ties`: equal ones
-    within a row too."""
+    """A random table in one of the styles.
+
+    * spread: any logits, positive or negative on average, at some lengths far more than at others, so that it counts when a
+      search stops
+    * end at a rank: the same with the end at a rank that is drawn for every prefix
+    * late: ends are among the first ranks of most beams at once, and what a token adds is very different at each length, so that
+      better sequences end late
+    * integers: whole numbers, distinct within a row, so that scores tie
+    * ties: equal ones within a row too
+    """
     pick = random.Random(f"{style} {seed}")
     width = pick.choice([1, 2, 2] if style in ("integers", "ties") else [1, 2, 2, 3, 4])
     vocabulary = 2 * width + pick.randint(1, 2 if style == "ties" else 6)
