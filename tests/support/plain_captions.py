@@ -84,10 +84,15 @@ def plain_step(
 
 @torch.inference_mode()
 def plain_sampling(
-    coca: Any, crops: torch.Tensor, uniforms: np.ndarray, rules: DecodingRules
+    coca: Any, crops: torch.Tensor, uniforms: np.ndarray, rules: DecodingRules, similarity: torch.Tensor | None = None
 ) -> list[tuple[list[int], float]]:
-    """Tokens and log-probability of each (crop, sampler), crop-major; `uniforms` [M, samplers, max_length]."""
+    """Tokens and log-probability of each (crop, sampler), crop-major; `uniforms` [M, samplers, max_length].
+
+    `similarity` [M, M] takes the place of the crops' own.
+    """
     encoded = plain_encode(coca, crops, rules)
+    if similarity is not None:
+        encoded = encoded[0], similarity
     rows = [(crop, sampler) for crop in range(len(crops)) for sampler in range(rules.samplers)]
     tokens = [[rules.start] for _ in rows]
     logprob = np.zeros(len(rows))
