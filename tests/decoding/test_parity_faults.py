@@ -8,7 +8,7 @@ import pytest
 from beam_judge import judge_beams, judge_known, random_cases
 from caption_faults import FAULTS
 from caption_judges import CaptionerJudge, SamplingJudge
-from coca_parity import FIXTURES, NAME, OTHERS, cut, load_parity
+from coca_parity import FIXTURES, NAME, cut, load_parity
 from faults import Fault, applied
 from known_beams import KNOWN
 
