@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread for torch, no settings from the outside, a cache of its own."""
+"""Shared by all tests: one thread for torch unless the environment says otherwise, no settings from the outside, a cache of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("COLUMNS", "120")
 for name in ("PSEUDORIS_WORK", "FORCE_COLOR", "CUDA_VISIBLE_DEVICES"):
     os.environ.pop(name, None)

@@ -38,7 +38,8 @@ class Decoder:
     """Beam search and distinctive sampling of crop groups, in memory bounded by `row_chunk` (prefix, crop) pairs.
 
     Groups that fit are decoded together; a larger group is cut into chunks of rows that are decoded one after the other.
-    When the device runs out of memory, the batch is decoded again with half the chunk size; `halvings` counts how often.
+    When the device runs out of memory, the batch is decoded again with half the chunk size; `halvings` counts how often. Cutting
+    changes shapes and so may change the last digits of the logits, and a token that hangs on them.
     """
 
     def __init__(self, network: CaptionNetwork, rules: DecodingRules, beams: int, row_chunk: int) -> None:

@@ -3,8 +3,10 @@
 Residual streams, norms, softmax and the vocabulary projection are float32 in every precision; weights, caches and the
 other products are in the configured type.
 
-On a CPU a row gets the same bits whatever else is in the batch: MKL treats only the last one to three rows of a small
-product differently, so rows are padded to multiples of `ROWS` and queries to multiples of `QUERIES`.
+Equal calls give equal bits on equal machines. In another batch a row may be summed in another order, as the libraries choose
+kernels by a call's shape: its logits agree to about 1e-4. Many kernels treat only the last one to three rows of a small product
+differently; rows are therefore padded to multiples of `ROWS` and queries to multiples of `QUERIES`, which on those gives equal
+bits in any batch.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from pseudoris_cli.settings.models import CropStyle
 
 _MARGIN: dict[CropKind, float] = {"masked": 1.0, "crop_1.0": 1.0, "crop_1.1": 1.1, "crop_1.2": 1.2}
 _BUCKET = 32
-"""Canvas sides are multiples of this, so that a crop's arithmetic depends on its own size, not on its neighbours."""
+"""Canvas sides are multiples of this, so that the terms of a crop's sums depend on its own size, not on its neighbours."""
 _PIXELS = 1 << 22
 """Canvas pixels resized together; bounds memory."""
 
@@ -75,7 +75,8 @@ def make_crops(
 ) -> dict[CropKind, torch.Tensor]:
     """Every crop of every mask, normalised RGB: per kind float32 [sum of masks, 3, size, size] in the order of the masks.
 
-    A crop is the same, bit for bit, whichever other crops are made in the same call.
+    A crop is the same whichever other crops are made in the same call, but for the rounding of its matrix products, whose kernel
+    may be chosen by how many there are.
     """
     pixels = _Pixels(images, "masked" in kinds, device)
     count = len(pixels.masks)

@@ -75,7 +75,11 @@ class Captioner(Protocol):
     """How often memory ran out so far and a batch was halved; the stage notes it with the part."""
 
     def caption(self, images: Sequence[MaskedImage]) -> list[list[Caption]]:
-        """Captions of each image, mask by mask, candidate ids 0.. within a mask; the same whatever else is in the batch."""
+        """Captions of each image, mask by mask, candidate ids 0.. within a mask.
+
+        No rule may depend on the other images of the batch; numbers may in their last digits (equal batches give equal rows on
+        equal machines; in another batch tokens are equal but for near-ties and log-probabilities agree to 1e-4).
+        """
         ...
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,19 @@ def test_captions_are_records_in_order(captioner: coca.CocaCaptioner) -> None:
         assert "<" not in caption.caption
 
 
-def test_captions_depend_on_the_image_alone(captioner: coca.CocaCaptioner) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"checkpoint": "demo_coca", "max_length": 20}, {"model": "tiny", "max_length": 10}], ids=str
+)
+def test_captions_of_an_image_alone_and_in_company(changes: dict[str, Any]) -> None:
+    """Kernels are chosen by the batch's shape, so log-probabilities may move by 1e-4; of equal batches nothing moves."""
+    captioner = coca.load(settings(**changes), Numerics(), "cpu")
     images = [image("a", 2), image("bb", 3), image("three", 1)]
     together = captioner.caption(images)
-    assert captioner.caption(images[::-1])[::-1] == together
-    assert [captioner.caption([one])[0] for one in images] == together
+    assert captioner.caption(images) == together
+    for found in (captioner.caption(images[::-1])[::-1], [captioner.caption([one])[0] for one in images]):
+        for ours, theirs in zip(chain(*found), chain(*together), strict=True):
+            assert replace(ours, logprob=theirs.logprob) == theirs
+            assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
 
 
 def test_no_images(captioner: coca.CocaCaptioner) -> None:

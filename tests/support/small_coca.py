@@ -9,7 +9,7 @@ import torch
 
 from pseudoris_cli.decoding.engine import CropGroup, Decoder
 from pseudoris_cli.decoding.network import CaptionNetwork
-from pseudoris_cli.decoding.rules import DecodingRules
+from pseudoris_cli.decoding.rules import DecodingRules, Generated
 from pseudoris_cli.networks.coca.build import build_coca
 
 VOCABULARY = 97
@@ -80,6 +80,17 @@ def group(net: CaptionNetwork, images: torch.Tensor, samplers: int, seed: int = 
     latents, tokens = net.encode(images, 64)
     numbers = np.random.default_rng(seed).random((len(images), samplers, 24))
     return CropGroup(tokens, (latents @ latents.T).numpy(), numbers)
+
+
+def assert_agree(ours: list[list[list[Generated]]], theirs: list[list[list[Generated]]]) -> None:
+    """What is promised of captions decoded in other batches: equal tokens (none of the fixed cases is a near-tie), and
+    log-probabilities to 1e-4."""
+    mine, yours = ([caption for of_group in found for crop in of_group for caption in crop] for found in (ours, theirs))
+    assert [[len(crop) for crop in of_group] for of_group in ours] == [
+        [len(crop) for crop in of_group] for of_group in theirs
+    ]
+    assert [caption.tokens for caption in mine] == [caption.tokens for caption in yours]
+    assert np.allclose([caption.logprob for caption in mine], [caption.logprob for caption in yours], rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
