@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread for torch unless the environment says otherwise, no settings from the outside, a cache of its own."""
+"""Shared by all tests: one thread unless OMP_NUM_THREADS says otherwise, no settings from the outside, a cache of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions do not depend on what else is decoded, on order or on chunks, but for rounding; running out of memory halves the chunk."""
+"""Captions do not depend on what else is decoded, on order or chunks, but for rounding; out of memory halves the chunk."""
 
 from __future__ import annotations
 
