@@ -47,6 +47,7 @@ def test_judges_find_no_fault_where_there_is_none(judges: dict[str, Judge]) -> N
         judge()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # some faults compute nonsense
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_a_fault_is_noticed(judges: dict[str, Judge], fault: Fault) -> None:
     for name in fault.judges:
