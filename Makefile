@@ -1,4 +1,4 @@
-# make demo | test | check | bench: each installs what it needs on a machine that has only python3, pip and make.
+# make demo | test | check | bench | mutants: each installs what it needs on a machine that has only python3, pip and make.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -13,6 +13,7 @@ help:
 	@echo "make check   install, then lint and types"
 	@echo "make kernels install, then run the numeric tests as on other processors, and with two threads"
 	@echo "make bench   install, then run the benchmarks (long)"
+	@echo "make mutants MINUTES=20    put faults into the code one by one and count those that the tests notice"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make lock    resolve the dependencies anew"
 
@@ -44,6 +45,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@for file in spine masks captions filter export; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+
+# The tool is no part of the lock: only this target needs it, and its runner's own dependencies are not used.
+MINUTES ?= 20
+mutants: $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps mutmut==3.8.1 libcst==1.9.0
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py --minutes $(MINUTES)
 
 docs: $(STAMP)
 	@$(BIN)/python docs/generate.py

@@ -181,6 +181,20 @@ def _segment(mask: Any, segments: list[Segment]) -> Segment:
     return next(segment for segment in segments if segment.rle == mask.rle)
 
 
+def test_every_dropped_mask_is_counted() -> None:
+    """The notes of a part say how many masks went for which reason."""
+    small, large = [(0, 0, 9, 11), (20, 0, 29, 11), (0, 20, 9, 31)], [(0, 0, 40, 45), (0, 0, 39, 50)]
+    same, inside = [(10, 20, 30, 40), (10, 20, 30, 41), (10, 20, 30, 39)], [(12, 22, 26, 36), (14, 24, 28, 38)]
+    made = [segment(box, quality=0.95 - 0.01 * n) for n, box in enumerate([*small, *large, *same, *inside])]
+    masks, dropped = pick(made, None, settings())
+    assert [mask.rle for mask in masks] == [made[5].rle]
+    assert dropped == {"small": 3, "large": 2, "overlapping": 2, "contained": 2}
+    found = [Proposal(rle(OBJECT), 0.9 - 0.1 * n) for n in range(4)] + [Proposal(rle((30, 40, 40, 50)), 0.3)] * 2
+    masks, dropped = pick([segment(OBJECT)], found, settings(match="iou", deduplicate=True))
+    assert [mask.detector_score for mask in masks] == [0.9]
+    assert dropped == {"duplicate": 3, "unmatched": 2}
+
+
 def test_a_mask_that_was_dropped_drops_no_other() -> None:
     chain = [segment((0, 0, 20, 20), quality=0.9), segment((0, 2, 20, 22), quality=0.8)]
     chain.append(segment((0, 4, 20, 24), quality=0.7))  # IoU with the second .82, with the first .67

@@ -1,5 +1,7 @@
 """DoC: the arithmetic against the formula, and the complete computation against the release's loop."""
 
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 import torch
@@ -205,3 +207,9 @@ def test_one_mask_has_correctness_only() -> None:
     assert np.isnan(scores.doc).all()
     assert np.isnan(scores.uniqueness).all()
     assert scores.flags["one_mask"].all()
+
+
+def test_an_only_mask_whose_correctness_is_not_finite_says_so() -> None:
+    flags = {"one_mask", "non_finite"}
+    assert one_row([np.nan], [0.2]) == {"doc": pytest.approx(np.nan, nan_ok=True), "uniqueness": ANY, "flags": flags}
+    assert one_row([0.2], [np.nan])["flags"] == {"one_mask"}, "the caption is not compared with anything"

@@ -38,6 +38,21 @@ def test_doc_must_be_above_the_bound() -> None:
     assert reasons(columns, min_doc=0.7) == ["", "", "doc<=0.7", "unscored"]
 
 
+def test_null_may_be_none_as_well_as_nan() -> None:
+    """Arrow's lists give None, numpy's arrays give NaN."""
+    columns = table(*mask(("dog", 1.2), ("cat", NULL)), ("b.jpg", 0, "cow", 0.3, NULL, "one_mask"))
+    listed = columns | {"doc": [1.2, None, None], "correctness": [0.2, None, 0.3]}
+    assert reasons(listed) == reasons(columns) == ["", "unscored", ""]
+    assert figures(count(as_filtered(listed)))["mean_doc"] == pytest.approx(1.2)
+
+
+def as_filtered(columns: dict) -> dict:
+    """The columns of the filter stage, as far as its summary reads them."""
+    size = len(columns["caption"])
+    given = {"uniqueness": [None] * size, "sampler": ["beam"] * size, "crop": ["masked"] * size}
+    return columns | given | select(columns, FilterSettings())
+
+
 def test_the_first_of_equal_texts_counts() -> None:
     rows = mask(("dog", 1.2), (" dog ", 1.2), ("dog", 1.2), ("Dog", 1.2)) + mask(("dog", 1.2), mask_id=1)
     columns = table(*rows, *mask(("dog", 1.2), key="b.jpg"))

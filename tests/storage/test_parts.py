@@ -100,6 +100,14 @@ def test_a_damaged_part_is_refused_wherever_the_damage_is(tmp_path: Path) -> Non
         read_part(path)
 
 
+def test_the_same_header_in_another_order_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The digest of a part must not hang on the order in which settings were put together."""
+    header = {"version": "v", "settings": {"b": 1, "a": 2}}
+    turned = {"settings": {"a": 2, "b": 1}, "version": "v"}
+    made = [write_part(tmp_path, str(n), "masks", columns_of("masks"), h) for n, h in enumerate([header, turned])]
+    assert made[0].sha256 == made[1].sha256
+
+
 @pytest.mark.parametrize("step", ["write_temporary", "sync_file", "publish"])
 def test_an_error_before_publishing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*arguments: Any) -> None:
