@@ -1,0 +1,131 @@
+"""The work directory: versions are named by their content, found again by name, and explained when they are not there."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.records import ImageRef
+from pseudoris_cli.storage.schema import SCHEMA_VERSION
+from pseudoris_cli.storage.workspace import Workspace, fingerprint
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path / "deep" / "work")
+    made.create()
+    return made
+
+
+def content(upstream: str | None = None, **values: Any) -> dict[str, Any]:
+    return {"schema": SCHEMA_VERSION, "upstream": upstream, "plan": "plan.jsonl", **values}
+
+
+def test_a_version_is_named_by_its_content_in_any_order() -> None:
+    assert fingerprint({"b": [1, 2], "a": {"y": "ü", "x": None}}) == fingerprint({"a": {"x": None, "y": "ü"}, "b": [1, 2]})
+    text = '{"a":"ü","b":{"x":null,"y":1}}'  # another rule would rename every version there is
+    assert fingerprint({"b": {"y": 1, "x": None}, "a": "ü"}) == blake2b(text.encode(), digest_size=6).hexdigest()
+    assert len({fingerprint({"a": value}) for value in (1, "1", None, [1], True)}) == 5
+
+
+def test_what_is_recorded_beside_a_version_does_not_name_it(workspace: Workspace) -> None:
+    first = workspace.open_version("masks", content(settings=1), {"device": "cpu"})
+    again = workspace.open_version("masks", content(settings=1), {"device": "cuda"})
+    assert again == first
+    assert first.version == fingerprint(content(settings=1))
+    assert first.folder == workspace.root / "masks" / first.version
+    assert first.header == content(settings=1) | {"device": "cpu", "stage": "masks", "version": first.version}
+    assert first.plan_name == "plan.jsonl"
+    other = workspace.open_version("masks", content(settings=2), {})
+    assert [artifact.version for artifact in workspace.versions("masks")] == sorted([first.version, other.version])
+
+
+def test_the_version_last_opened_is_the_current_one(workspace: Workspace) -> None:
+    assert workspace.current("masks") is None
+    first = workspace.open_version("masks", content(settings=1), {})
+    other = workspace.open_version("masks", content(settings=2), {})
+    assert workspace.current("masks") == other.version
+    assert workspace.latest("masks") == other
+    assert workspace.latest("masks", first.version) == first
+    workspace.open_version("masks", content(settings=1), {})
+    assert workspace.latest("masks") == first
+    (workspace.root / "masks" / "current").write_text("\n")
+    assert workspace.current("masks") is None
+
+
+def test_a_version_that_is_not_there_is_explained(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match=r"holds no version of scores yet; run `pseudoris filter` first"):
+        workspace.latest("scores")
+    with pytest.raises(UsageError, match=r"no version 'abc' of masks .*\(there are: none\)$"):
+        workspace.artifact("masks", "abc")
+    made = sorted(workspace.open_version("masks", content(settings=n), {}).version for n in range(2))
+    with pytest.raises(UsageError, match=rf"\(there are: {made[0]}, {made[1]}\)$"):
+        workspace.artifact("masks", "abc")
+    with pytest.raises(UsageError, match=rf"\(there are: none\); {made[0]} is a version of masks$"):
+        workspace.artifact("captions", made[0])
+
+
+def test_a_version_of_another_schema_is_refused(workspace: Workspace) -> None:
+    old = workspace.open_version("masks", content() | {"schema": 1}, {})
+    assert old.header["schema"] == 1, "version 1 is read as before"
+    with pytest.raises(UsageError, match=r"has schema version 99; this pseudoris reads 1, 2\. "):
+        workspace.open_version("masks", content() | {"schema": 99}, {})
+
+
+def test_the_chain_leads_back_to_the_masks(workspace: Workspace) -> None:
+    masks = workspace.open_version("masks", content(), {})
+    captions = workspace.open_version("captions", content(masks.version), {})
+    scores = workspace.open_version("scores", content(captions.version), {})
+    assert workspace.chain(scores) == {"scores": scores, "captions": captions, "masks": masks}
+    assert list(workspace.chain(scores)) == ["scores", "captions", "masks"]
+    assert workspace.chain(masks) == {"masks": masks}
+    assert [one.upstream_stage for one in (masks, captions, scores)] == [None, "masks", "captions"]
+    assert (masks.upstream, scores.upstream) == (None, captions.version)
+
+
+def test_a_stage_made_from_an_optional_one_records_it(workspace: Workspace) -> None:
+    masks = workspace.open_version("masks", content(), {})
+    filtered = workspace.open_version("filter", content(masks.version, upstream_stage="masks"), {})
+    assert filtered.upstream_stage == "masks"
+    assert list(workspace.chain(filtered)) == ["filter", "masks"]
+
+
+def test_the_source_is_remembered(workspace: Workspace) -> None:
+    assert workspace.source() is None
+    with workspace.changing():
+        workspace.set_source({"kind": "folder", "path": "/ü"})
+    assert Workspace(workspace.root).source() == {"kind": "folder", "path": "/ü"}
+
+
+@pytest.mark.parametrize(("text", "says"), [("{", "cannot be read"), ("[1]", "does not hold a JSON object")])
+def test_a_damaged_small_file_is_named(workspace: Workspace, text: str, says: str) -> None:
+    (workspace.root / "source.json").write_text(text)
+    with pytest.raises(UsageError, match=rf"source\.json {says}"):
+        workspace.source()
+
+
+def test_plans_have_names(workspace: Workspace) -> None:
+    assert not workspace.has_plan()
+    workspace.plan("plan-pilot.jsonl").extend([ImageRef("a", 1, "a")], 1)
+    assert workspace.has_plan()
+    assert len(workspace.plan()) == 0
+    assert len(workspace.plan("plan-pilot.jsonl")) == 1
+
+
+def test_a_place_where_no_folder_can_be_is_the_environments_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EnvironmentStop):
+        Workspace(tmp_path / "file" / "work").create()
+
+
+def test_a_header_is_readable_text(workspace: Workspace) -> None:
+    """People look into artifact.json: indented, and letters as they are."""
+    made = workspace.open_version("masks", content(name="ü"), {})
+    text = (made.folder / "artifact.json").read_text(encoding="utf-8")
+    assert '\n  "name": "ü"' in text
+    assert json.loads(text) == made.header
