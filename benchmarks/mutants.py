@@ -50,9 +50,9 @@ _SPINE = ["tests/execution/test_runner.py", "tests/storage", "tests/robustness/t
 FOLDERS = {
     "method": ["tests/method"],
     "decoding": [f"tests/decoding/test_{part}.py" for part in ("beam", "distinctive", "distribution", "engine", "kv_cache", "sampling")],
-    "storage": [*_SPINE, "tests/stages"],
+    "storage": [*_SPINE, "tests/stages", "tests/test_docs.py"],
     "export": ["tests/export", "tests/test_dataset.py", "tests/stages"],
-    "execution/backlog.py": [*_SPINE, "tests/stages"],
+    "execution/backlog.py": ["tests/execution/test_backlog.py", *_SPINE, "tests/stages"],
 }
 """Folders and files of pseudoris_cli, and the tests that are theirs; the recordings of test_parity_coca take too long."""
 _PRELOADED = ("open_clip", "pyarrow.parquet", "pycocotools.mask", "pandas", "datasets", "lmdb", "scipy")
@@ -201,7 +201,7 @@ def _apply_to_constants(mutant: Mutant, code: CodeType) -> bool:
     changed = False
     for name, value in fresh.items():
         old = vars(module).get(name)
-        plain = isinstance(value, int | float | str | tuple | dict | frozenset | type(None)) and not name.startswith("__")
+        plain = isinstance(value, int | float | str | tuple | list | dict | frozenset | type(None)) and not name.startswith("__")
         if plain and repr(old) != repr(value):
             for other in list(sys.modules.values()):
                 if vars(other).get(name, fresh) is old:

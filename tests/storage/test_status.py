@@ -140,3 +140,51 @@ def test_what_a_run_is_writing_is_not_pruned(bench: Bench) -> None:
     assert stray.name not in "".join(file_set(bench.work))
     status.remove_unreferenced(part(bench, "masks", 0))
     assert part(bench, "masks", 0).exists(), "it was listed meanwhile"
+
+
+def test_a_state_says_all_of_its_version(bench: Bench) -> None:
+    masks, captions = status.version_states(bench.workspace)
+    assert (masks.stage, masks.upstream, masks.current) == ("masks", None, True)
+    assert (captions.stage, captions.upstream, captions.current) == ("captions", masks.version, True)
+    for state in (masks, captions):
+        manifest = bench.workspace.artifact(state.stage, state.version).manifest()
+        entries = [entry for _, entry in sorted(manifest.entries.items())]
+        assert state.bytes == sum(manifest.path_of(entry).stat().st_size for entry in entries)
+        assert state.committed == max(entry.committed for entry in entries)
+        assert state.notes == tuple(entry.notes for entry in entries)
+        assert (state.pending, state.seconds_left) == (0, None)
+        assert (state.parts, state.parts_planned, state.images) == (3, 3, 10)
+    assert captions.last_error is None
+    assert [(stage, image.key) for stage, image in status.failures(bench.workspace)] == [("masks", "005.png")]
+    assert status.current_chain(bench.workspace) == {("masks", masks.version), ("captions", captions.version)}
+
+
+def test_the_time_left_is_what_is_pending_at_the_rate_so_far(bench: Bench) -> None:
+    replace(bench, flavour=1, selection=Selection(shard=(0, 3))).masks()
+    replace(bench, flavour=2, selection=Selection(shard=(7, 9))).masks()
+    found = {(state.parts, state.pending): state for state in status.version_states(bench.workspace)}
+    some, none = found[1, 6], found[0, 10]
+    assert some.images_per_second
+    assert some.seconds_left == pytest.approx(6 / some.images_per_second)
+    assert (none.images_per_second, none.seconds_left, none.committed, none.last_error) == (None, None, None, None)
+
+
+def test_garbage_is_listed_with_its_reason(bench: Bench) -> None:
+    folder = bench.workspace.latest("captions").folder
+    stray, damaged = folder / "part-000007-g0-main.parquet", folder / "part-000000-g0-main.parquet.damaged"
+    for path in (stray, damaged):
+        path.write_bytes(b"x" * 7)
+    (folder / "notes.txt").write_text("mine")
+    abandoned = bench.workspace.root / "scores" / "0123456789ab"
+    (abandoned / "deep").mkdir(parents=True)
+    (abandoned / "deep" / "file").write_bytes(b"x" * 30)
+    assert list(status.unreferenced(bench.workspace)) == [
+        (damaged, "damaged"),
+        (stray, "superseded or left by a crash"),
+        (abandoned, "not the current version, nor what it was made from"),
+    ]
+    assert [status.size_of(path) for path in (damaged, stray, abandoned)] == [7, 7, 30]
+    for path, _ in list(status.unreferenced(bench.workspace)):
+        status.remove_unreferenced(path)
+    assert list(status.unreferenced(bench.workspace)) == []
+    assert (folder / "notes.txt").exists()
