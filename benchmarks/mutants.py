@@ -49,7 +49,10 @@ RESULTS = ROOT / ".mutants" / "results.jsonl"
 _SPINE = ["tests/execution/test_runner.py", "tests/storage", "tests/robustness/test_spine_properties.py"]
 FOLDERS = {
     "method": ["tests/method"],
-    "decoding": [f"tests/decoding/test_{part}.py" for part in ("beam", "distinctive", "distribution", "engine", "kv_cache", "sampling")],
+    "decoding": [
+        f"tests/decoding/test_{part}.py"
+        for part in ("beam", "distinctive", "distribution", "engine", "kv_cache", "sampling")
+    ],
     "storage": [*_SPINE, "tests/stages", "tests/test_docs.py"],
     "export": ["tests/export", "tests/test_dataset.py", "tests/stages"],
     "execution/backlog.py": ["tests/execution/test_backlog.py", *_SPINE, "tests/stages"],
@@ -173,7 +176,9 @@ def apply(mutant: Mutant, functions: Functions) -> bool:
     if not mutant.function:
         return _apply_to_constants(mutant, code)
     new = list(_codes(code, mutant.function))
-    old = list(_codes(compile(mutant.path.read_text("utf-8"), str(mutant.path), "exec", dont_inherit=True), mutant.function))
+    old = list(
+        _codes(compile(mutant.path.read_text("utf-8"), str(mutant.path), "exec", dont_inherit=True), mutant.function)
+    )
     changed = False
     for function in functions[str(mutant.path), mutant.function]:
         replacement = new[old.index(function.__code__)]
@@ -201,7 +206,9 @@ def _apply_to_constants(mutant: Mutant, code: CodeType) -> bool:
     changed = False
     for name, value in fresh.items():
         old = vars(module).get(name)
-        plain = isinstance(value, int | float | str | tuple | list | dict | frozenset | type(None)) and not name.startswith("__")
+        plain = isinstance(
+            value, int | float | str | tuple | list | dict | frozenset | type(None)
+        ) and not name.startswith("__")
         if plain and repr(old) != repr(value):
             for other in list(sys.modules.values()):
                 if vars(other).get(name, fresh) is old:
@@ -311,7 +318,11 @@ class Trials:
             for name in getattr(item, "fixturenames", ()):
                 self.called[item.nodeid] |= self.by_fixture[name]
         sys.setprofile(None)
-        told = {"called": {k: sorted(v) for k, v in self.called.items()}, "failed": self.failed, "seconds": self.seconds}
+        told = {
+            "called": {k: sorted(v) for k, v in self.called.items()},
+            "failed": self.failed,
+            "seconds": self.seconds,
+        }
         with os.fdopen(writing, "w") as pipe:
             pipe.write(json.dumps(told))
 
@@ -371,7 +382,9 @@ def explained(mutant: Mutant) -> bool:
 
 def report(mutants: list[Mutant], verdicts: dict[str, str]) -> None:
     """One line per folder. Explained survivors count as equivalent only where the list says so."""
-    print("\n| folder | mutants | tried | killed | survived | explained | killed of those not explained |\n|---|---|---|---|---|---|---|")
+    print(
+        "\n| folder | mutants | tried | killed | survived | explained | killed of those not explained |\n|---|---|---|---|---|---|---|"
+    )
     for folder in FOLDERS:
         own = [m for m in mutants if m.folder == folder]
         tried = [m for m in own if verdicts.get(m.id, "no change") != "no change"]
@@ -379,7 +392,9 @@ def report(mutants: list[Mutant], verdicts: dict[str, str]) -> None:
         known = [m for m in tried if m not in killed and explained(m)]
         rest = len(tried) - len(known)
         share = f"{len(killed) / rest:.1%}" if rest else "-"
-        print(f"| {folder} | {len(own)} | {len(tried)} | {len(killed)} | {len(tried) - len(killed) - len(known)} | {len(known)} | {share} |")
+        print(
+            f"| {folder} | {len(own)} | {len(tried)} | {len(killed)} | {len(tried) - len(killed) - len(known)} | {len(known)} | {share} |"
+        )
 
 
 def main() -> None:

@@ -89,7 +89,9 @@ def test_a_chunk_holds_the_rows_that_fit_and_one_at_least(calls: list[Any], chun
     assert max(sizes) == most
 
 
-@pytest.mark.parametrize(("chunk", "parts"), [(1000, [5]), (10, [5]), (9, [2, 3]), (4, [1, 2, 2]), (2, [1] * 5), (1, [1] * 5)])
+@pytest.mark.parametrize(
+    ("chunk", "parts"), [(1000, [5]), (10, [5]), (9, [2, 3]), (4, [1, 2, 2]), (2, [1] * 5), (1, [1] * 5)]
+)
 def test_beam_search_takes_the_crops_that_fit_and_one_at_least(calls: list[Any], chunk: int, parts: list[int]) -> None:
     decode((5,), chunk, beams=2)
     ranges = [crops for what, crops in calls if what == "beam"]

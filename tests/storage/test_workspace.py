@@ -27,7 +27,9 @@ def content(upstream: str | None = None, **values: Any) -> dict[str, Any]:
 
 
 def test_a_version_is_named_by_its_content_in_any_order() -> None:
-    assert fingerprint({"b": [1, 2], "a": {"y": "ü", "x": None}}) == fingerprint({"a": {"x": None, "y": "ü"}, "b": [1, 2]})
+    assert fingerprint({"b": [1, 2], "a": {"y": "ü", "x": None}}) == fingerprint(
+        {"a": {"x": None, "y": "ü"}, "b": [1, 2]}
+    )
     text = '{"a":"ü","b":{"x":null,"y":1}}'  # another rule would rename every version there is
     assert fingerprint({"b": {"y": 1, "x": None}, "a": "ü"}) == blake2b(text.encode(), digest_size=6).hexdigest()
     assert len({fingerprint({"a": value}) for value in (1, "1", None, [1], True)}) == 5

@@ -103,9 +103,7 @@ def test_coco(image, context, tmp_path):
         "info": INFO,
         "licenses": [],
         "images": [PICTURE],
-        "annotations": [
-            ANNOTATION | {"segmentation": RLE, "ref_id": 5, "captions": ["The dog, left!", "a brown dog"]}
-        ],
+        "annotations": [ANNOTATION | {"segmentation": RLE, "ref_id": 5, "captions": ["The dog, left!", "a brown dog"]}],
         "categories": CATEGORIES,
     }
     assert [path.name for path in (folder / "annotations").iterdir()] == ["instances_val.json"]
@@ -139,7 +137,9 @@ def test_refcoco(image, context, tmp_path):
 
 def test_etris(image, context, tmp_path):
     picture = b"the bytes of a picture"
-    folder = written(etris, image, context, tmp_path, read_image=lambda key: picture if key == "in/the dog.png" else b"")
+    folder = written(
+        etris, image, context, tmp_path, read_image=lambda key: picture if key == "in/the dog.png" else b""
+    )
     assert json.loads((folder / "anns/refcoco/val.json").read_text()) == [
         {
             "bbox": [2, 3, 6, 5],
