@@ -13,7 +13,7 @@ help:
 	@echo "make check   install, then lint and types"
 	@echo "make kernels install, then run the numeric tests as on other processors, and with two threads"
 	@echo "make bench   install, then run the benchmarks (long)"
-	@echo "make mutants MINUTES=20    put faults into the code one by one and count those that the tests notice"
+	@echo "make mutants install, then put faults into the code one by one and see which the tests notice (MINUTES=20)"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make lock    resolve the dependencies anew"
 

@@ -142,5 +142,5 @@ def test_a_picture_that_must_be_turned_is_never_linked(made: Made, tmp_path: Pat
 
 def test_a_source_without_files_cannot_be_linked(made: Made, tmp_path: Path) -> None:
     packed = SimpleNamespace(read=Folder(made.pictures).read)
-    with pytest.raises(UsageError, match="cannot be linked. Use --images copy or none"):
+    with pytest.raises(UsageError, match=r"cannot be linked\. Use --images copy or none"):
         render_export(replace(made.job(images="link"), source=packed), tmp_path / "out", False)

@@ -154,9 +154,9 @@ def test_etris(image, context, tmp_path):
             "sentences_num": 2,
         }
     ]
-    with lmdb.open(str(folder / "lmdb/refcoco/val.lmdb"), subdir=False, readonly=True, lock=False) as environment:
-        with environment.begin() as data:
-            record = decode(data.get(b"0"))
+    path = str(folder / "lmdb/refcoco/val.lmdb")
+    with lmdb.open(path, subdir=False, readonly=True, lock=False) as environment, environment.begin() as data:
+        record = decode(data.get(b"0"))
     assert record == {
         "img": picture,
         "mask": (folder / "masks/refcoco/5.png").read_bytes(),
