@@ -7,7 +7,7 @@ The faults are those of mutmut (`pip install --no-deps mutmut==3.8.1 libcst==1.9
 here: tests are collected once, and every mutant is tried in a fork of that process, in which the code of the one function is
 replaced, on the tests that call this function, the quick ones first, until one fails. What tests do in processes of their
 own counts for nothing. Left out are messages (`raise`, `log`), texts in another case, class bodies, default values, and the
-arguments `strict`, `encoding` and `newline`; constants of modules are included.
+arguments `strict`, `encoding`, `newline` and `device`; constants of modules are included.
 
 Mutants are tried in the order of a hash, so that those of any time box are a fair sample. Results are kept in `.mutants/`
 and taken up by the next run; survivors are tried again. `mutants_explained.toml` lists those that are equivalent or not

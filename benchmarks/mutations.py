@@ -18,8 +18,8 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = Path(__file__).with_name("mutants_explained.toml")
-_GUARDS = ("strict", "encoding", "newline")
-"""Arguments that change nothing where sizes agree, on Linux, with UTF-8."""
+_GUARDS = ("strict", "encoding", "newline", "device")
+"""Arguments that change nothing where sizes agree, on Linux, with UTF-8, without a GPU."""
 
 
 @dataclass(frozen=True)

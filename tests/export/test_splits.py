@@ -54,3 +54,18 @@ def test_colliding_ids_are_resolved_in_plan_order():
 )
 def test_words(raw, sent):
     assert clean(raw) == (sent, sent.split())
+
+
+def test_an_image_whose_first_hash_is_taken_too_gets_the_next():
+    def ids_after(*wanted):
+        ids = ImageIds()
+        for number, one in enumerate(wanted):
+            ids.take(f"other {number}", one)
+        return ids
+
+    first = ids_after(5).take("key", 5)
+    second = ids_after(5, first).take("key", 5)
+    third = ids_after(5, first, second).take("key", 5)
+    assert len({5, first, second, third}) == 4
+    assert min(first, second, third) > 0
+    assert max(first, second, third) < 2**52
