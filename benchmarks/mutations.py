@@ -29,7 +29,7 @@ class Mutant:
     folder: str
     path: Path
     function: str
-    line: int
+    line: str
     change: str
     id: str
     make_source: Callable[[], str]
@@ -78,7 +78,7 @@ def mutants_of(folder: str, path: Path) -> Iterator[Mutant]:
     wrapper.visit(visitor)
     module = wrapper.module
     positions, seen = wrapper.resolve(cst.metadata.PositionProvider), Counter[str]()
-    names = _function_names(module)
+    names, lines = _function_names(module), source.splitlines()
     for mutation in visitor.mutations:
         node, new, outer = mutation.original_node, mutation.mutated_node, mutation.contained_by_top_level_function
         text = [" ".join(module.code_for_node(n).split()) for n in (node, new)]
@@ -90,7 +90,7 @@ def mutants_of(folder: str, path: Path) -> Iterator[Mutant]:
         key = f"{path.relative_to(ROOT)} {name} {module.code_for_node(outer) if outer else ''} {' -> '.join(text)}"
         seen[key] += 1
         digest = hashlib.blake2b(f"{key} {seen[key]}".encode(), digest_size=6).hexdigest()
-        line = positions[node].start.line if node in positions else 0
+        line = lines[positions[node].start.line - 1].strip() if node in positions else ""
 
         def make(node: cst.CSTNode = node, new: cst.CSTNode = new) -> str:
             return module.deep_replace(node, new).code  # type: ignore[no-any-return,arg-type]
@@ -113,6 +113,8 @@ def _function_names(module: cst.Module) -> dict[cst.CSTNode, str]:
 def explained(mutant: Mutant) -> bool:
     """Whether the list in the repository has this fault."""
     return any(
-        entry["module"] == mutant.module and entry["function"] == mutant.function and mutant.change in entry["changes"]
+        (entry["module"], entry["function"]) == (mutant.module, mutant.function)
+        and mutant.change in entry["changes"]
+        and entry.get("line", "") in mutant.line
         for entry in tomllib.loads(EXPLAINED.read_text("utf-8")).get("mutant", [])
     )

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_coca import rules
+from small_coca import crops, group, network, rules
+from small_coca import decode as decode_with
 
-from pseudoris_cli.decoding import engine
+from pseudoris_cli.decoding import beam, distribution, engine
+from pseudoris_cli.decoding.distribution import Views, next_tokens, own_logprobs
 from pseudoris_cli.decoding.engine import CropGroup, Decoder
 from pseudoris_cli.decoding.rules import Generated
 
@@ -127,3 +129,37 @@ def test_another_error_is_no_shortage(calls: list[Any], monkeypatch: pytest.Monk
     with pytest.raises(RuntimeError, match="shapes"):
         decoder.decode(groups(2))
     assert decoder.halvings == 0
+
+
+@pytest.mark.parametrize("block", [1, 3, 7])
+def test_blocks_of_logits_change_no_token(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven views in blocks: each row still gets the tokens of its own view."""
+    net, generator = network(), torch.Generator().manual_seed(1)
+    hidden = torch.randn(9, net.width, generator=generator)
+    others = np.array([[7, 8], [8, 0], [1, 7], [2, 3], [8, 8], [0, 1], [5, 4]])
+    weights = np.linspace(0.1, 0.5, 14, dtype=np.float32).reshape(7, 2)
+    views = Views(np.array([0, 1, 2, 3, 4, 5, 6]), others, weights, np.linspace(1, 1.5, 7))
+    rows = np.stack([np.array([6, 0, 3, 3, 5, 1, 2, 4, 6]), np.array([0, 1, 2, 3, 0, 1, 2, 3, 3])])
+
+    def answer() -> tuple[Any, np.ndarray]:
+        return next_tokens(net, GIVEN, hidden, views, rows, 9), own_logprobs(net, hidden, 5)
+
+    with torch.inference_mode():
+        whole, logprobs = answer()
+        monkeypatch.setattr(distribution, "_BLOCK", block)
+        parts, logprobs_of_parts = answer()
+    assert parts.start.tolist() == whole.start.tolist()
+    assert parts.token.tolist() == whole.token.tolist()
+    np.testing.assert_allclose(parts.weight, whole.weight, rtol=1e-4)
+    np.testing.assert_allclose(parts.logprob, whole.logprob, rtol=1e-4)
+    np.testing.assert_allclose(logprobs_of_parts, logprobs, rtol=1e-4)
+    assert len(logprobs) == 9
+
+
+def test_blocks_of_logits_change_no_beam(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, given = network(), rules(top_k=(), top_p=(), max_length=6)
+    images = [group(net, crops(5), 0)]
+    whole = decode_with(net, images, given, beams=2)
+    monkeypatch.setattr(beam, "_BLOCK", 3)
+    parts = decode_with(net, images, given, beams=2)
+    assert [[crop[0].tokens for crop in one] for one in parts] == [[crop[0].tokens for crop in one] for one in whole]

@@ -58,6 +58,16 @@ def test_a_task_names_its_images_and_what_they_were_made_from(bench: Bench) -> N
     assert [task.part for task in backlog_of(bench).tasks([2, 0])] == [2, 0]
 
 
+def test_a_failure_is_told_through_all_stages(bench: Bench) -> None:
+    """An image without masks is empty for every stage after them, and each says why."""
+    bench.captions()
+    captions = bench.workspace.latest("captions").manifest()
+    backlog = Backlog("scores", bench.workspace.plan(), {"masks": masks_of(bench), "captions": captions})
+    [task] = backlog.tasks([1])
+    assert task.absent == {"005.png": "captions: masks: not an image of a known format"}
+    assert task.upstream_digest == captions.entries[1].file.sha256
+
+
 def test_an_empty_image_is_not_read_again_and_no_failure(bench: Bench) -> None:
     [task] = backlog_of(bench).tasks([0])
     assert task.wanted == set(names(0, 1, 2))
