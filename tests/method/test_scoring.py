@@ -126,6 +126,9 @@ def test_empty_captions_have_no_scores(tiny: clip.ClipScorer) -> None:
     rows = score_images(images, candidates, tiny, NOUNS, REFERENCE)
     empty = {"noun": "", "correctness": None, "uniqueness": None, "doc": None, "flags": "empty"}
     assert rows[0][0] == {"mask_id": 3, "candidate_id": 0, **empty}
+    assert list(FLAGS) == ["empty", "one_mask", "negative", "capped", "non_finite"], (
+        "what the docs explain, in this order"
+    )
     assert rows[0][1]["doc"] is not None
     assert rows[1] == [{"mask_id": 3, "candidate_id": 0, **empty}]
     scorer = CountingScorer(tiny)
