@@ -1,4 +1,4 @@
-"""Random weights have biases of 0 and norms of 1, released ones do not: with all of them at work, states equal the plain network."""
+"""With every bias and norm at work, as in released weights (random ones have 0 and 1), states equal the plain network."""
 
 from __future__ import annotations
 
