@@ -198,7 +198,7 @@ class Trials:
             pipe.write(json.dumps(told))
 
     def _try(self, session: pytest.Session, mutant: Mutant, items: list[pytest.Item]) -> str:
-        limit = 20 + 5 * sum(self.seconds[item.nodeid] for item in items)
+        limit = min(90, 20 + 5 * sum(self.seconds[item.nodeid] for item in items))
 
         def work() -> int:
             if not apply(mutant, self.functions):
