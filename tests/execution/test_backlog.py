@@ -139,6 +139,7 @@ def test_changed_images_are_counted_before_anything_is_made_from_them(bench: Ben
 
 def test_failures_are_retried_only_on_demand_and_vanished_images_once_they_are_back(bench: Bench) -> None:
     assert backlog_of(bench, "masks").pending(Selection(retry_failed=True)) == [1]
+    assert backlog_of(bench, "masks", with_source=False).pending(Selection(retry_failed=True)) == [1]
     data = (bench.images / "009.png").read_bytes()
     (bench.images / "009.png").unlink()
     bench.captions()
