@@ -151,6 +151,7 @@ def test_own_masks_stand_as_they_are() -> None:
     assert masks[2].bbox == (10, 10, 10, 10)
     assert masks[2].area == 100
     assert masks[2].match_iou is None
+    assert {(mask.predicted_iou, mask.stability_score) for mask in masks} == {(1.0, 1.0)}, "no segmenter rated them"
     assert not dropped
 
 
