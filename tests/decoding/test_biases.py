@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from plain_captions import plain_logits
 from small_coca import crops, network
 
 from pseudoris_cli.decoding.kv_cache import PrefixStates
+from pseudoris_cli.decoding.network import CaptionNetwork
 
 
 def test_every_bias_and_norm_takes_part() -> None:
@@ -26,3 +28,10 @@ def test_every_bias_and_norm_takes_part() -> None:
             parents, hidden = states.advance(parents, prefixes[:, length - 1].numpy(), prefix, crop)
             expected = plain_logits(net.coca, tokens[torch.from_numpy(crop)], prefixes[prefix, :length])[:, -1]
             torch.testing.assert_close(net.logits(hidden), expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_run_in_the_configured_type(dtype: torch.dtype) -> None:
+    net = CaptionNetwork(network().coca, dtype)
+    with net.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

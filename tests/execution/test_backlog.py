@@ -66,6 +66,8 @@ def test_a_failure_is_told_through_all_stages(bench: Bench) -> None:
     [task] = backlog.tasks([1])
     assert task.absent == {"005.png": "captions: masks: not an image of a known format"}
     assert task.upstream_digest == captions.entries[1].file.sha256
+    without = Backlog("scores", bench.workspace.plan(), {"masks": masks_of(bench)})
+    assert without.upstream_stage == "masks", "the nearest stage that is part of the run"
 
 
 def test_an_empty_image_is_not_read_again_and_no_failure(bench: Bench) -> None:

@@ -217,6 +217,8 @@ def test_a_mask_that_fills_the_frame_goes_where_the_release_drops_it() -> None:
 
 def test_rules_can_be_set() -> None:
     segments = [segment((0, 0, 20, 20), quality=0.9), segment((0, 0, 3, 3), quality=0.8)]
+    dot = [segments[0], segment((5, 5, 6, 6), quality=0.8)]
+    assert pick(dot, None, settings(rules={"min_area": 0}))[1] == {"contained": 1}
     loose = {"containment": 1.0, "min_area": 0, "nms_iou": 1.0, "max_area": 1.0}
     assert len(pick(segments, None, settings(rules=loose))[0]) == 2
 

@@ -188,7 +188,11 @@ def one_row(prompts: list[float], captions: list[float], clamp: bool = True, cap
         (one_row([np.nan, 0.1], [0.2, 0.1]), None, {"non_finite"}),
         (one_row([0.3, 0.001], [0.2, 0.2], cap=100.0), 100.0, {"capped"}),
         (one_row([0.3, 0.001], [0.2, 0.2], cap=None), 300.0, set()),
-        (one_row([0.001, 0.3], [0.3, 0.001], cap=100.0), 1.0, {"capped"}),  # the uniqueness was, 300, and the doc was not
+        (
+            one_row([0.001, 0.3], [0.3, 0.001], cap=100.0),
+            1.0,
+            {"capped"},
+        ),  # the uniqueness was, 300, and the doc was not
     ],
 )
 def test_edges_are_defined_and_flagged(row: dict, doc: float | None, flags: set[str]) -> None:

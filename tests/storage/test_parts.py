@@ -12,7 +12,7 @@ import pytest
 
 from pseudoris_cli.errors import EnvironmentStop
 from pseudoris_cli.storage import files
-from pseudoris_cli.storage.parts import digest_of, read_part, write_part
+from pseudoris_cli.storage.parts import digest_of, read_header, read_part, write_part
 from pseudoris_cli.storage.schema import COLUMNS, arrow_schema, from_table, to_table
 
 SAMPLES: dict[pa.DataType, list[Any]] = {
@@ -117,3 +117,8 @@ def test_an_error_before_publishing_leaves_nothing(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="no"):
         write_part(tmp_path, "p", "captions", columns_of("captions"), {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parquet_file_of_others_has_no_header(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "theirs")
+    assert read_header(tmp_path / "theirs") == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from locations import REPOSITORY
 
 from pseudoris_cli.storage.schema import COLUMNS
 from pseudoris_cli.storage.stage_table import FIRST, NAMES, STAGES, commands, stage, stages_of, upstream_of
@@ -36,3 +37,8 @@ def test_a_stage_is_made_from_the_nearest_above_it() -> None:
 def test_another_name_is_no_stage() -> None:
     with pytest.raises(KeyError, match="nothing"):
         stage("nothing")
+
+
+def test_every_stage_has_its_file() -> None:
+    folder = REPOSITORY / "pseudoris_cli" / "stages"
+    assert [row.name for row in STAGES if not (folder / f"{row.file}.py").is_file()] == []

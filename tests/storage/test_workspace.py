@@ -94,6 +94,7 @@ def test_a_stage_made_from_an_optional_one_records_it(workspace: Workspace) -> N
     masks = workspace.open_version("masks", content(), {})
     filtered = workspace.open_version("filter", content(masks.version, upstream_stage="masks"), {})
     assert filtered.upstream_stage == "masks"
+    assert workspace.open_version("scores", content(), {}).upstream_stage is None, "made from nothing"
     assert list(workspace.chain(filtered)) == ["filter", "masks"]
 
 

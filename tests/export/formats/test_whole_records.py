@@ -17,6 +17,7 @@ from pseudoris_cli.codecs.pyarrow_serialize import decode
 from pseudoris_cli.export import base
 from pseudoris_cli.export.base import ExportImage, ExportObject, ExportSentence, ScoredMask
 from pseudoris_cli.export.formats import coco, etris, hf, jsonl, refcoco, reference_csv
+from pseudoris_cli.export.read_back import read_refer
 from pseudoris_cli.records import Mask
 from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
 
@@ -252,3 +253,19 @@ def test_refclef_has_its_own_image_folder(image, context, tmp_path):
     )
     assert (folder / "images/saiapr_tc-12/by/name.png").read_bytes() == b"in/the dog.png"
     assert not (folder / "images/mscoco").exists()
+
+
+def test_a_picture_that_is_there_is_left_alone(image, context, tmp_path):
+    """Formats share their pictures, and a picture is written once."""
+    there = tmp_path / "by" / "name.png"
+    there.parent.mkdir()
+    there.write_bytes(b"there")
+    base.save_image_file(image, replace(context, images="copy", read_image=lambda key: b"other"), tmp_path)
+    assert there.read_bytes() == b"there"
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_is_read_back_whole_wherever_its_refs_stand(split, images, context, tmp_path):
+    base.write_formats([refcoco], iter(images), context, tmp_path)
+    found = [one.ref_id for one in read_refer(tmp_path / "refcoco", "pseudo", split)]
+    assert found == [one.ref_id for image in images if image.split == split for one in image.objects]
