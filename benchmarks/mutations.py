@@ -110,11 +110,10 @@ def _function_names(module: cst.Module) -> dict[cst.CSTNode, str]:
     return found
 
 
-def explained(mutant: Mutant) -> bool:
-    """Whether the list in the repository has this fault."""
-    return any(
-        (entry["module"], entry["function"]) == (mutant.module, mutant.function)
-        and mutant.change in entry["changes"]
-        and entry.get("line", "") in mutant.line
-        for entry in tomllib.loads(EXPLAINED.read_text("utf-8")).get("mutant", [])
-    )
+def explained(mutant: Mutant) -> str | None:
+    """`equivalent` or `accepted` where the list in the repository has this fault."""
+    for entry in tomllib.loads(EXPLAINED.read_text("utf-8"))["mutant"]:
+        here = (entry["module"], entry["function"]) == (mutant.module, mutant.function)
+        if here and mutant.change in entry["changes"] and entry.get("line", "") in mutant.line:
+            return str(entry["kind"])
+    return None

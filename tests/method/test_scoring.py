@@ -1,5 +1,6 @@
 """DoC: the arithmetic against the formula, and the complete computation against the release's loop."""
 
+from collections.abc import Callable
 from unittest.mock import ANY
 
 import numpy as np
@@ -179,25 +180,26 @@ def one_row(prompts: list[float], captions: list[float], clamp: bool = True, cap
 @pytest.mark.parametrize(
     ("row", "doc", "flags"),
     [
-        (one_row([0.3, 0.2], [0.2, 0.2]), 1.5, set()),
-        (one_row([0.3, -0.2], [0.2, 0.1]), 100.0, {"negative", "capped"}),  # the rival counts as 0
-        (one_row([-0.3, 0.2], [-0.2, 0.2]), 0.0, {"negative"}),  # two negatives make no positive
-        (one_row([-0.3, 0.2], [-0.2, 0.2], clamp=False), 1.5, {"negative"}),  # ... but do in the release
-        (one_row([0.3, 0.0], [0.2, 0.1], clamp=False, cap=None), None, {"non_finite"}),
-        (one_row([0.0, 0.0], [0.2, 0.1]), None, {"non_finite"}),
-        (one_row([np.nan, 0.1], [0.2, 0.1]), None, {"non_finite"}),
-        (one_row([0.3, 0.001], [0.2, 0.2], cap=100.0), 100.0, {"capped"}),
-        (one_row([0.3, 0.001], [0.2, 0.2], cap=None), 300.0, set()),
+        (lambda: one_row([0.3, 0.2], [0.2, 0.2]), 1.5, set()),
+        (lambda: one_row([0.3, -0.2], [0.2, 0.1]), 100.0, {"negative", "capped"}),  # the rival counts as 0
+        (lambda: one_row([-0.3, 0.2], [-0.2, 0.2]), 0.0, {"negative"}),  # two negatives make no positive
+        (lambda: one_row([-0.3, 0.2], [-0.2, 0.2], clamp=False), 1.5, {"negative"}),  # ... but do in the release
+        (lambda: one_row([0.3, 0.0], [0.2, 0.1], clamp=False, cap=None), None, {"non_finite"}),
+        (lambda: one_row([0.0, 0.0], [0.2, 0.1]), None, {"non_finite"}),
+        (lambda: one_row([np.nan, 0.1], [0.2, 0.1]), None, {"non_finite"}),
+        (lambda: one_row([0.3, 0.001], [0.2, 0.2], cap=100.0), 100.0, {"capped"}),
+        (lambda: one_row([0.3, 0.001], [0.2, 0.2], cap=None), 300.0, set()),
         (
-            one_row([0.001, 0.3], [0.3, 0.001], cap=100.0),
+            lambda: one_row([0.001, 0.3], [0.3, 0.001], cap=100.0),
             1.0,
             {"capped"},
         ),  # the uniqueness was, 300, and the doc was not
     ],
 )
-def test_edges_are_defined_and_flagged(row: dict, doc: float | None, flags: set[str]) -> None:
-    assert row["flags"] == flags
-    assert np.isnan(row["doc"]) if doc is None else row["doc"] == pytest.approx(doc)
+def test_edges_are_defined_and_flagged(row: Callable[[], dict], doc: float | None, flags: set[str]) -> None:
+    found = row()
+    assert found["flags"] == flags
+    assert np.isnan(found["doc"]) if doc is None else found["doc"] == pytest.approx(doc)
 
 
 def test_a_text_is_distinctive_for_one_mask_at_most() -> None:
