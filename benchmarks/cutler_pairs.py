@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 NMS_IOU, IOU_MARGIN = 0.5, 1e-4
 SCORE = 1e-4
 MOST_BORDERLINE = 0.05
-MOST_PIXELS, FEWEST_PIXELS, LEAST_IOU = 0.01, 2, 0.95
+MOST_PIXELS, FEWEST_PIXELS, LEAST_IOU = 0.05, 2, 0.95
 PROBABILITY = 5e-3
 """Allowance of mask probabilities where the mask logits of a side cannot be seen."""
 
@@ -79,8 +79,8 @@ def _judge_boxes(
     if near.all():
         return
     report.notes.append(
-        f"{(~near).sum()} of {len(pairs)} pairs are up to {boxes.max():.1e} pixels and {scores.max():.1e} in score apart: both sides "
-        "are compared with float64"
+        f"{(~near).sum()} of {len(pairs)} pairs are up to {boxes.max():.1e} pixels and {scores.max():.1e} in score apart: "
+        "both sides are compared with float64"
     )
     row_of = dict(_pairs(recorded.boxes, exact[0]))
     lost = [row for row in a[~near].tolist() if row not in row_of]

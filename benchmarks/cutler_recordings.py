@@ -57,8 +57,9 @@ class Recording:
 class Inner:
     """What a network computed on the way, in network pixels, float32.
 
-    `pixels` [3, H, W] normalised and padded; `size` (height, width) without padding; `pyramid` p2...p6 [C, h, w]; proposals [P, 4] and
-    their logits [P]; per stage its input boxes [P, 4], logits [P, 2] and deltas [P, 4]; the detections' boxes, scores, mask logits.
+    `pixels` [3, H, W] normalised and padded; `size` (height, width) without padding; `pyramid` p2...p6 [C, h, w]; proposals [P, 4]
+    and their logits [P]; per stage its input boxes [P, 4], logits [P, 2] and deltas [P, 4]; the boxes [N, 4], scores [N] and mask
+    logits [N, 28, 28] of the detections.
     """
 
     pixels: np.ndarray

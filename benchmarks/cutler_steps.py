@@ -10,11 +10,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from cutler_recordings import Inner, Output, Recording
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import plain_cascade as plain
@@ -47,11 +45,12 @@ TOLERANCE = {
     "apart score": 1e-3,
     "apart probability": 2e-2,
 }
-"""Four times the largest error over seven kernel settings and one and two threads (benchmarks/RESULTS.md), rounded.
+"""Four times the largest error over seven kernel settings with one and two threads (benchmarks/RESULTS.md), rounded.
 
-Units: a map's standard deviation (map); the box's longest side (proposal, decoded, selected); pixels of the image (scaled); probability
-(score, mask: how far from 0.5 a pixel may be that is on the other side). What starts with `recorded` is what is recorded on one
-side only, so that it includes the rounding of the feature maps, which are not recorded whole.
+Units: the standard deviation of the map (map); the longest side of the box (proposal, decoded, selected); pixels of the image
+(scaled); probability (score, and mask: how far from 0.5 a pixel may be that is on the other side). What starts with `recorded`
+includes the rounding of the feature maps, which are not recorded whole. `box` and `result` are asked of the results; `apart` is
+what the cascade makes of these errors: five times the recording's distance from float64.
 """
 EDGE = 1e-5
 """How far from a whole number a box's pyramid level or its number of samples must be for rounding not to decide on it."""
@@ -134,8 +133,8 @@ def decided(boxes: np.ndarray, cells: int) -> np.ndarray:
     return ~(near | ((np.abs(lengths - np.round(lengths)) < EDGE) & ~exact).any(1))
 
 
-def judge_steps(report: Report, side: Side, state: dict[str, torch.Tensor], pyramid: Sequence[np.ndarray]) -> None:
-    """Every step from the stages' input boxes to the masks, from the inputs that this side had, on float64's pyramid."""
+def judge_stages(report: Report, side: Side, state: dict[str, torch.Tensor], pyramid: Sequence[np.ndarray]) -> None:
+    """Every stage of the cascade, from the inputs that this side had."""
     name, stages, kind = side.name, side.stages, "recorded " if side.name == "recorded" else ""
     for stage, (before, logits, deltas) in enumerate(stages):
         sure = decided(before, 7)
@@ -147,13 +146,22 @@ def judge_steps(report: Report, side: Side, state: dict[str, torch.Tensor], pyra
             after = plain.clip(decode64(stages[stage], stage), side.size)
             unit = longest(after)
             report.compare(f"{name} stage{stage + 1} in_boxes", "decoded", after, stages[stage + 1][0], unit)
+
+
+def judge_masks(report: Report, side: Side, state: dict[str, torch.Tensor], pyramid: Sequence[np.ndarray]) -> None:
+    """From the detections in network pixels to the masks in the image, from the inputs that this side had."""
+    name, kind = side.name, "recorded " if side.name == "recorded" else ""
+    counts = {len(part) for part in (side.raw_boxes, side.mask_logits, side.boxes)}
+    report.require(f"{name} masks", counts == {len(side.masks)}, f"{len(side.masks)} beside {sorted(counts)} rows")
+    report.require(f"{name} masks", side.masks.shape[1:] == side.frame, f"shape {side.masks.shape}")
+    if report.faults:
+        return
     sure = decided(side.raw_boxes, 14)
     _note_undecided(report, f"{name} masks", sure)
     exact = plain.mask_head(state, pyramid, side.raw_boxes[sure].astype(np.float64))
     report.compare(f"{name} mask_logits", kind + "mask logit", exact, side.mask_logits[sure])
     scaled = plain.scale(side.raw_boxes.astype(np.float64), side.size, side.frame)
     report.compare(f"{name} boxes in the image", "scaled", scaled, side.boxes)
-    report.require(f"{name} masks", side.masks.shape == (len(scaled), *side.frame), f"shape {side.masks.shape}")
     for box, logits, mask in zip(side.boxes.astype(np.float64), side.mask_logits, side.masks, strict=True):
         value = plain.paste(box, sigmoid(logits), side.frame)
         wrong = (value >= 0.5) != mask
@@ -169,65 +177,6 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
-def judge_recorded(
-    report: Report, recording: Recording, exact: plain.Trace, state: dict[str, torch.Tensor]
-) -> set[str]:
-    """Everything that is recorded against float64; the names of the arrays that took part."""
-    arrays, used = recording.arrays, {"input_image", "pred_masks_packed", "pred_masks_shape", "pred_classes", "rpn_num"}
-
-    def take(name: str) -> np.ndarray:
-        used.add(name)
-        return arrays[name]
-
-    for level, image in enumerate(exact.pyramid, start=2):
-        part, spread = f"fpn_p{level}", image.std()
-        report.compare(f"recorded {part}", "exactly", np.array((1, *image.shape)), take(f"{part}_shape"))
-        report.compare(f"recorded {part}", "map", image[:4, :8, :8], take(f"{part}_slice"), spread)
-        report.compare(f"recorded {part}", "map", image.mean((1, 2)), take(f"{part}_mean"), spread)
-        report.compare(f"recorded {part}", "map", image.std((1, 2), ddof=1), take(f"{part}_std"), spread)
-    boxes, logits = take("rpn_boxes_top20"), take("rpn_logits_top20")
-    judge_proposals(report, "recorded", "recorded ", (boxes, logits), (exact.proposals, exact.proposal_logits))
-    stages = [
-        (take(f"stage{k}_in_boxes_top20"), take(f"stage{k}_logits_top20"), take(f"stage{k}_deltas_top20"))
-        for k in range(3)
-    ]
-    report.compare("recorded stage0 in_boxes", "exactly", boxes, stages[0][0])
-    report.compare("recorded scores", "exactly", take("raw_scores"), take("scores"))
-    height, width = arrays["input_image"].shape[:2]
-    frame = recording.image_rgb.shape[:2]
-    detections = take("raw_boxes"), take("mask_logits"), take("pred_boxes"), recording.masks
-    judge_steps(report, Side("recorded", (height, width), frame, stages, *detections), state, exact.pyramid)
-    return used
-
-
-def judge_computed(
-    report: Report, output: Output, exact: plain.Trace, state: dict[str, torch.Tensor], config: dict[str, Any]
-) -> None:
-    """Everything that is computed against float64."""
-    inner, frame = output.inner, output.masks.shape[1:]
-    assert inner is not None
-    report.require("computed fpn", len(inner.pyramid) == 5, f"{len(inner.pyramid)} maps, not 5")
-    report.require("computed stages", len(inner.stages) == 3, f"{len(inner.stages)}, not 3")
-    counts = {len(part) for part in (inner.proposals, *(part for stage in inner.stages for part in stage))}
-    report.require("computed stages", len(counts) == 1, f"as many rows as {sorted(counts)}, not as there are proposals")
-    counts = {len(part) for part in (inner.boxes, inner.scores, inner.mask_logits, output.boxes, output.scores)}
-    report.require("computed masks", counts == {len(output.masks)}, f"{len(output.masks)} beside {sorted(counts)} rows")
-    if report.faults:
-        return
-    for level, (image, ours) in enumerate(zip(exact.pyramid, inner.pyramid, strict=True), start=2):
-        report.compare(f"computed fpn_p{level}", "map", image, ours, image.std())
-    own = [level.astype(np.float64) for level in inner.pyramid]
-    _judge_own_proposals(report, inner, [plain.rpn_level(state, k, level) for k, level in enumerate(own)], config)
-    report.compare("computed stage0 in_boxes", "exactly", inner.proposals, inner.stages[0][0])
-    logits = [stage[1].astype(np.float64) for stage in inner.stages]
-    boxes, scores, _ = plain.select(decode64(inner.stages[2], 2), logits, inner.size, config["score_thresh"])
-    report.compare("computed raw_boxes", "selected", boxes, inner.boxes, longest(boxes) if len(boxes) else 1.0)
-    report.compare("computed scores", "score", scores, inner.scores)
-    report.compare("computed scores", "exactly", inner.scores, output.scores)
-    detections = inner.boxes, inner.mask_logits, output.boxes, output.masks
-    judge_steps(report, Side("computed", inner.size, frame, inner.stages, *detections), state, own)
-
-
 def judge_proposals(
     report: Report, name: str, kind: str, found: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -240,31 +189,12 @@ def judge_proposals(
     report.compare(f"{name} rpn_logits", f"{kind}objectness", exact[1][nearest], logits)
 
 
-def _judge_own_proposals(
-    report: Report, inner: Inner, levels: list[tuple[np.ndarray, np.ndarray, np.ndarray]], config: dict[str, Any]
-) -> None:
-    """All proposals from this side's own maps. Where an IoU within 1e-6 of the threshold decides, either decision is right."""
-    found, most = (inner.proposals, inner.proposal_logits), config["post_nms_topk"]
-    exact = plain.propose(levels, inner.size, most)
-    trial = Report()
-    judge_proposals(trial, "computed", "", found, exact)
-    if trial.faults or len(exact[0]) != len(found[0]):
-        few, many = (plain.propose(levels, inner.size, 1 << 30, plain.RPN_IOU + step) for step in (-1e-6, 1e-6))
-        edges = abs(len(many[0]) - len(few[0]))
-        report.notes.append(f"computed proposals: {edges} hang on an IoU of {plain.RPN_IOU}")
-        nearest = np.unique(np.concatenate([match(side[0], many[0]) for side in (exact, found)]))
-        exact = many[0][nearest], many[1][nearest]
-        report.require("computed rpn_num", len(nearest) - len(found[0]) <= edges <= 0.01 * most, "other proposals")
-    else:
-        report.compare("computed rpn_num", "exactly", np.array(len(exact[0])), np.array(len(found[0])))
-    judge_proposals(report, "computed", "", found, exact)
-
-
 def match(boxes: np.ndarray, among: np.ndarray) -> np.ndarray:
     """For each box the row of the nearest one among others, by the largest difference of a coordinate."""
     if not len(among):
         return np.zeros(len(boxes), int)
-    return np.abs(boxes[:, None].astype(np.float64) - among[None]).max(2).argmin(1)
+    left, right = (torch.from_numpy(side.astype(np.float64)) for side in (boxes, among))
+    return torch.cdist(left, right, p=torch.inf).argmin(1).numpy()
 
 
 def _note_undecided(report: Report, name: str, sure: np.ndarray) -> None:

@@ -56,6 +56,14 @@ def decode(deltas: np.ndarray, boxes: np.ndarray, weights: Sequence[float]) -> n
     return moved
 
 
+def input_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+    """(height, width) of the resized image: the shortest edge becomes `shortest`, unless the longest would exceed `longest`."""
+    factor = shortest / min(height, width)
+    if factor * max(height, width) > longest:
+        factor *= longest / (factor * max(height, width))
+    return math.floor(height * factor + 0.5), math.floor(width * factor + 0.5)
+
+
 def clip(boxes: np.ndarray, size: Sequence[int]) -> np.ndarray:
     height, width = size
     return np.clip(boxes, 0, [width, height, width, height])
@@ -127,7 +135,8 @@ def select(
     """Detections: boxes [N, 4] and scores [N] of the best 100 after suppression, and the candidates before it."""
     scores = np.zeros(len(boxes))
     for logits in stage_logits:
-        scores += 1 / (1 + np.exp(logits[:, 1] - logits[:, 0])) / len(stage_logits)
+        scores += 1 / (1 + np.exp(logits[:, 1].astype(np.float64) - logits[:, 0]))
+    scores /= len(stage_logits)
     finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
     boxes, scores = clip(boxes[finite], size), scores[finite]
     boxes, scores = boxes[scores > threshold], scores[scores > threshold]
@@ -145,7 +154,7 @@ def level_of(box: Sequence[float]) -> int:
 
 
 def interpolation(start: float, end: float, cells: int, pixels: int) -> np.ndarray:
-    """[cells, pixels]: the mean of bilinear samples in each cell of an interval, in map coordinates (aligned: half a pixel less)."""
+    """[cells, pixels]: the mean of bilinear samples in each cell of an interval, given in pixels of the map (aligned)."""
     samples = math.ceil((end - start) / cells)
     if samples == 0:
         return np.zeros((cells, pixels))
@@ -278,4 +287,6 @@ def paste(box: Sequence[float], probabilities: np.ndarray, frame: Sequence[int])
     for pixels, start, end in ((frame[0], box[1], box[3]), (frame[1], box[0], box[2])):
         place = (np.arange(pixels) + 0.5 - start) / (end - start) * cells - 0.5
         axes.append((1 - np.abs(place[:, None] - np.arange(cells))).clip(0))
-    return axes[0] @ probabilities @ axes[1].T
+    values, rows = np.zeros(frame), axes[0].any(1)
+    values[rows] = axes[0][rows] @ probabilities @ axes[1].T
+    return values
