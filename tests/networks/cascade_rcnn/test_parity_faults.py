@@ -53,9 +53,7 @@ def test_another_order_of_sums_is_no_fault(judge: Any, state: dict[str, torch.Te
     detector.network.to(memory_format=torch.channels_last)
     assert judge.judge_output(detector(judge.recording.image_rgb)).faults == []
     resnet_fpn.fold_norms(detector.network)
-    report = judge.judge_output(detector(judge.recording.image_rgb))
-    assert report.faults == []
-    assert any("apart" in note for note in report.notes)  # beyond 1e-2 pixel, so float64 was asked
+    assert judge.judge_output(detector(judge.recording.image_rgb)).faults == []
 
 
 @pytest.mark.parametrize(

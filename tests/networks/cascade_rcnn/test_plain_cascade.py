@@ -49,7 +49,9 @@ def selection() -> None:
         [random_boxes(900, generator, 800.0), np.array([[0, 0, 40, 20], [0, 0, 20, 20]], np.float32)]
     )
     logits = [generator.normal(0, 2, (902, 2)).astype(np.float32) for _ in range(3)]
+    before[400:600] = before[600:800] + 1  # suppressed, or suppressing
     for number, stage in enumerate(logits):
+        stage[400:600] = stage[600:800] + generator.normal(0, 0.1, (200, 2))
         stage[:150] = (0, 0.02 * (number + 1))  # just below the threshold
         stage[150] = 0  # at the threshold
         stage[-2:] = ((9, 0), (8, 0))
