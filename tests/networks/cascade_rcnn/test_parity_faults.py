@@ -18,8 +18,6 @@ sys.path.append(str(locations.REPOSITORY / "benchmarks"))
 import cutler_recordings
 import parity_cutler
 
-from pseudoris_cli.networks.cascade_rcnn import resnet_fpn
-
 FOLDER = locations.FIXTURES / "cutler/seed0"
 IMAGE = "demo7.png"
 """The image whose input is padded."""
@@ -48,11 +46,9 @@ def test_without_a_fault_there_is_no_complaint(judge: Any, state: dict[str, torc
 
 
 def test_another_order_of_sums_is_no_fault(judge: Any, state: dict[str, torch.Tensor]) -> None:
-    """Norms folded into convolutions, and channels last: as far from the recording as other processors' kernels are."""
+    """Channels last: as far from the recording as other processors' kernels are."""
     detector = cutler_recordings.OurDetector(state, judge.config)
     detector.network.to(memory_format=torch.channels_last)
-    assert judge.judge_output(detector(judge.recording.image_rgb)).faults == []
-    resnet_fpn.fold_norms(detector.network)
     assert judge.judge_output(detector(judge.recording.image_rgb)).faults == []
 
 

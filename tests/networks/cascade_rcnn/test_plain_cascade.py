@@ -76,25 +76,26 @@ def selection() -> None:
 
 def proposals() -> None:
     """Levels of more than 1000 anchors that hardly overlap, so that the limits of a level and of the image cut."""
-    generator = torch.Generator().manual_seed(3)
+    generator = np.random.default_rng(3)
     size = (160, 250)
     features = [torch.zeros(1, 1, -(-160 // stride), -(-256 // stride)) for stride in plain.STRIDES]
+    counts = [feature.shape[2] * feature.shape[3] * 3 for feature in features]
+    distinct = generator.permutation(sum(counts)) / 1024 - 4  # equal logits would have no order
     predictions = []
-    for feature in features:
-        count = feature.shape[2] * feature.shape[3] * 3
-        deltas = torch.randn(1, count, 4, generator=generator) * torch.tensor([0.3, 0.3, 0.3, 0.3])
+    for count, logits in zip(counts, np.split(distinct, np.cumsum(counts)[:-1]), strict=True):
+        deltas = generator.normal(0, 0.3, (1, count, 4))
         deltas[..., 2:] -= 2.5  # small boxes: few are suppressed
         deltas[:, ::50, 0] = 500.0  # outside the image: empty when clipped
-        predictions.append((torch.randn(1, count, generator=generator), deltas))
+        predictions.append((torch.from_numpy(logits[None]).float(), torch.from_numpy(deltas).float()))
     for most in (1000, 4000):
-        [(found, logits)] = rpn.RPN(1, most).propose(predictions, features, [size])
+        [(found, found_logits)] = rpn.RPN(1, most).propose(predictions, features, [size])
         levels = [
             (plain.anchors(*feature.shape[2:], k), scores[0].double().numpy(), deltas[0].double().numpy())
             for k, (feature, (scores, deltas)) in enumerate(zip(features, predictions, strict=True))
         ]
         expected, expected_logits = plain.propose(levels, size, most)
         assert len(expected) == 1000 or most == 4000 > len(expected) > 1500
-        agree(logits, expected_logits, 1e-6)
+        agree(found_logits, expected_logits, 1e-6)
         agree(found, expected, 1e-3)
 
 
