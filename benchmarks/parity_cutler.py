@@ -2,243 +2,218 @@
 
     python benchmarks/parity_cutler.py DIR [--backend detectron2]
 
-DIR holds config.json, model.pth and one NAME.npz for each of the config's images, which lie in the folder above. Prints the
-largest errors of each image and exits 1 on a mismatch: boxes beyond 1e-2 pixel, scores beyond 1e-4, a mask with under
-99.9 % of its pixels equal, or another set of detections. A detection that one side lacks is borderline, and named as such,
-where its score is within 1e-4 of the threshold or its IoU with what suppresses it within 1e-4 of 0.5.
+DIR holds config.json, model.pth and one NAME.npz for each of the config's images, which lie in the folder above. Prints what was
+compared, with counts, largest errors and tolerances, and exits 1 on any doubt: a recording, image or array that is missing,
+unknown, misshapen or not finite, an image without detections, or one of the following.
 
-The recordings are float32 sums in the order of oneDNN's AVX-512 kernels. With these kernels every value is equal to the last
-bit; others (AVX2, SSE) add in another order, which moves boxes by up to some hundredths of a pixel.
+The recordings are float32 sums in the order of oneDNN's AVX-512 kernels. With these kernels every value is equal to the last bit;
+others add in another order. Each layer then differs by less than 1e-4, but the cascade amplifies this: a box decides what the
+next stage sees, so that the same network in float64 is 7e-2 pixels from one recorded box of stage 2. A bound for that would hide
+faults. So there are two judges.
+
+1. Steps. Each step of the recording and of the computation is repeated in float64 from the inputs that this very side had, by an
+   implementation that shares no code with ours (tests/support/plain_cascade.py). Nothing is amplified, so these tolerances are
+   tight, and the same for every processor (cutler_steps.TOLERANCE): the input image exactly, feature maps, all proposals,
+   the logits and deltas of every stage, boxes passed on, selection, mask logits, boxes and masks in the image. A box whose own
+   size decides by its last bits which level or how many samples it is pooled from is left out (at most one in fifty, printed).
+2. Results. Recorded and computed detections are paired by overlap. Boxes must agree to 1e-2 pixel and scores to 1e-4; a pair that
+   does not is counted and printed, and passes only if both sides are within 1e-3 of the box's longest side and 1e-3 in score of
+   float64's own detection. The recorded intermediate values are compared with the computed ones as well, with the
+   tolerances `apart`.
+
+Masks are judged by their own pixels. A pixel may differ only if the recorded probability there, pasted by the referee, passes
+0.5 (to 1e-5) when the sides of the recorded box move by the box error of this pair and the probabilities by the largest error of
+this pair's probabilities. Differing pixels are at most 5 % of the recorded mask's area, or 2, and the IoU is at least 0.95.
+
+A detection that one side lacks is borderline, and named so, where its score is within 1e-4 of the threshold or its IoU with what
+suppresses it within 1e-4 of 0.5, or where it follows from such a one; at most 5 % of an image's detections, or one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torchvision.ops import box_iou
-
-from pseudoris_cli.networks.cascade_rcnn.checkpoint import load_strictly, state_dict_of
-from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN, Sizes
-from pseudoris_cli.networks.cascade_rcnn.transforms import normalise, paste_masks, resize, to_frame
-from pseudoris_cli.weights.tensors import load_tensors
-
-BOX, SCORE, MASK = 1e-2, 1e-4, 1e-3
-"""Largest box error in pixels, largest score error, largest share of a mask's pixels that differ."""
-NMS_IOU, IOU_MARGIN = 0.5, 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Detections of one image in its own pixels, best first, and what the network computed on the way (where known)."""
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    masks: np.ndarray
-    trace: dict[str, np.ndarray]
+from cutler_pairs import Side, compare_detections
+from cutler_recordings import (
+    TOP,
+    BadRecording,
+    Detectron2Detector,
+    Inner,
+    OurDetector,
+    Output,
+    Recording,
+    read_config,
+    read_recording,
+    read_state,
+)
+from cutler_sides import judge_computed, judge_recorded
+from cutler_steps import TOLERANCE, Report, longest, match, plain
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Recorded against computed: row counts, largest errors of paired rows, and the rows that one side lacks."""
+@dataclass(frozen=True)
+class Judge:
+    """The referee's view of one recording, made once."""
 
-    recorded: int
-    computed: int
-    box: float
-    score: float
-    mask_share: float
-    borderline: tuple[str, ...]
-    unexplained: tuple[str, ...]
-    trace: dict[str, float]
+    recording: Recording
+    config: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    exact: plain.Trace
 
-    @property
-    def passed(self) -> bool:
-        return not self.unexplained and self.box <= BOX and self.score <= SCORE and self.mask_share <= MASK
+    @classmethod
+    def of(cls, recording: Recording, config: dict[str, Any], state: dict[str, torch.Tensor]) -> Judge:
+        """`state` is the checkpoint of the recording."""
+        double = {name: value.double() for name, value in state.items()}
+        image = recording.arrays["input_image"]
+        exact = plain.detect(double, image, config["post_nms_topk"], config["score_thresh"])
+        return cls(recording, config, double, exact)
 
+    def judge_recording(self) -> Report:
+        """Whether the recording is what float64 says, and whole."""
+        report, arrays, summary = Report(), self.recording.arrays, self.recording.summary
+        used = judge_recorded(report, self.recording, self.exact, self.state)
+        report.require("recorded arrays", used == set(arrays), f"not compared: {sorted(set(arrays) - used)}")
+        report.compare("recorded rpn_num", "exactly", np.array(summary["num_proposals"]), arrays["rpn_num"])
+        return report
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """The detections of one side: boxes [N, 4], scores [N], masks bool [N, H, W]."""
+    def judge_output(self, output: Output) -> Report:
+        """Whether what was computed is what float64 says, step by step, and what is recorded."""
+        report, threshold = Report(), self.config["score_thresh"]
+        frame = self.recording.image_rgb.shape[:2]
+        if output.masks.shape[1:] != frame:
+            report.faults.append(f"masks of {output.masks.shape[1:]} pixels, not {frame}")
+            return report
+        if output.inner is not None:
+            self._judge_input(report, output.inner)
+            if not report.faults:
+                judge_computed(report, output, self.exact, self.state, self.config)
+            if report.faults:
+                return report
+            self._judge_intermediate(report, output.inner)
+            self._judge_counts(report, output.inner)
+        arrays, exact = self.recording.arrays, self.exact
+        recorded = Side("recorded", arrays["pred_boxes"], arrays["scores"], self.recording.masks, arrays["mask_logits"])
+        logits = None if output.inner is None else output.inner.mask_logits
+        computed = Side("computed", output.boxes, output.scores, output.masks, logits)
+        in_frame = plain.scale(exact.boxes, arrays["input_image"].shape[:2], frame)
+        compare_detections(report, recorded, computed, (in_frame, exact.scores), threshold)
+        return report
 
-    name: str
-    boxes: np.ndarray
-    scores: np.ndarray
-    masks: np.ndarray
-
-    def told(self, row: int) -> str:
-        corners = ", ".join(f"{side:.1f}" for side in self.boxes[row])
-        return f"only {self.name}: score {self.scores[row]:.4f}, box {corners}"
-
-
-def sizes_of(config: dict[str, Any]) -> Sizes:
-    """Our network sizes from a recording's config.json."""
-    net = config["resnet"]
-    return Sizes(
-        stem=net["stem"],
-        bottleneck=net["bottleneck"][0],
-        out=net["out"][0],
-        blocks=tuple(net["blocks"]),
-        pyramid=config["fpn_channels"],
-        box_hidden=config["fc_dim"],
-        mask_channels=config["mask_conv_dim"],
-        proposals=config["post_nms_topk"],
-    )
-
-
-class OurDetector:
-    """This project's network, with its intermediate values."""
-
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.config = config
-        network = CascadeRCNN(sizes_of(config))
-        path = folder / "model.pth"
-        load_strictly(network, state_dict_of(load_tensors(path), str(path)), str(path))
-        self.network = network.prepare("cpu", torch.float32)
-
-    @torch.inference_mode()
-    def __call__(self, image_bgr: np.ndarray) -> Output:
-        resized = resize(image_bgr, self.config["min_size"], self.config["max_size"])
-        size, frame = resized.shape[:2], image_bgr.shape[:2]
-        features = self.network.backbone(normalise(resized, "cpu")[None])
-        [(proposals, logits)] = self.network.proposal_generator(features, [size])
-        stages = self.network.roi_heads.refine(features, proposals, size)
-        trace = {"input_image": resized, "rpn_num": np.array(len(proposals))}
-        trace |= {f"fpn_p{k + 2}_slice": level[0, :4, :8, :8].numpy() for k, level in enumerate(features)}
-        trace |= {f"fpn_p{k + 2}_mean": level[0].mean((1, 2)).numpy() for k, level in enumerate(features)}
-        trace |= {f"fpn_p{k + 2}_std": level[0].std((1, 2)).numpy() for k, level in enumerate(features)}
-        trace |= {"rpn_boxes_top20": proposals[:20].numpy(), "rpn_logits_top20": logits[:20].numpy()}
-        for k, stage in enumerate(stages):
-            trace[f"stage{k}_in_boxes_top20"] = stage.boxes[:20].numpy()
-            trace[f"stage{k}_logits_top20"] = stage.logits[:20].numpy()
-            trace[f"stage{k}_deltas_top20"] = stage.deltas[:20].numpy()
-        found = self.network.roi_heads(features, proposals, size, self.config["score_thresh"])
-        placed = to_frame(found, size, frame)
-        masks = [mask.copy() for mask in paste_masks(placed, frame)]
-        stacked = np.stack(masks) if masks else np.zeros((0, *frame), bool)
-        return Output(placed.boxes.numpy(), placed.scores.numpy(), stacked, trace)
-
-
-class Detectron2Detector:
-    """The optional backend on the same files; final results only."""
-
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        from pseudoris_cli.backends import detectron2
-        from pseudoris_cli.settings.models import Numerics
-
-        settings = detectron2.Settings(
-            checkpoint=str(folder / "model.pth"),
-            channels="rgb",
-            score_thresh=config["score_thresh"],
-            min_size=config["min_size"],
-            max_size=config["max_size"],
-            overrides=config["overrides"],
+    def _judge_input(self, report: Report, inner: Inner) -> None:
+        """The network's input: the resized image exactly, normalised, with zeros beyond it."""
+        image, summary = self.recording.arrays["input_image"], self.recording.summary
+        report.compare("computed input size", "exactly", np.array(summary["resized_hw"]), np.array(inner.size))
+        report.compare(
+            "computed input size", "exactly", np.array(summary["padded_hw"]), np.array(inner.pixels.shape[1:])
         )
-        self.proposer = detectron2.load(settings, Numerics(), "cpu")
+        if report.faults:
+            return
+        std, mean = (np.array(self.config[key])[:, None, None] for key in ("pixel_std", "pixel_mean"))
+        seen = (inner.pixels * std + mean)[:, : inner.size[0], : inner.size[1]]
+        report.compare("computed input_image", "exactly", image, seen.round().transpose(1, 2, 0))
+        report.compare("computed input", "pixel", plain.normalise(image).numpy(), inner.pixels)
 
-    def __call__(self, image_bgr: np.ndarray) -> Output:
-        found = self.proposer.instances(image_bgr)  # `channels: rgb` leaves the order alone, so BGR stays BGR
-        return Output(found.pred_boxes.tensor.numpy(), found.scores.numpy(), found.pred_masks.numpy(), {})
+    def _judge_intermediate(self, report: Report, inner: Inner) -> None:
+        """Every recorded intermediate value beside the computed one."""
+        arrays = self.recording.arrays
+        for level, image in enumerate(inner.pyramid, start=2):
+            spread, part = image.std(), f"fpn_p{level}"
+            report.compare(f"both {part}", "exactly", arrays[f"{part}_shape"], np.array((1, *image.shape)))
+            report.compare(f"both {part}", "map", arrays[f"{part}_slice"], image[:4, :8, :8], spread)
+            report.compare(f"both {part}", "map", arrays[f"{part}_mean"], image.mean((1, 2)), spread)
+            report.compare(f"both {part}", "map", arrays[f"{part}_std"], image.std((1, 2), ddof=1), spread)
+        boxes, logits = arrays["rpn_boxes_top20"], arrays["rpn_logits_top20"]
+        rows = match(boxes, inner.proposals)
+        report.require("both rpn_boxes_top20", len(set(rows)) == len(boxes), "two are nearest to the same proposal")
+        report.require("both rpn_boxes_top20", rows.max() <= TOP, "one is not among the first proposals")
+        report.compare("both rpn_boxes_top20", "recorded proposal", boxes, inner.proposals[rows], longest(boxes))
+        report.compare("both rpn_logits_top20", "recorded objectness", logits, inner.proposal_logits[rows])
+        for stage, parts in enumerate(inner.stages):
+            before = arrays[f"stage{stage}_in_boxes_top20"]
+            for part, ours in zip(("in_boxes", "logits", "deltas"), parts, strict=True):
+                name = f"stage{stage}_{part}_top20"
+                unit = longest(before) if part == "in_boxes" else 1.0
+                report.compare(f"both {name}", f"apart {part}", arrays[name], ours[rows], unit)
 
-
-def compare(recorded: dict[str, np.ndarray], output: Output, threshold: float) -> Comparison:
-    """Pair detections by overlap and measure; judge those that one side lacks."""
-    shape = tuple(recorded["pred_masks_shape"])
-    masks = np.unpackbits(recorded["pred_masks_packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)
-    theirs = Side("recorded", recorded["pred_boxes"], recorded["scores"], masks)
-    ours = Side("computed", output.boxes, output.scores, output.masks)
-    pairs = _pairs(theirs, ours)
-    a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    same_frame = theirs.masks.shape[1:] == ours.masks.shape[1:]
-    different = (theirs.masks[a] != ours.masks[b]).mean((1, 2)) if same_frame else np.full(1, np.inf)
-    alone = [(theirs, ours, row) for row in range(len(theirs.scores)) if row not in a]
-    alone += [(ours, theirs, row) for row in range(len(ours.scores)) if row not in b]
-    excused = _borderline(alone, threshold)
-    return Comparison(
-        len(theirs.scores),
-        len(ours.scores),
-        _largest(theirs.boxes[a], ours.boxes[b]),
-        _largest(theirs.scores[a], ours.scores[b]),
-        float(different.max(initial=0.0)),
-        tuple(alone[i][0].told(alone[i][2]) for i in sorted(excused)),
-        tuple(side.told(row) for i, (side, _, row) in enumerate(alone) if i not in excused),
-        {name: _largest(recorded[name], value) for name, value in output.trace.items() if name in recorded},
-    )
-
-
-def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return box_iou(torch.from_numpy(a).double().view(-1, 4), torch.from_numpy(b).double().view(-1, 4)).numpy()
-
-
-def _pairs(theirs: Side, ours: Side) -> list[tuple[int, int]]:
-    """Rows of either side that show the same object, best first: each recorded one takes what overlaps it most (above 0.5)."""
-    overlaps, pairs = _overlaps(theirs.boxes, ours.boxes), []
-    for row in range(len(theirs.scores) if len(ours.scores) else 0):
-        best = int(overlaps[row].argmax())
-        if overlaps[row, best] > NMS_IOU:
-            pairs.append((row, best))
-            overlaps[:, best] = -1.0
-    return pairs
+    def _judge_counts(self, report: Report, inner: Inner) -> None:
+        """The counts in config.json, up to what is within rounding of deciding otherwise."""
+        summary, threshold = self.recording.summary, self.config["score_thresh"]
+        scores = np.mean(
+            [1 / (1 + np.exp(logits[:, 1] - logits[:, 0].astype(float))) for _, logits, _ in inner.stages], 0
+        )
+        near = int((np.abs(scores - threshold) < TOLERANCE["apart score"]).sum())
+        _require_count(report, "candidates", summary["num_candidates_over_thr"], int((scores > threshold).sum()), near)
+        for name, boxes in (("proposals_per_level_p2_p5", inner.proposals), ("det_per_level_p2_p5", inner.boxes)):
+            levels = np.array([4 + np.log2(plain.area(box) ** 0.5 / 224 + 1e-8) for box in boxes.astype(float)])
+            counts = np.bincount([plain.level_of(box) - 2 for box in boxes.astype(float)], minlength=4)
+            near = int((np.abs(levels - levels.round()) < 1e-3).sum())
+            for level in range(4):
+                _require_count(report, f"{name}[{level}]", summary[name][level], int(counts[level]), near)
 
 
-def _borderline(alone: list[tuple[Side, Side, int]], threshold: float) -> set[int]:
-    """Which unpaired detections (side, other side, row) rounding may add or remove.
-
-    By the threshold; by a suppression of IoU near 0.5 on the other side; or as the consequence of another such detection,
-    which suppresses this one where it is kept.
-    """
-    excused: set[int] = set()
-    for _ in alone:  # consequences of consequences
-        for i, (side, other, row) in enumerate(alone):
-            overlaps = _overlaps(side.boxes[row : row + 1], other.boxes)[0]
-            better = other.scores > side.scores[row] - SCORE
-            turned = (np.abs(overlaps - NMS_IOU) < IOU_MARGIN) & better
-            kept = [j for j in excused if alone[j][0] is other]
-            followed = any(overlaps[alone[j][2]] > NMS_IOU - IOU_MARGIN and better[alone[j][2]] for j in kept)
-            if side.scores[row] < threshold + SCORE or turned.any() or followed:
-                excused.add(i)
-    return excused
+def _require_count(report: Report, name: str, recorded: int, computed: int, near: int) -> None:
+    report.require(f"both {name}", abs(recorded - computed) <= near, f"{computed}, recorded are {recorded}")
 
 
-def _largest(expected: np.ndarray, actual: np.ndarray) -> float:
-    if expected.shape != actual.shape:
-        return float("inf")
-    return float(np.abs(expected.astype(np.float64) - actual).max()) if expected.size else 0.0
+def show(report: Report) -> None:
+    """Print one line for each kind of value, and every note and fault."""
+    for (name, kind), check in report.checks.items():
+        print(
+            f"    {name:32s} {check.values:8d} values  largest error {check.error:.1e}  at most {TOLERANCE[kind]:.1e} ({kind})"
+        )
+    for note in report.notes:
+        print(f"    {note}")
+    for fault in report.faults:
+        print(f"    MISMATCH, {fault}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backend", choices=("cascade_rcnn", "detectron2"), default="cascade_rcnn")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     folder: Path = arguments.folder
-    config = json.loads((folder / "config.json").read_text())
-    detector = (OurDetector if arguments.backend == "cascade_rcnn" else Detectron2Detector)(folder, config)
-    failed = 0
-    for name in config["images"]:
-        upright = ImageOps.exif_transpose(Image.open(folder.parent / name))
-        image_bgr = np.asarray(upright.convert("RGB"))[:, :, ::-1]
-        with np.load(folder / f"{Path(name).stem}.npz") as recorded:
-            result = compare(dict(recorded), detector(image_bgr), config["score_thresh"])
-        failed += not result.passed
+    try:
+        config = read_config(folder)
+        state = read_state(folder)
+        recordings = [read_recording(folder, name, config) for name in config["images"]]
+        unnamed = {path.stem for path in folder.glob("*.npz")} - {Path(name).stem for name in config["images"]}
+        if unnamed:
+            raise BadRecording(f"{folder} holds recordings that config.json does not name: {sorted(unnamed)}")
+    except BadRecording as problem:
+        print(f"nothing was compared: {problem}")
+        return 1
+    ours = arguments.backend == "cascade_rcnn"
+    detector = OurDetector(state, config) if ours else Detectron2Detector(folder, config)
+    failed = values = pairs = 0
+    for recording in recordings:
+        judge = Judge.of(recording, config, state)
+        output = detector(recording.image_rgb)
+        reports = [judge.judge_recording(), judge.judge_output(output)]
+        equal = not any(report.faults for report in reports)
+        counts = [sum(check.values for check in report.checks.values()) for report in reports]
         print(
-            f"{name}: {result.computed} detections (recorded {result.recorded}, borderline {len(result.borderline)})  "
-            f"box {result.box:.1e} px  score {result.score:.1e}  mask pixels {result.mask_share:.1e}  "
-            f"{'equal' if result.passed else 'MISMATCH'}"
+            f"{recording.name}: {len(output.scores)} detections (recorded {len(recording.masks)})  "
+            f"{'agree' if equal else 'MISMATCH'}"
         )
-        for what, rows in (("borderline", result.borderline), ("MISMATCH", result.unexplained)):
-            for row in rows:
-                print(f"    {what}, {row}")
-        for key, error in sorted(result.trace.items()):
-            print(f"    {key:24s} {error:.1e}")
-    print(f"CPU kernels {torch.backends.cpu.get_cpu_capability()}; recorded with AVX512")
-    print("all images agree" if not failed else f"{failed} of {len(config['images'])} images disagree")
+        for report in reports:
+            show(report)
+        failed += not equal
+        values += sum(counts)
+        pairs += reports[1].pairs
+    print(
+        f"CPU kernels {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; recorded with AVX512"
+    )
+    print(f"compared {', '.join(config['images'])}: {values} values, {pairs} pairs of detections")
+    if not ours:
+        print("intermediate values of this backend cannot be seen, so they were not compared")
+    print("all images agree" if not failed else f"{failed} of {len(recordings)} images disagree")
     return 1 if failed else 0
 
 
