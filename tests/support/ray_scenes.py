@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -27,6 +28,8 @@ ENGINE = RayEngine(RayCluster(workers=2))
 FAST_CHECKS = {"RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "2000"}
 FAST_CHECKS |= {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 """Ray takes a machine for lost after half a minute; here sooner."""
+VARIABLES = {"MKL_CBWR": "AVX2", "HF_HUB_OFFLINE": "1", "PSEUDORIS_WEIGHTS": "/nowhere"}
+"""Of the driver that joins a cluster; its workers are to have them, though the cluster was started without."""
 MARK = "PSEUDORIS_TEST_OF_RAY"
 """An environment variable that all processes of these tests inherit."""
 
@@ -99,6 +102,13 @@ class Threads(Trick):
         (self.place / "threads").write_text(os.environ.get("OMP_NUM_THREADS", "not set"))
 
 
+class Variables(Trick):
+    """The worker tells which variables it was started with."""
+
+    def play(self) -> None:
+        (self.place / "variables").write_text(json.dumps(dict(os.environ)))
+
+
 class Unready(MaskSpec):
     """A stage whose networks cannot be loaded."""
 
@@ -145,7 +155,7 @@ def address() -> tuple[str, dict[str, str]]:
 
 def run_at(bench: Bench, stage: str, where: str, secret: dict[str, str]) -> Summary:
     """Run a stage on a Ray that is there."""
-    os.environ.update(secret)
+    os.environ.update(secret | VARIABLES)
     with closing(RayEngine(RayCluster(workers=2, address=where))) as engine:
         return getattr(replace(bench, engine=engine), stage)()
 

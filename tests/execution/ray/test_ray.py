@@ -24,8 +24,8 @@ import ray_scenes
 from command_server import SMALL
 from invoking import draw_pictures, invoke, rows_of
 from locations import REPOSITORY, SUPPORT
-from ray_scenes import MARK, Kill, Refuse, Short, Threads, Unready, Wait
-from trivial_stages import Bench, check_whole, file_set, outcomes, paint_folder, rows
+from ray_scenes import MARK, VARIABLES, Kill, Refuse, Short, Threads, Unready, Variables, Wait
+from trivial_stages import Bench, check_whole, file_set, no_trick, outcomes, paint_folder, rows
 
 from pseudoris_cli.errors import Interrupted, MissingDependency, UsageError
 
@@ -207,7 +207,11 @@ def test_a_signal_lets_the_parts_in_flight_end_and_a_second_does_not(
 def test_a_ray_that_is_there_can_be_joined(driver: Driver, whole: Bench, bench: Bench) -> None:
     where, secret = driver.begin(ray_scenes.address).result()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        bench.trick = Variables("006.png", bench.work.parent)
         summary = pool.submit(ray_scenes.run_at, bench, "masks", where, secret).result()
+        bench.trick = no_trick
+    seen = json.loads((bench.work.parent / "variables").read_text())
+    assert VARIABLES.items() <= seen.items(), "what finds checkpoints and chooses kernels follows to every machine"
     assert summary.parts == 3
     assert rows(bench.work, "masks") == rows(whole.work, "masks")
     assert driver.run(bench, "captions")[0].parts == 3, "it goes on without them"
