@@ -11,7 +11,14 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from pseudoris_cli.execution.death_causes import CRASH, OUT_OF_MEMORY, OUTSIDE, memory_kills, memory_ran_out_since
+from pseudoris_cli.execution.death_causes import (
+    CRASH,
+    OUT_OF_MEMORY,
+    OUTSIDE,
+    TIMED_OUT,
+    memory_kills,
+    memory_ran_out_since,
+)
 
 QUARANTINE_AFTER = 2
 ONE_BY_ONE_AFTER = 4
@@ -39,6 +46,7 @@ class CrashLog:
         self.working: list[int] = []
         self.isolated: tuple[str, int] | None = None
         self.causes: dict[str, str] = {}
+        self._timed_out = False
         self._dump = folder / f"running-{writer}.fault"
         self._dump_file: FileIO | None = None
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # none there, or a damaged one
@@ -54,7 +62,8 @@ class CrashLog:
         self.poison = {key: part for key, part in poison.items() if part in pending}
         self.causes = {**state.get("causes", {})}
         if state["image"]:
-            self.causes[state["image"][0]] = self._cause(state.get("memory", {}))
+            timed_out = state.get("timed_out", False)
+            self.causes[state["image"][0]] = TIMED_OUT if timed_out else self._cause(state.get("memory", {}))
 
     def _cause(self, memory_before: dict[str, object]) -> str:
         if memory_ran_out_since(memory_before):
@@ -77,6 +86,11 @@ class CrashLog:
     def isolate(self, key: str | None, part: int) -> None:
         """A single image is being tried in isolation; None when it lived."""
         self.isolated = (key, part) if key else None
+        self._write()
+
+    def time_out(self) -> None:
+        """The process is about to be ended because what it works on takes too long."""
+        self._timed_out = True
         self._write()
 
     def died(self, part: int, key: str | None = None) -> None:
@@ -130,6 +144,6 @@ class CrashLog:
         """No fsync: it must outlive the process, not the machine. The names in it are those of version 0.1."""
         state = {"deaths": self.deaths, "killers": self.poison, "working": self.working, "image": self.isolated}
         state |= {"causes": {key: cause for key, cause in self.causes.items() if key in self.poison}}
-        state |= {"memory": memory_kills()}
+        state |= {"memory": memory_kills(), "timed_out": self._timed_out}
         self.temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(self.temporary, self.path)

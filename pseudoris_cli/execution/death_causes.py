@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 OUT_OF_MEMORY, CRASH, OUTSIDE = "out of memory", "crash", "killed from outside"
+TIMED_OUT = "took longer than its time limit"
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 

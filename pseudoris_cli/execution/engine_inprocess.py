@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 
 from pseudoris_cli.execution.crash_log import CrashLog
@@ -48,7 +48,7 @@ class InProcess:
         prefetcher = Prefetcher(spec.reading, crash_log.begin)
         for part in chain(prefetcher.parts(safe), self._quarantined(quarantined, worker, spec.reading, crash_log)):
             started = time.perf_counter()
-            with _time_limit(part.task, self.part_timeout):
+            with _time_limit(part.task, self.part_timeout, crash_log):
                 result = run_part(worker, part, crash_log.runs_one_by_one(part.task.part), self.on_progress)
             result.notes |= recorded
             crash_log.finish(part.task.part)
@@ -70,7 +70,7 @@ class InProcess:
             crash_log.begin(task.part)
             for ref in task.to_load:
                 crash_log.isolate(ref.key, task.part)
-                with _time_limit(task, self.part_timeout):
+                with _time_limit(task, self.part_timeout, crash_log):
                     worker.run(load_part(task.only(ref), reading))
                 crash_log.isolate(None, task.part)
             yield load_part(task, reading)
@@ -129,7 +129,7 @@ def _join(results: list[PartResult]) -> PartResult:
 
 
 @contextmanager
-def _time_limit(task: PartTask, seconds: float | None) -> Iterator[None]:
+def _time_limit(task: PartTask, seconds: float | None, crash_log: CrashLog) -> Iterator[None]:
     """End the process if a part hangs. A hang inside a library cannot be interrupted in any gentler way; the crash log
     counts it as a death, so a part that always hangs is tried image by image."""
     if seconds is None:
@@ -141,6 +141,8 @@ def _time_limit(task: PartTask, seconds: float | None) -> Iterator[None]:
             f"part {task.part} took longer than source.part_timeout ({seconds:g} s); stopping. Committed parts are kept"
         )
         print(f"error: {message}; run the same command again to go on", file=sys.stderr, flush=True)
+        with suppress(Exception):  # a full disk, say: the process must end all the same
+            crash_log.time_out()
         os._exit(1)
 
     timer = threading.Timer(seconds, give_up)

@@ -11,6 +11,7 @@ from pseudoris_cli.execution.death_causes import (
     CRASH_SIGNALS,
     OUT_OF_MEMORY,
     OUTSIDE,
+    TIMED_OUT,
     memory_kills,
     memory_ran_out_since,
 )
@@ -24,7 +25,7 @@ NOT_TRIED = "it could not be tried again here"
 def try_alone(spec: StageSpec, task: PartTask, seconds: float | None = None) -> str | None:
     """Do a task in a new process and throw its answer away: None if the process lived, else what it died of.
 
-    The networks are loaded there once more. A process that takes longer than `seconds` is ended and counts as a crash.
+    The networks are loaded there once more. A process that takes longer than `seconds` is ended.
     """
     before = memory_kills()
     child = multiprocessing.get_context("spawn").Process(target=_do, args=(spec, task), daemon=True)
@@ -33,7 +34,7 @@ def try_alone(spec: StageSpec, task: PartTask, seconds: float | None = None) -> 
     if child.exitcode is None:
         child.kill()
         child.join()
-        return CRASH
+        return TIMED_OUT
     if child.exitcode > 0:
         return NOT_TRIED
     if child.exitcode == 0:

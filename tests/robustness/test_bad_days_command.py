@@ -191,7 +191,7 @@ def test_a_file_server_that_never_answers(command_server: CommandServer, unbroke
     done = command_server.call(case, *limited, mischief="hang:1.png")
     assert done.code == 4, done
     assert {key: image.error for key, image in outcomes(case / "work", "masks").items() if image.status == "failed"} == {
-        "1.png": GIVEN_UP, "3.png": "not an image of a known format"
+        "1.png": f"{GIVEN_UP} (took longer than its time limit)", "3.png": "not an image of a known format"
     }  # fmt: skip
     assert command_server.call(case, *words("run"), "--retry-failed").code == 4
     settled(unbroken, case)
