@@ -79,7 +79,8 @@ def test_hf_rows_pictures_and_card(mode, images, context, tmp_path):
     for split, pattern in splits.items():
         count = sum(image.split == split for image in referred)
         assert sum(len(pq.read_table(path)) for path in (tmp_path / "out").glob(pattern)) == count
-        assert f"| {split} | {count} | " in card
+        masks = [obj for image in referred if image.split == split for obj in image.objects]
+        assert f"| {split} | {count} | {len(masks)} | {sum(len(obj.sentences) for obj in masks)} |" in card
     assert "| masks.sam | sam vit_h | sam_vit_h | Apache-2.0 |  |\n" in card
     assert "digest: a7bf" in card
 
