@@ -91,7 +91,7 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
     description = session.workspace.source()
     source = session.source
     plan_name = f"plan-pilot-{pilot}.jsonl" if pilot else PLAN
-    module_of(stage(FIRST)).version_content(settings)  # says what is missing before images are listed
+    content = _content(settings, stage(FIRST), None, plan_name)  # says what is missing before images are listed
     plan = session.workspace.plan(plan_name)
     if not pilot:
         shard = session.selection.shard
@@ -102,7 +102,7 @@ def run_masks(session: Session, limit: int | None = None, pilot: int | None = No
         plan.extend(spread(list(source.images()), pilot), settings.source.part_size, pilot)
     if not len(plan):
         raise UsageError("the source has no images any more; did they move? (--image-root)")
-    return _run_stage(session, stage(FIRST), None, plan_name)
+    return _run_stage(session, stage(FIRST), None, content)
 
 
 def _images(session: Session, source: Source, description: dict[str, Any] | None) -> Iterator[ImageRef]:
@@ -123,7 +123,8 @@ def run_command(session: Session, command: str, version: str | None = None) -> l
         before = upstream_of(row.name, [other.name for other in chain])
         assert before is not None, "the first stage has a function of its own"
         upstream = session.workspace.latest(before, None if summaries else version)
-        summaries.append(_run_stage(session, row, upstream, upstream.plan_name))
+        content = _content(session.settings, row, upstream.version, upstream.plan_name)
+        summaries.append(_run_stage(session, row, upstream, content))
     return summaries
 
 
@@ -138,12 +139,11 @@ def check_weights(settings: Settings) -> None:
     versions(settings)
 
 
-def _run_stage(session: Session, row: Stage, upstream: Artifact | None, plan_name: str) -> Summary:
-    content = _content(session.settings, row, upstream.version if upstream else None, plan_name)
+def _run_stage(session: Session, row: Stage, upstream: Artifact | None, content: dict[str, Any]) -> Summary:
     artifact = session.workspace.open_version(row.name, content, _record(session, row, upstream))
-    spec = module_of(row).make_spec(session.settings, lambda: _network_context(session, artifact))
     chain = session.workspace.chain(artifact)
-    plan = session.workspace.plan(plan_name)
+    spec = module_of(row).make_spec(session.settings, lambda: _network_context(session, chain[FIRST]))
+    plan = session.workspace.plan(artifact.plan_name)
     before = {name: made.manifest() for name, made in chain.items() if name != row.name}
     backlog = Backlog(
         stage=row.name,
@@ -178,10 +178,9 @@ def _record(session: Session, row: Stage, upstream: Artifact | None) -> dict[str
     return record
 
 
-def _network_context(session: Session, artifact: Artifact) -> NetworkContext:
-    """What a stage that runs networks on images is given."""
+def _network_context(session: Session, first: Artifact) -> NetworkContext:
+    """What a stage that runs networks on images is given; `first`: the version of the first stage that it comes from."""
     reading = session.settings.source
-    first = session.workspace.chain(artifact)[FIRST]
     return NetworkContext(
         numerics=session.settings.numerics,
         device=session.device,

@@ -22,8 +22,7 @@ def load(settings: BackendSettings, numerics: Numerics, device: str) -> Any:
     """
     module = plugins.load(plugins.BACKENDS, settings.backend)
     backend = module.load(settings, numerics, device)
-    roles = (module.ROLE,) if isinstance(module.ROLE, str) else module.ROLE
-    for protocol in (PROTOCOLS[role] for role in roles):
+    for protocol in (PROTOCOLS[role] for role in plugins.roles_of(module)):
         if backend is not None and not isinstance(backend, protocol):
             lacking = [name for name in sorted(_members(protocol)) if not hasattr(backend, name)]
             raise UsageError(

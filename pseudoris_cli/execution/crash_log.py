@@ -10,15 +10,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
-from pseudoris_cli.execution.death_causes import (
-    CRASH,
-    OUT_OF_MEMORY,
-    OUTSIDE,
-    TIMED_OUT,
-    memory_kills,
-    memory_ran_out_since,
-)
+from pseudoris_cli.execution.death_causes import TIMED_OUT, cause_of_death, memory_kills
 
 QUARANTINE_AFTER = 2
 ONE_BY_ONE_AFTER = 4
@@ -47,6 +41,7 @@ class CrashLog:
         self.isolated: tuple[str, int] | None = None
         self.causes: dict[str, str] = {}
         self._timed_out = False
+        self._memory: dict[str, Any] = {}
         self._dump = folder / f"running-{writer}.fault"
         self._dump_file: FileIO | None = None
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # none there, or a damaged one
@@ -62,13 +57,9 @@ class CrashLog:
         self.poison = {key: part for key, part in poison.items() if part in pending}
         self.causes = {**state.get("causes", {})}
         if state["image"]:
-            timed_out = state.get("timed_out", False)
-            self.causes[state["image"][0]] = TIMED_OUT if timed_out else self._cause(state.get("memory", {}))
-
-    def _cause(self, memory_before: dict[str, object]) -> str:
-        if memory_ran_out_since(memory_before):
-            return OUT_OF_MEMORY
-        return CRASH if self._dump.exists() and self._dump.stat().st_size else OUTSIDE
+            crashed = self._dump.exists() and self._dump.stat().st_size > 0
+            cause = TIMED_OUT if state.get("timed_out") else cause_of_death(state.get("memory", {}), crashed)
+            self.causes[state["image"][0]] = cause
 
     def _watch(self) -> None:
         """Let Python dump its stack where a crash is told by, from now on."""
@@ -86,6 +77,7 @@ class CrashLog:
     def isolate(self, key: str | None, part: int) -> None:
         """A single image is being tried in isolation; None when it lived."""
         self.isolated = (key, part) if key else None
+        self._memory = memory_kills() if key else {}
         self._write()
 
     def time_out(self) -> None:
@@ -144,6 +136,6 @@ class CrashLog:
         """No fsync: it must outlive the process, not the machine. The names in it are those of version 0.1."""
         state = {"deaths": self.deaths, "killers": self.poison, "working": self.working, "image": self.isolated}
         state |= {"causes": {key: cause for key, cause in self.causes.items() if key in self.poison}}
-        state |= {"memory": memory_kills(), "timed_out": self._timed_out}
+        state |= {"memory": self._memory, "timed_out": self._timed_out}
         self.temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(self.temporary, self.path)

@@ -21,6 +21,13 @@ def memory_kills() -> dict[str, Any]:
         return {}
 
 
+def cause_of_death(memory_before: dict[str, Any], crashed: bool) -> str:
+    """What a process died of that had noted `memory_kills` before; `crashed`: it left the traces of a crash."""
+    if memory_ran_out_since(memory_before):
+        return OUT_OF_MEMORY
+    return CRASH if crashed else OUTSIDE
+
+
 def memory_ran_out_since(before: dict[str, Any]) -> bool:
     """Whether the kernel has killed for want of memory since `before` was noted."""
     now = memory_kills()

@@ -6,15 +6,7 @@ import multiprocessing
 import os
 import signal
 
-from pseudoris_cli.execution.death_causes import (
-    CRASH,
-    CRASH_SIGNALS,
-    OUT_OF_MEMORY,
-    OUTSIDE,
-    TIMED_OUT,
-    memory_kills,
-    memory_ran_out_since,
-)
+from pseudoris_cli.execution.death_causes import CRASH_SIGNALS, TIMED_OUT, cause_of_death, memory_kills
 from pseudoris_cli.execution.engine_inprocess import run_part
 from pseudoris_cli.execution.prefetch import load_part
 from pseudoris_cli.execution.tasks import PartTask, StageSpec
@@ -39,9 +31,7 @@ def try_alone(spec: StageSpec, task: PartTask, seconds: float | None = None) -> 
         return NOT_TRIED
     if child.exitcode == 0:
         return None
-    if memory_ran_out_since(before):
-        return OUT_OF_MEMORY
-    return CRASH if -child.exitcode in CRASH_SIGNALS else OUTSIDE
+    return cause_of_death(before, crashed=-child.exitcode in CRASH_SIGNALS)
 
 
 def _do(spec: StageSpec, task: PartTask) -> None:

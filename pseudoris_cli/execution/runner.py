@@ -23,7 +23,7 @@ from pseudoris_cli.storage.manifest import ImageOutcome, Manifest, ManifestWrite
 from pseudoris_cli.storage.workspace import Artifact
 
 MAX_FAILED_PARTS = 2
-PATIENCE_SECONDS = 3600.0
+RETRY_SECONDS = 3600.0
 """How long an image that was given up may take when it is tried again, networks loaded anew."""
 
 log = logging.getLogger("pseudoris")
@@ -197,7 +197,7 @@ def _try_again(job: Job, manifest: ManifestWriter, part: int, crash_log: CrashLo
     still: dict[str, str] = {}
     for image in candidates:
         log.info("%s: trying %s again, which %s", job.spec.name, image.key, image.error)
-        if cause := try_alone(job.spec, task.only(refs[image.key]), PATIENCE_SECONDS):
+        if cause := try_alone(job.spec, task.only(refs[image.key]), RETRY_SECONDS):
             still[image.key] = f"{KILLED_ALONE} ({cause})"
         if watch.stopper.requested:
             return

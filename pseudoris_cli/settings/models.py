@@ -71,19 +71,23 @@ def select_backend(value: Any, role: str) -> Any:
         return value
     name = str(value.get("backend", ""))
     try:
-        module = plugins.load(plugins.BACKENDS, name, plugins.backends_of(role))
+        settings = backend_settings(name, role)
     except UsageError as error:
         raise ValueError(str(error)) from error
-    if problem := role_problem(module, name, role):
-        raise ValueError(problem)
-    settings: type[BackendSettings] = module.Settings
     return settings.model_validate(value)
+
+
+def backend_settings(name: str, role: str) -> type[BackendSettings]:
+    """The Settings of the backend of a name. UsageError (exit 2) if there is none, or it has another role."""
+    module = plugins.load(plugins.BACKENDS, name, plugins.backends_of(role))
+    if problem := role_problem(module, name, role):
+        raise UsageError(problem)
+    return module.Settings
 
 
 def role_problem(module: ModuleType, name: str, role: str) -> str | None:
     """Why a module cannot be the backend of a role; None if it can."""
-    declared = getattr(module, "ROLE", None)
-    own = (declared,) if isinstance(declared, str) else tuple(declared or ())
+    own = plugins.roles_of(module)
     choices = ", ".join(plugins.backends_of(role))
     if not own or not hasattr(module, "Settings") or not hasattr(module, "load"):
         return f"{name!r} is no backend: it defines no ROLE, Settings or load; a {role} is one of: {choices}"

@@ -61,6 +61,11 @@ class PlugIn:
     rival: str = ""
     """Another installed package that brings one of this name."""
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a file of this package."""
+        return self.module.startswith("pseudoris_cli.")
+
     def __str__(self) -> str:
         """The name, with whose it is where it is not ours."""
         return f"{self.name} ({self.distribution})" if self.distribution else self.name
@@ -135,7 +140,7 @@ def load(kind: Kind, name: str, choices: Sequence[str] = ()) -> ModuleType:
 def identity(kind: Kind, name: str) -> str | None:
     """What tells one state of a foreign plug-in from another: its package and number, else a digest of its file. None for ours."""
     found = locate(kind, name)
-    if found.module.startswith("pseudoris_cli."):
+    if found.is_ours:
         return None
     if found.distribution:
         return found.distribution
@@ -151,7 +156,7 @@ def roles(name: str) -> tuple[str, ...]:
     """The roles that a backend declares, read from its text without importing it; () where it declares none there."""
     try:
         found = locate(BACKENDS, name)
-        if found.module.startswith("pseudoris_cli."):
+        if found.is_ours:
             text = (PACKAGE / BACKENDS.folder / f"{name}.py").read_text(encoding="utf-8")
         else:
             spec = util.find_spec(found.module)
@@ -160,6 +165,12 @@ def roles(name: str) -> tuple[str, ...]:
         return ()
     declared = _ROLE.search(text)
     return tuple(_WORD.findall(declared[1])) if declared else ()
+
+
+def roles_of(module: ModuleType) -> tuple[str, ...]:
+    """The roles that an imported backend declares; () where it declares none."""
+    declared = getattr(module, "ROLE", None)
+    return (declared,) if isinstance(declared, str) else tuple(declared or ())
 
 
 def backends_of(role: str) -> list[str]:

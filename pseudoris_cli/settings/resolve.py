@@ -14,8 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.settings import plugins
-from pseudoris_cli.settings.models import Settings, backend_sections, role_problem
+from pseudoris_cli.settings.models import Settings, backend_sections, backend_settings
 from pseudoris_cli.settings.resources import resource
 from pseudoris_cli.text import nearest
 
@@ -175,17 +174,14 @@ def _backend_problems(merged: dict[str, Any], layers: dict[str, str]) -> Iterato
         backend = section.setdefault("backend", default.backend)
         setting = f"{'.'.join(path)}.backend"
         try:
-            module = plugins.load(plugins.BACKENDS, str(backend), plugins.backends_of(role))
+            model = backend_settings(str(backend), role)
         except UsageError as error:
             yield f"{setting}: {error}{_said_in(setting, layers)}"
             continue
-        if problem := role_problem(module, str(backend), role):
-            yield f"{setting}: {problem}{_said_in(setting, layers)}"
-            continue
         try:
-            module.Settings.model_validate(section)
+            model.model_validate(section)
         except ValidationError as error:
-            yield _explain(error, path, module.Settings, layers)
+            yield _explain(error, path, model, layers)
 
 
 def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseModel], layers: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from caption_judges import masked_image as image
 from near_ties import count_near_ties, generate
 from pydantic import ValidationError
 from safetensors.torch import save_file
@@ -17,21 +18,7 @@ from safetensors.torch import save_file
 from pseudoris_cli.backends import coca
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.networks.coca.build import build_coca
-from pseudoris_cli.records import Mask, MaskedImage
-from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
 from pseudoris_cli.settings.models import Numerics
-
-
-def image(key: str, count: int) -> MaskedImage:
-    generator = np.random.default_rng(len(key))
-    masks = []
-    for number in range(count):
-        mask = np.zeros((48, 64), bool)
-        y, x = generator.integers(0, 30, 2)
-        mask[y : y + 12, x : x + 15] = True
-        rle = encode_rle(mask)
-        masks.append(Mask(number + 2, rle, rle_bbox(rle), rle_area(rle), 0.0, 0.0))
-    return MaskedImage(key, generator.integers(0, 256, (48, 64, 3), dtype=np.uint8), tuple(masks))
 
 
 def settings(**changes: Any) -> coca.Settings:
