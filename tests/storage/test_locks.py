@@ -30,6 +30,11 @@ def test_the_second_is_told_who_is_first(tmp_path: Path, monkeypatch: pytest.Mon
         holder = f"pid {os.getpid()} on {re.escape(socket.gethostname())}, SLURM job 4711 \\(masks, main, since"
         with pytest.raises(EnvironmentStop, match=holder), exclusive(tmp_path / "x.lock", "second"):
             pass
+    monkeypatch.delenv("SLURM_JOB_ID")
+    with exclusive(tmp_path / "x.lock", "filter, main"):
+        holder = f"pid {os.getpid()} on {re.escape(socket.gethostname())} \\(filter, main, since"
+        with pytest.raises(EnvironmentStop, match=holder), exclusive(tmp_path / "x.lock", "second"):
+            pass
     with exclusive(tmp_path / "x.lock", "third"):
         assert json.loads((tmp_path / "x.lock").read_text())["purpose"] == "third"
 
