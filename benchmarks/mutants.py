@@ -66,7 +66,9 @@ def main() -> None:
     for folder in options.folders:
         place = ROOT / "pseudoris_cli" / folder
         paths = [place] if place.is_file() else sorted(place.rglob("*.py"))
-        ranked += enumerate(sorted((m for path in paths for m in mutants_of(folder, path)), key=lambda m: m.id)[options.skip :])
+        ranked += enumerate(
+            sorted((m for path in paths for m in mutants_of(folder, path)), key=lambda m: m.id)[options.skip :]
+        )
     mutants = [mutant for _, mutant in sorted(ranked, key=lambda pair: pair[0])]  # as many of each folder
     tests = sorted({test for folder in options.folders for test in FOLDERS[folder] if (ROOT / test).exists()})
     trials = Trials(mutants, FOLDERS, options.minutes, options.again)
