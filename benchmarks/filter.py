@@ -24,7 +24,8 @@ import torch
 from pseudoris_cli.backends import clip, nouns
 from pseudoris_cli.method.crops import CropSpec, make_crops
 from pseudoris_cli.method.filter_summary import count
-from pseudoris_cli.method.scoring import noun_prompt, score_images
+from pseudoris_cli.method.prompts import noun_prompt
+from pseudoris_cli.method.scoring import score_images
 from pseudoris_cli.method.selection import select
 from pseudoris_cli.records import CaptionCandidate, Mask, MaskedImage
 from pseudoris_cli.rle import encode_rle, rle_bbox
@@ -98,8 +99,10 @@ def compare(masks: int, options: argparse.Namespace, scorer: clip.ClipScorer) ->
     candidates = [CaptionCandidate(i, number, text) for i, own in texts.items() for number, text in enumerate(own)]
     finder = ThirdWord()
     looped = range(min(masks, options.timed_masks))
-    prompts = {i: [noun_prompt(noun) for noun in finder.nouns(texts[i])] for i in looped}
-    settings = FilterSettings(nouns=nouns.Settings.tiny(), crop_style="released", clamp=False, doc_cap=None)
+    prompts = {i: [noun_prompt(noun, "released") for noun in finder.nouns(texts[i])] for i in looped}
+    settings = FilterSettings(
+        nouns=nouns.Settings.tiny(), prompt_style="released", crop_style="released", clamp=False, doc_cap=None
+    )
     spec = CropSpec(scorer.size, scorer.mean, scorer.std, "released")
 
     ours, theirs, cropping = [], [], []

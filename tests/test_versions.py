@@ -30,7 +30,10 @@ FIRST_OF = {
     "captions": "captions",
     "filter": "filter",
     "export": "export",
-    **{f"filter.{name}": "scores" for name in ("scorer", "nouns", "crop_style", "clamp", "doc_cap", "image_batch")},
+    **{
+        f"filter.{name}": "scores"
+        for name in ("scorer", "nouns", "prompt_style", "crop_style", "clamp", "doc_cap", "image_batch")
+    },
 }
 """Section or setting -> the first stage that depends on it; all later ones follow."""
 NO_RESULT = {
@@ -61,6 +64,8 @@ OTHER_VALUES: dict[str, Any] = {
     "captions.contrast_form": "scale_preserving",
     "captions.top_k": [3],
     "captions.top_p": [0.3],
+    "filter.nouns.rule": "released",
+    "filter.prompt_style": "released",
     "filter.crop_style": "released",
     "filter.fallback": "best",
     "filter.one_mask_half": "candidates",

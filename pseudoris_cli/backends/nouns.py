@@ -1,10 +1,10 @@
-"""Head nouns by spaCy's dependency parse, as the release finds them."""
+"""Head nouns by spaCy: by our rule on parts of speech, or as the release finds them, by the dependency parse."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.method import head_nouns
 from pseudoris_cli.method.protocols import NounFinder
-from pseudoris_cli.settings.models import BackendSettings, Numerics
+from pseudoris_cli.settings.models import BackendSettings, Numerics, added_later
 from pseudoris_cli.settings.resources import PACKAGE
 from pseudoris_cli.weights import registry as weights
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _DEMO = PACKAGE / "demo" / "nouns"
 _PACKAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _UNUSED = ("ner", "lemmatizer", "textcat", "senter")
+_UNUSED_BY = {"mended": (*_UNUSED, "parser"), "released": _UNUSED}
 _CACHED = 200_000
 
 
@@ -39,6 +41,11 @@ class Settings(BackendSettings):
     pipeline: str = Field(
         "en_core_web_lg", description="spaCy package or folder; `demo` for the embedded one; `blank` without parser"
     )
+    rule: Literal["mended", "released"] = added_later(
+        "mended",
+        before="released",
+        description="how the noun is found: for expressions of every form, or as the release does",
+    )
 
     @classmethod
     def tiny(cls) -> Settings:
@@ -50,21 +57,23 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SpacyNouns:
 
     `blank` is English tokenisation without a parser: the noun of a caption is then the caption itself (tests, first
     looks). Raises MissingDependency (exit 3) with the command that gets a missing pipeline, UsageError (exit 2) for one
-    that cannot be opened or cannot name noun chunks.
+    that cannot be opened or lacks what the rule reads: parts of speech, or noun chunks.
     """
     import spacy
 
     if settings.pipeline == "blank":
-        return SpacyNouns(spacy.blank("en"))
+        return SpacyNouns(spacy.blank("en"), "released")
     where = _locate(settings.pipeline)
     try:
-        nlp = spacy.load(where, exclude=_UNUSED)
+        nlp = spacy.load(where, exclude=_UNUSED_BY[settings.rule])
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0][:300]
         raise UsageError(f"spaCy {spacy.__version__} cannot open the pipeline {str(where)!r}: {reason}") from error
-    if not _finds_chunks(nlp):
+    if settings.rule == "released" and not _finds_chunks(nlp):
         raise UsageError(f"the pipeline {str(where)!r} finds no noun chunks; filter.nouns.pipeline needs a parser")
-    return SpacyNouns(nlp)
+    if settings.rule == "mended" and not nlp("a dog on the grass").has_annotation("POS"):
+        raise UsageError(f"the pipeline {str(where)!r} tells no parts of speech; filter.nouns.pipeline needs a tagger")
+    return SpacyNouns(nlp, settings.rule)
 
 
 def version(settings: Settings) -> str:
@@ -120,21 +129,28 @@ def _finds_chunks(nlp: Language) -> bool:
 class SpacyNouns(NounFinder):
     """A `NounFinder`: each distinct caption is parsed once."""
 
-    def __init__(self, nlp: Language, batch_size: int = 256) -> None:
+    def __init__(self, nlp: Language, rule: str, batch_size: int = 256) -> None:
         self._nlp = nlp
+        self._rule = rule
         self._batch_size = batch_size
         self._known: dict[str, str] = {}
 
     def nouns(self, captions: Sequence[str]) -> list[str]:
-        """The head noun of each caption (`head_noun`); '' for an empty or blank one."""
+        """The head noun of each caption by the rule; '' for an empty or blank one."""
         texts = [caption.strip() for caption in captions]
         fresh = [text for text in dict.fromkeys(texts) if text and text not in self._known]
         if len(self._known) + len(fresh) > _CACHED:  # keeps memory flat over millions of captions
             self._known.clear()
             fresh = [text for text in dict.fromkeys(texts) if text]
-        for text, doc in zip(fresh, self._nlp.pipe(fresh, batch_size=self._batch_size), strict=True):
-            self._known[text] = head_noun(doc)
+        for text, noun in zip(fresh, self._find(fresh), strict=True):
+            self._known[text] = noun
         return [self._known[text] if text else "" for text in texts]
+
+    def _find(self, texts: Sequence[str]) -> Iterator[str]:
+        if self._rule == "released":
+            return (head_noun(doc) for doc in self._nlp.pipe(texts, batch_size=self._batch_size))
+        parsed = self._nlp.pipe((head_nouns.normalise(text) for text in texts), batch_size=self._batch_size)
+        return (head_nouns.head_noun(doc) for doc in parsed)
 
 
 def head_noun(doc: Doc) -> str:

@@ -106,7 +106,7 @@ class NounFinder(Protocol):
     """The head noun of a caption."""
 
     def nouns(self, captions: Sequence[str]) -> list[str]:
-        """One word (or the text itself where no noun chunk holds the head) for each caption; '' for an empty caption."""
+        """The noun for CLIP's prompt, a word or few, for each caption; '' where there is nothing to score, as of an empty one."""
         ...
 
 

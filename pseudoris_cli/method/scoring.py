@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pseudoris_cli.method.prompts import noun_prompt
 from pseudoris_cli.method.protocols import NounFinder, Scorer
 from pseudoris_cli.records import CaptionCandidate, MaskedImage
-from pseudoris_cli.settings.models import FilterSettings
+from pseudoris_cli.settings.models import FilterSettings, PromptStyle
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +34,6 @@ FLAGS = {
     "non_finite": "a score is not a finite number and stored as null",
 }
 """The values of the column `flags`, in the order in which they are joined by commas, and their meaning."""
-
-
-def noun_prompt(noun: str) -> str:
-    """CLIP's prompt for a noun: "a photo of a dog", without a second article where the noun already has one."""
-    article = "" if noun.split()[:1] in (["a"], ["an"], ["the"]) else "a "
-    return f"a photo of {article}{noun}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +105,8 @@ def score_images(
     (names of `FLAGS`, comma separated). Crops and distinct texts of all images are encoded together, each once.
     """
     found = iter(nouns.nouns([candidate.caption for rows in candidates for candidate in rows]))
-    queries = [[_Query(m, c, caption.strip(), next(found).strip()) for m, c, caption in rows] for rows in candidates]
+    style = settings.prompt_style
+    queries = [[_query(candidate, next(found).strip(), style) for candidate in rows] for rows in candidates]
     distinct = dict.fromkeys(text for q in chain(*queries) if q.noun for text in (q.caption, q.prompt))
     if not distinct:
         return [_rows(own, _NO_SCORES) for own in queries]
@@ -142,10 +138,12 @@ class _Query:
     candidate_id: int
     caption: str
     noun: str
+    prompt: str
 
-    @property
-    def prompt(self) -> str:
-        return noun_prompt(self.noun)
+
+def _query(candidate: CaptionCandidate, noun: str, style: PromptStyle) -> _Query:
+    mask_id, candidate_id, caption = candidate
+    return _Query(mask_id, candidate_id, caption.strip(), noun, noun_prompt(noun, style) if noun else "")
 
 
 def _encode_crops(

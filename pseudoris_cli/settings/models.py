@@ -17,6 +17,7 @@ from pseudoris_cli.settings import plugins
 
 Channels = Literal["rgb", "bgr"]
 CropStyle = Literal["mended", "released"]
+PromptStyle = Literal["mended", "released"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,9 +27,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def added_later(default: Any, **how: Any) -> Any:
-    """A setting that older versions did not have: it enters the version only where it is not at its default."""
-    return Field(default, json_schema_extra={"added_later": True}, **how)
+_SAME = object()
+
+
+def added_later(default: Any, before: Any = _SAME, **how: Any) -> Any:
+    """A setting that older versions did not have: it enters the version only where it changes what they did.
+
+    `before` is the value that gives their results, where that is not the default.
+    """
+    return Field(default, json_schema_extra={"added_later": default if before is _SAME else before}, **how)
 
 
 def versioned(section: Section, **how: Any) -> dict[str, Any]:
@@ -36,7 +43,7 @@ def versioned(section: Section, **how: Any) -> dict[str, Any]:
     values = section.model_dump(mode="json", **how)
     for name, info in type(section).model_fields.items():
         extra = info.json_schema_extra
-        if isinstance(extra, dict) and extra.get("added_later") and getattr(section, name) == info.default:
+        if isinstance(extra, dict) and "added_later" in extra and getattr(section, name) == extra["added_later"]:
             values.pop(name, None)
     return values
 
@@ -172,11 +179,22 @@ class MaskSettings(Section):
 class FilterSettings(Section):
     """Stage 3: distinctiveness of caption (paper §3.3)."""
 
-    SCORES: ClassVar[tuple[str, ...]] = ("scorer", "nouns", "crop_style", "clamp", "doc_cap", "image_batch")
+    SCORES: ClassVar[tuple[str, ...]] = (
+        "scorer",
+        "nouns",
+        "prompt_style",
+        "crop_style",
+        "clamp",
+        "doc_cap",
+        "image_batch",
+    )
     """The settings that decide scores; the others only select and so recompute no score."""
 
     scorer: ScorerSection = Field(default_factory=_default("scorer", "clip"), description="image-text scorer")
     nouns: NounsSection = Field(default_factory=_default("nouns", "nouns"), description="head nouns")
+    prompt_style: PromptStyle = added_later(
+        "mended", before="released", description='article and case of the noun prompt; `released`: always "a"'
+    )
     crop_style: CropStyle = Field("mended", description="boxes, fill and antialiasing of the crops")
     clamp: bool = Field(True, description="clamp cosines at 0 before they are multiplied")
     doc_cap: float | None = Field(100.0, gt=0, description="largest DoC, flagged where it cuts; null for none")

@@ -1,4 +1,4 @@
-"""The head-noun rule on hand-annotated parses, and the pipeline around it."""
+"""The release's head-noun rule on hand-annotated parses, and the pipeline around both rules."""
 
 import subprocess
 import sys
@@ -10,7 +10,6 @@ from spacy.tokens import Doc
 from pseudoris_cli.backends import nouns
 from pseudoris_cli.backends.nouns import Settings, SpacyNouns, head_noun
 from pseudoris_cli.errors import MissingDependency, UsageError
-from pseudoris_cli.method.scoring import noun_prompt
 from pseudoris_cli.settings.models import Numerics
 
 VOCAB = spacy.blank("en").vocab
@@ -76,21 +75,6 @@ def test_without_a_parse_the_text_is_the_noun() -> None:
     assert head_noun(Doc(VOCAB, words=[])) == ""
 
 
-@pytest.mark.parametrize(
-    ("noun", "prompt"),
-    [
-        ("dog", "a photo of a dog"),
-        ("a dog", "a photo of a dog"),
-        ("an apple pie", "a photo of an apple pie"),
-        ("the left", "a photo of the left"),
-        ("another", "a photo of a another"),  # only a whole word is an article, as in the release
-        ("Hund", "a photo of a Hund"),
-    ],
-)
-def test_prompt(noun: str, prompt: str) -> None:
-    assert noun_prompt(noun) == prompt
-
-
 class Parser:
     """Stands for a pipeline; remembers what it was asked to parse."""
 
@@ -108,7 +92,7 @@ class Parser:
 
 def test_each_distinct_text_is_parsed_once() -> None:
     parser = Parser()
-    finder = SpacyNouns(parser)
+    finder = SpacyNouns(parser, "released")
     assert finder.nouns(["a dog", "  ", "two cats ", "a dog", ""]) == ["a dog", "", "two cats", "a dog", ""]
     assert finder.nouns(["two cats", "ein Hund", "犬"]) == ["two cats", "ein Hund", "犬"]
     assert parser.asked == ["a dog", "two cats", "ein Hund", "犬"]
@@ -117,7 +101,7 @@ def test_each_distinct_text_is_parsed_once() -> None:
 
 def test_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nouns, "_CACHED", 3)
-    finder = SpacyNouns(Parser())
+    finder = SpacyNouns(Parser(), "released")
     for round_ in range(4):
         texts = ["dog", f"cat {round_}", f"cow {round_}"]
         assert finder.nouns(texts) == texts
@@ -149,8 +133,9 @@ def test_missing_pipeline_names_the_command(no_packages, pipeline: str, command:
 
 def test_pipeline_without_parser_is_refused(tmp_path) -> None:
     spacy.blank("en").to_disk(tmp_path / "plain")
-    with pytest.raises(UsageError, match="needs a parser"):
-        nouns.load(Settings(pipeline=str(tmp_path / "plain")), Numerics(), "cpu")
+    for rule, need in (("released", "needs a parser"), ("mended", "needs a tagger")):
+        with pytest.raises(UsageError, match=need):
+            nouns.load(Settings(pipeline=str(tmp_path / "plain"), rule=rule), Numerics(), "cpu")
 
 
 def test_broken_pipeline_is_refused(tmp_path) -> None:
@@ -183,8 +168,9 @@ def test_identifying_imports_neither_torch_nor_spacy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_embedded_pipeline_finds_the_shape() -> None:
-    finder = nouns.load(Settings(pipeline="demo"), Numerics(), "cpu")
+@pytest.mark.parametrize("rule", ["mended", "released"])
+def test_embedded_pipeline_finds_the_shape(rule: str) -> None:
+    finder = nouns.load(Settings(pipeline="demo", rule=rule), Numerics(), "cpu")
     captions = ["a red circle", "the small striped orange heart", "a large plain blue star", "a dotted square"]
     assert finder.nouns(captions) == ["circle", "heart", "star", "square"]
     assert len(nouns.version(Settings(pipeline="demo"))) == 64

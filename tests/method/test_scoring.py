@@ -9,13 +9,19 @@ import torch
 from released_filter import released_scores
 
 from pseudoris_cli.backends import clip, nouns
-from pseudoris_cli.method.scoring import FLAGS, noun_prompt, score_images, score_rows
+from pseudoris_cli.method.prompts import noun_prompt
+from pseudoris_cli.method.scoring import FLAGS, score_images, score_rows
 from pseudoris_cli.records import CaptionCandidate, Mask, MaskedImage
 from pseudoris_cli.rle import encode_rle, rle_bbox
 from pseudoris_cli.settings.models import FilterSettings, Numerics
 
 REFERENCE = FilterSettings(
-    scorer=clip.Settings.tiny(), nouns=nouns.Settings.tiny(), crop_style="released", clamp=False, doc_cap=None
+    scorer=clip.Settings.tiny(),
+    nouns=nouns.Settings.tiny(),
+    prompt_style="released",
+    crop_style="released",
+    clamp=False,
+    doc_cap=None,
 )
 NOUNS = nouns.load(nouns.Settings.tiny(), Numerics(), "cpu")
 CAPTIONS = [
@@ -57,7 +63,9 @@ def candidates_for(image: MaskedImage, captions: list[str]) -> list[CaptionCandi
 
 def assert_equal_to_release(image: MaskedImage, rows: list[dict], captions: list[str], scorer: clip.ClipScorer) -> None:
     by_mask = {mask.mask_id: captions for mask in image.masks}
-    prompts = {mask_id: [noun_prompt(noun) for noun in NOUNS.nouns(texts)] for mask_id, texts in by_mask.items()}
+    prompts = {
+        mask_id: [noun_prompt(noun, "released") for noun in NOUNS.nouns(texts)] for mask_id, texts in by_mask.items()
+    }
     expected = released_scores(image, by_mask, prompts, scorer)
     ours = [(row["correctness"], row["uniqueness"], row["doc"]) for row in rows]
     theirs = [scores for mask in image.masks for scores in expected[mask.mask_id]]
