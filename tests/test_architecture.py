@@ -22,7 +22,7 @@ LAYERS = (
     {"errors", "text", "records"},
     {"rle"},
     {"settings", "codecs", "decoding", "demo"},
-    {"storage", "networks", "method"},
+    {"storage", "networks", "method", "prompting"},
     {"weights", "sources", "evaluation"},
     {"backends", "execution"},
     {"export"},
@@ -55,6 +55,9 @@ ONLY_IN = {
     "open_clip": {"backends", "networks", "decoding", "weights"},
     "torchvision": {"backends", "networks", "method", "doctor"},
     "lmdb": {"export"},
+    "openai": {"endpoint"},
+    "httpx": {"endpoint"},
+    "transformers": {"backends"},
 }
 """Foreign package -> the only units that may import it."""
 TORCH_AT_ONCE = {"networks", "decoding", "method", "dataset"}
@@ -70,6 +73,7 @@ TORCH_NEVER = {
     "sources",
     "export",
     "report",
+    "prompting",
     "cli",
 }
 TORCH_NEVER |= {"pipeline", "evaluation", "demo"}
