@@ -29,6 +29,7 @@ COMMANDS = (
     ("status",),
     ("report",),
     ("evaluate",),
+    ("use",),
     ("prune",),
     ("config", "show"),
     ("doctor",),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module, metadata
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli import __version__
-from pseudoris_cli.errors import UsageError
+from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
 from pseudoris_cli.execution import runner
 from pseudoris_cli.execution.backlog import Backlog
 from pseudoris_cli.execution.devices import DeviceRequest
@@ -28,13 +30,13 @@ from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import Manifest
-from pseudoris_cli.storage.plan import Plan
+from pseudoris_cli.storage.plan import PLAN, Plan, images_of
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.stage_table import FIRST, STAGES, Stage, commands, stage, stages_of, upstream_of
 from pseudoris_cli.storage.workspace import Artifact, Workspace, fingerprint
 from pseudoris_cli.weights.provenance import weights_provenance
 
-PLAN = "plan.jsonl"
+log = logging.getLogger("pseudoris")
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "spacy", "numpy", "pillow", "pyarrow")
 
 
@@ -49,6 +51,8 @@ class Session:
     engine: Engine
     observer: Observer
     stopper: Stopper
+    plan_name: str = PLAN
+    """Whose current versions are gone on with: those of the whole source, or those of a pilot."""
 
     @property
     def source(self) -> Source:
@@ -85,15 +89,15 @@ def versions(settings: Settings, plan_name: str = PLAN) -> dict[str, str]:
     return found
 
 
-def run_masks(session: Session, limit: int | None = None, pilot: int | None = None) -> Summary:
+def run_masks(session: Session, limit: int | None = None) -> Summary:
     """The first stage, after planning the images of the source that are not planned yet."""
     settings = session.settings
     description = session.workspace.source()
     source = session.source
-    plan_name = f"plan-pilot-{pilot}.jsonl" if pilot else PLAN
-    content = _content(settings, stage(FIRST), None, plan_name)  # says what is missing before images are listed
-    plan = session.workspace.plan(plan_name)
-    if not pilot:
+    pilot = images_of(session.plan_name)
+    content = _content(settings, stage(FIRST), None, session.plan_name)  # says what is missing before images are listed
+    plan = session.workspace.plan(session.plan_name)
+    if pilot is None:
         shard = session.selection.shard
         plan.extend(
             _images(session, source, description), settings.source.part_size, limit, leader=not shard or shard[0] == 0
@@ -118,11 +122,14 @@ def run_command(session: Session, command: str, version: str | None = None) -> l
     `version` is that of the stage before the first of them (default: the current one).
     """
     summaries: list[Summary] = []
+    workspace = session.workspace
     chain = wanted(session.settings)
     for row in (row for row in chain if row in stages_of(command)):
         before = upstream_of(row.name, [other.name for other in chain])
         assert before is not None, "the first stage has a function of its own"
-        upstream = session.workspace.latest(before, None if summaries else version)
+        upstream = workspace.latest(before, summaries[-1].version if summaries else version, session.plan_name)
+        if not summaries and not version:
+            _tell_what_is_taken(workspace, upstream, command)
         content = _content(session.settings, row, upstream.version, upstream.plan_name)
         summaries.append(_run_stage(session, row, upstream, content))
     return summaries
@@ -139,12 +146,39 @@ def check_weights(settings: Settings) -> None:
     versions(settings)
 
 
+def _tell_what_is_taken(workspace: Workspace, upstream: Artifact, command: str) -> None:
+    """Say which version of the stage before is taken where it may not be the one that the user has in mind."""
+    stage, plan = upstream.stage, upstream.plan_name
+    behind = workspace.unfinished(stage, plan)
+    if behind and behind != upstream.version:
+        log.info(
+            "%s: taking %s %s; %s was begun since and is unfinished (--from %s takes what it has)",
+            command, stage, upstream.version, behind, behind,
+        )  # fmt: skip
+    for before, made in workspace.chain(upstream).items():
+        current = workspace.current(before, plan)
+        if before != stage and current and current != made.version:
+            log.info(
+                "%s: %s %s was made from %s %s; %s %s is current, and `pseudoris %s` makes the stages after it anew",
+                command, stage, upstream.version, before, made.version, before, current,
+                next_command(before),
+            )  # fmt: skip
+
+
+def next_command(name: str) -> str:
+    """The command that works on what a stage made."""
+    chain = commands()
+    return chain[min(chain.index(stage(name).command) + 1, len(chain) - 1)]
+
+
 def _run_stage(session: Session, row: Stage, upstream: Artifact | None, content: dict[str, Any]) -> Summary:
-    artifact = session.workspace.open_version(row.name, content, _record(session, row, upstream))
-    chain = session.workspace.chain(artifact)
-    spec = module_of(row).make_spec(session.settings, lambda: _network_context(session, chain[FIRST]))
-    plan = session.workspace.plan(artifact.plan_name)
-    before = {name: made.manifest() for name, made in chain.items() if name != row.name}
+    """Run one stage. What refuses it is asked before its version is made, or takes the version back: nothing is left of it."""
+    workspace = session.workspace
+    chain = workspace.chain(upstream) if upstream else {}
+    first = chain[FIRST].header if chain else content
+    spec = module_of(row).make_spec(session.settings, lambda: _network_context(session, first))
+    plan = workspace.plan(content["plan"])
+    before = {name: made.manifest() for name, made in chain.items()}
     backlog = Backlog(
         stage=row.name,
         plan=plan,
@@ -153,9 +187,20 @@ def _run_stage(session: Session, row: Stage, upstream: Artifact | None, content:
         source=spec.source,
         starts=spec.running_totals(plan, before),
     )
+    backlog.check_upstream(session.selection)
+    begun = workspace.begun(row.name, plan.path.name)
+    artifact = workspace.open_version(row.name, content, _record(session, row, upstream))
     header = {key: artifact.header[key] for key in artifact.header if key != "resolved"}
     job = Job(artifact, spec, backlog, session.selection, session.engine, header)
-    return runner.run(job, session.observer, session.stopper)
+    try:
+        return runner.run(job, session.observer, session.stopper)
+    except (UsageError, MissingDependency):
+        with suppress(EnvironmentStop):  # another shard is at work in it
+            workspace.discard(artifact, begun)
+        raise
+    finally:
+        if artifact.folder.exists():
+            workspace.settle(artifact)
 
 
 def _content(settings: Settings, row: Stage, upstream: str | None, plan_name: str) -> dict[str, Any]:
@@ -178,15 +223,15 @@ def _record(session: Session, row: Stage, upstream: Artifact | None) -> dict[str
     return record
 
 
-def _network_context(session: Session, first: Artifact) -> NetworkContext:
-    """What a stage that runs networks on images is given; `first`: the version of the first stage that it comes from."""
+def _network_context(session: Session, first: dict[str, Any]) -> NetworkContext:
+    """What a stage that runs networks on images is given; `first`: the header of the first stage that it comes from."""
     reading = session.settings.source
     return NetworkContext(
         numerics=session.settings.numerics,
         device=session.device,
         reading=ImageReading(
             source=session.source,
-            max_pixels=first.header["settings"]["max_pixels"],
+            max_pixels=first["settings"]["max_pixels"],
             decode_threads=reading.decode_threads,
             decode_ahead=reading.decode_ahead,
         ),
@@ -219,12 +264,19 @@ def check_out(session: Session, folder: Path, overwrite: bool) -> None:
     )
 
 
-def render_export(session: Session, folder: Path, formats: tuple[str, ...], images: ImageMode, overwrite: bool) -> bool:
-    """Render formats from the index just made; False if `folder` holds exactly that already.
+def render_export(
+    session: Session,
+    folder: Path,
+    formats: tuple[str, ...],
+    images: ImageMode,
+    overwrite: bool,
+    version: str | None = None,
+) -> bool:
+    """Render formats from an index (default: the current one); False if `folder` holds exactly that already.
 
     UsageError (exit 2) if the index lacks parts, unless that is allowed; they are then left out.
     """
-    index = session.workspace.latest("export")
+    index = session.workspace.latest("export", version, session.plan_name)
     chain = session.workspace.chain(index)
     settings = session.settings.export
     plan = session.workspace.plan(index.plan_name)

@@ -211,7 +211,10 @@ def test_a_pilot_is_a_version_of_its_own_and_ends_with_its_report(tmp_path: Path
     call = ("masks", "--images", tmp_path / "pictures", "--work", tmp_path / "work", "--config", "configs/random.yaml")
     pilot = invoke(*call, "--device", "cpu", "--pilot", "2")
     assert pilot.code == 0, pilot.stderr
-    assert {row["image_key"] for row in rows_of(tmp_path / "work", "masks")} == {"000.png", "002.png"}
+    assert {row["image_key"] for row in rows_of(tmp_path / "work", "masks", "plan-pilot-2.jsonl")} == {
+        "000.png",
+        "002.png",
+    }
     report = Path(pilot.stdout.split()[-1])
     assert report.is_file()
     assert not (tmp_path / "work" / "plan.jsonl").exists()

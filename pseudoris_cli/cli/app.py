@@ -13,8 +13,10 @@ from pseudoris_cli.cli import (
     report_command,
     stage_commands,
     status_command,
+    version_commands,
     weights_commands,
 )
+from pseudoris_cli.cli.options import StageCommand
 from pseudoris_cli.storage.stage_table import commands
 
 app = typer.Typer(
@@ -52,15 +54,16 @@ for command in (
     stage_commands.export,
     stage_commands.run,
 ):
-    app.command()(command)
+    app.command(cls=StageCommand)(command)
 for name in commands():
     if name not in ("masks", "captions", "filter", "export"):
-        app.command(name)(stage_commands.other_stage(name))
+        app.command(name, cls=StageCommand)(stage_commands.other_stage(name))
 app.command()(demo_commands.demo)
 app.command()(demo_commands.evaluate)
 app.command()(report_command.report)
 app.command()(status_command.status)
-app.command()(status_command.prune)
+app.command()(version_commands.use)
+app.command()(version_commands.prune)
 app.add_typer(weights_commands.app, name="weights")
 app.add_typer(config_commands.app, name="config")
 app.command()(config_commands.doctor)

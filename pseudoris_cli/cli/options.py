@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.devices import DeviceRequest
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
     from pseudoris_cli.storage.workspace import Workspace
 
 R = TypeVar("R")
+LAST_PILOT = 0
+"""What `--pilot` without a number means."""
+
+
+class StageCommand(TyperCommand):
+    """A command whose `--pilot` may come without its number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = [
+            f"--pilot={LAST_PILOT}" if word == "--pilot" and not (args[at + 1 :] and args[at + 1].isdecimal()) else word
+            for at, word in enumerate(args)
+        ]
+        return super().parse_args(ctx, given)
 
 
 def setting_option(name: str, **more: Any) -> Any:
@@ -52,6 +66,16 @@ class WorkOptions:
         from pseudoris_cli.storage.workspace import Workspace
 
         return Workspace((self.work or Path(os.environ.get("PSEUDORIS_WORK") or "pseudoris-work")).expanduser())
+
+
+def existing_workspace(options: WorkOptions) -> Workspace:
+    """The work directory of a command that makes none. UsageError (exit 2) if it is none yet."""
+    workspace = options.workspace
+    if workspace.source() is None:
+        raise UsageError(
+            f"{workspace.root} is no work directory yet; begin with `pseudoris masks --images DIR`, or name --work"
+        )
+    return workspace
 
 
 @dataclass
@@ -89,6 +113,14 @@ class StageOptions(SettingOptions, WorkOptions):
     shard: Annotated[
         str | None, typer.Option(metavar="i/n", help="only parts with id mod n = i (0-based), for job arrays")
     ] = None
+    pilot: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="[N]",
+            help="a trial on N images, spread over the source, that takes over from nothing; without N the last pilot",
+        ),
+    ] = None
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="redo parts in which images failed")] = False
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="go on with an incomplete stage before")] = (
         False
@@ -98,6 +130,22 @@ class StageOptions(SettingOptions, WorkOptions):
     ] = False
     json_output: Annotated[bool, typer.Option("--json", help="result as JSON on stdout")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only warnings and errors")] = False
+
+    @property
+    def plan_name(self) -> str:
+        """The plan of the whole source, or of the pilot that was asked for."""
+        from pseudoris_cli.storage.plan import PLAN, pilot_plan
+
+        if self.pilot is None:
+            return PLAN
+        if self.pilot != LAST_PILOT:
+            return pilot_plan(self.pilot)
+        pilots = self.workspace.pilots()
+        if not pilots:
+            raise UsageError(
+                f"{self.workspace.root} has no pilot yet; begin with `pseudoris run --pilot 8 --images DIR`"
+            )
+        return pilots[-1]
 
     @property
     def gpus(self) -> list[int]:

@@ -86,14 +86,16 @@ def _choice(
     return ImageChoice(sample or DEFAULT_COUNT)
 
 
-def report_on_pilot(workspace: Workspace, pilot: int, quiet: bool) -> Path:
+def report_on_pilot(workspace: Workspace, plan_name: str, quiet: bool) -> Path:
     """The report of the pilot versions that were just made, with every image of them."""
     from pseudoris_cli.report.choosing import ImageChoice
     from pseudoris_cli.report.writer import write_report
+    from pseudoris_cli.storage.plan import pilot_of
 
     with progress_shown(quiet) as progress:
-        path = workspace.root / f"report-pilot-{pilot}.html"
-        return write_report(workspace, path, ImageChoice(pilot), workspace.latest("masks"), progress)
+        path = workspace.root / f"report-{pilot_of(plan_name)}.html"
+        choice = ImageChoice(workspace.plan(plan_name).image_count)
+        return write_report(workspace, path, choice, workspace.latest("masks", plan=plan_name), progress)
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
                 engine=engine,
                 observer=observer,
                 stopper=stopper,
+                plan_name=options.plan_name,
             )
         finally:
             with stopper.shielded():

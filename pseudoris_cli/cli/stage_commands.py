@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
-Pilot = Annotated[
-    int | None, typer.Option(min=1, help="only this many images, spread over the source, as a version of its own")
-]
 From = Annotated[
-    str | None, typer.Option("--from", metavar="VERSION", help="version of the stage before  [default: last run]")
+    str | None,
+    typer.Option(
+        "--from", metavar="VERSION", help="version of the stage before, or its first digits  [default: current]"
+    ),
 ]
 MinDoc = Annotated[float | None, setting_option("filter.min_doc")]
 TopK = Annotated[int | None, setting_option("filter.top_k_per_mask", min=1)]
@@ -62,7 +62,7 @@ def _lists_backends(**sections: str) -> Callable[[Callable[..., R]], Callable[..
 
 @with_options
 @_lists_backends(masks__sam="segmenter", masks__proposals="proposer")
-def masks(options: StageOptions, source: SourceOptions, limit: Limit = None, pilot: Pilot = None) -> None:
+def masks(options: StageOptions, source: SourceOptions, limit: Limit = None) -> None:
     """Stage 1: pseudo-masks. SAM's masks of every image, of which CutLER chooses the objects.
 
     Resumes by itself: what is done is kept, only new or changed images are worked on.
@@ -74,8 +74,8 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None, pil
     with open_session(options, resolved) as session:
         from pseudoris_cli.pipeline import run_masks
 
-        summaries = [run_masks(session, limit, pilot)]
-        report(options, summaries, _pilot_report(options, pilot))
+        summaries = [run_masks(session, limit)]
+        report(options, summaries, _pilot_report(session, options))
 
 
 @with_options
@@ -112,7 +112,7 @@ def filter(
         from pseudoris_cli.pipeline import run_command
 
         summaries = run_command(session, "filter", from_version)
-        report(options, summaries, {"filter": _filter_figures(session)})
+        report(options, summaries, {"filter": _filter_figures(session, summaries[-1].version)})
 
 
 @with_options
@@ -144,7 +144,6 @@ def run(
     options: StageOptions,
     source: SourceOptions,
     limit: Limit = None,
-    pilot: Pilot = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="folder for the exported files; none: no export")
     ] = None,
@@ -170,15 +169,15 @@ def run(
         if request:
             _check_export(session, request)
         pipeline.check_weights(session.settings)
-        summaries = [pipeline.run_masks(session, limit, pilot)]
+        summaries = [pipeline.run_masks(session, limit)]
         for command in pipeline.commands_between("masks", "export"):
-            summaries += pipeline.run_command(session, command)
-        extra: dict[str, Any] = {"filter": _filter_figures(session)}
+            summaries += pipeline.run_command(session, command, summaries[-1].version)
+        extra: dict[str, Any] = {"filter": _filter_figures(session, summaries[-1].version)}
         if request:
-            indexed, exported = _export(session, request, None)
+            indexed, exported = _export(session, request, summaries[-1].version)
             summaries += indexed
             extra |= exported
-        report(options, summaries, extra | _pilot_report(options, pilot))
+        report(options, summaries, extra | _pilot_report(session, options))
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,8 @@ def _export(session: Session, request: ExportRequest, version: str | None) -> tu
 
     mode = _check_export(session, request)
     summaries = pipeline.run_command(session, "export", version)
-    made = pipeline.render_export(session, request.folder, tuple(request.formats), mode, request.overwrite)
+    index = summaries[-1].version
+    made = pipeline.render_export(session, request.folder, tuple(request.formats), mode, request.overwrite, index)
     return summaries, {"out": str(request.folder), "formats": request.formats, "rendered": made}
 
 
@@ -228,18 +228,18 @@ def other_stage(command: str) -> Callable[..., None]:
     return run_stage
 
 
-def _filter_figures(session: Session) -> dict[str, Any] | None:
+def _filter_figures(session: Session, version: str) -> dict[str, Any] | None:
     from pseudoris_cli.stages.filter import figures
 
-    entries = session.workspace.latest("filter").manifest().entries
+    entries = session.workspace.artifact("filter", version).manifest().entries
     return figures(entries[part].notes for part in sorted(entries))
 
 
-def _pilot_report(options: StageOptions, pilot: int | None) -> dict[str, str]:
+def _pilot_report(session: Session, options: StageOptions) -> dict[str, str]:
     """Where the report of a pilot is; a shard has none, as it holds a part of the pilot only."""
-    if not pilot or options.shard:
+    if options.pilot is None or options.shard:
         return {}
-    return {"report": str(report_on_pilot(options.workspace, pilot, options.quiet))}
+    return {"report": str(report_on_pilot(session.workspace, session.plan_name, options.quiet))}
 
 
 def _wanted_out(folder: Path | None) -> Path:

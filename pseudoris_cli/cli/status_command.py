@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudoris_cli.cli.console import duration, err, out, print_json, rate, size
-from pseudoris_cli.cli.options import WorkOptions, with_options
-from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.cli.console import duration, out, print_json, rate, size
+from pseudoris_cli.cli.options import WorkOptions, existing_workspace, with_options
+from pseudoris_cli.errors import EnvironmentStop
 from pseudoris_cli.text import visible
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pseudoris_cli.storage.status import VersionState
-    from pseudoris_cli.storage.workspace import Workspace
 
 STATUSES = ("done", "empty", "failed", "gone")
 
@@ -42,7 +41,7 @@ def status(
     """
     from pseudoris_cli.storage.status import failures, verify_parts, version_states
 
-    workspace = _existing(options)
+    workspace = existing_workspace(options)
     if verify:
         bad = list(verify_parts(workspace))
         if as_json:
@@ -73,20 +72,12 @@ def status(
         _show(states, workspace.root, workspace.source() or {})
 
 
-def _existing(options: WorkOptions) -> Workspace:
-    workspace = options.workspace
-    if workspace.source() is None:
-        raise UsageError(
-            f"{workspace.root} is no work directory yet; begin with `pseudoris masks --images DIR`, or name --work"
-        )
-    return workspace
-
-
 def _as_json(state: VersionState) -> dict[str, Any]:
     """A state for machines; the notes of a filter's parts are added up to its summary."""
     from pseudoris_cli.stages.filter import figures
 
     values = {name: getattr(state, name) for name in state.__dataclass_fields__ if name != "notes"}
+    values["differs"] = [asdict(one) for one in state.differs]
     return values | {"summary": figures(state.notes) if state.stage == "filter" else None}
 
 
@@ -135,33 +126,3 @@ def _cells(state: VersionState) -> dict[str, str]:
         "img/s": rate(state.images_per_second) if state.images_per_second else "",
         "left": duration(state.seconds_left) if state.seconds_left else "",
     }
-
-
-@with_options
-def prune(
-    options: WorkOptions,
-    yes: Annotated[bool, typer.Option("--yes", help="delete without asking")] = False,
-) -> None:
-    """List what nothing refers to any more (old versions, superseded parts) and delete it after asking.
-
-    Kept are the versions that `current` names (* in `pseudoris status`) and all that they were made from. What is
-    deleted can be made again, but not brought back; a version that a run is writing is never touched.
-
-    Example: pseudoris prune; without questions: pseudoris prune --yes
-    """
-    from pseudoris_cli.storage.status import remove_unreferenced, size_of, unreferenced
-
-    found = list(unreferenced(_existing(options)))
-    if not found:
-        out.print("nothing to prune")
-        return
-    for path, why in found:
-        out.print(f"{size(size_of(path)):>10}  {path}  ({why})", markup=False)
-    if not yes and not sys.stdin.isatty():
-        raise UsageError("nothing deleted: there is no terminal to ask on; --yes deletes without asking")
-    if not yes and not typer.confirm(f"Delete these {len(found)}?", err=True):
-        err.print("nothing deleted")
-        return
-    for path, _ in found:
-        remove_unreferenced(path)
-    out.print(f"deleted {len(found)}", markup=False)

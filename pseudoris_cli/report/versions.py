@@ -18,11 +18,11 @@ SHOWN = NAMES[:-1]
 
 
 def find_version(workspace: Workspace, version: str) -> Artifact:
-    """The artifact of that version, of any stage. Raises UsageError listing the existing versions."""
+    """The version of that name, or whose name begins so, of any stage. Raises UsageError listing the existing versions."""
     made = [artifact for stage in NAMES for artifact in workspace.versions(stage)]
-    for artifact in made:
-        if artifact.version == version:
-            return artifact
+    fitting = [artifact for artifact in made if artifact.version.startswith(version)]
+    if len(fitting) == 1:
+        return fitting[0]
     known = ", ".join(f"{artifact.version} ({artifact.stage})" for artifact in made)
     raise UsageError(f"--from {version}: there is no such version in {workspace.root} (there are: {known or 'none'})")
 
@@ -30,12 +30,14 @@ def find_version(workspace: Workspace, version: str) -> Artifact:
 def chain_of(workspace: Workspace, start: Artifact | None = None) -> dict[str, Artifact]:
     """A version, the versions it was made from, and those made from it, by stage.
 
-    `start` defaults to the version that was worked on last. Of several versions made from the same one, the current one
-    is taken, else the one worked on last. Raises UsageError if there is no version yet.
+    `start` defaults to the current version that was chosen or worked on last; a pilot's, only where there is nothing else. Of
+    several versions made from the same one, the current one is taken, else the one worked on last. Raises UsageError if there
+    is no version yet.
     """
     if start is None:
-        current = [workspace.latest(stage) for stage in NAMES if workspace.current(stage)]
-        start = max(current or [workspace.latest("masks")], key=lambda made: _last_change(workspace, made))
+        plan = workspace.plan_looked_at()
+        current = [workspace.latest(stage, plan=plan) for stage in NAMES if workspace.current(stage, plan)]
+        start = max(current or [workspace.latest("masks", plan=plan)], key=lambda made: _last_change(workspace, made))
     chain = workspace.chain(start)
     for stage in NAMES:
         if stage in chain:
@@ -43,14 +45,14 @@ def chain_of(workspace: Workspace, start: Artifact | None = None) -> dict[str, A
         here = {name: artifact.version for name, artifact in chain.items()}
         made = [made for made in workspace.versions(stage) if here.get(made.upstream_stage or "") == made.upstream]
         if made:
-            current_version = workspace.current(stage)
+            current_version = workspace.current(stage, start.plan_name)
             chain[stage] = max(made, key=lambda a: (a.version == current_version, _last_commit(a)))
     return {stage: chain[stage] for stage in NAMES if stage in chain}
 
 
 def _last_change(workspace: Workspace, artifact: Artifact) -> tuple[float, int]:
     """A sort key: when a current version was selected or last written to, and for equal times the later stage."""
-    chosen = (workspace.root / artifact.stage / "current").stat().st_mtime
+    chosen = workspace.chosen_at(artifact.stage, artifact.plan_name)
     return max(chosen, _last_commit(artifact)), NAMES.index(artifact.stage)
 
 

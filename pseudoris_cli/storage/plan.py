@@ -16,8 +16,26 @@ from pseudoris_cli.records import ImageRef
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.locks import exclusive
 
+PLAN = "plan.jsonl"
+"""The plan of a run over the whole source; pilots have plans of their own."""
 WAIT_SECONDS = 600
 """Seconds to wait for another process that is planning: the shards of a job array start together."""
+
+
+def pilot_plan(images: int) -> str:
+    """The name of the plan of a pilot of so many images."""
+    return f"plan-pilot-{images}.jsonl"
+
+
+def pilot_of(plan_name: str) -> str | None:
+    """`pilot-8` for the plan of a pilot of 8 images, None for that of a run over the whole source."""
+    return None if plan_name == PLAN else plan_name.removeprefix("plan-").removesuffix(".jsonl")
+
+
+def images_of(plan_name: str) -> int | None:
+    """How many images a pilot was to have; None for a run over the whole source."""
+    pilot = pilot_of(plan_name)
+    return int(pilot.removeprefix("pilot-")) if pilot else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.storage import files, parts
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import ImageOutcome, Manifest
-from pseudoris_cli.storage.plan import Plan
+from pseudoris_cli.storage.plan import PLAN, Plan, images_of, pilot_of
 from pseudoris_cli.storage.stage_table import NAMES
+from pseudoris_cli.storage.versions import Difference, by_date, differences
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 RECENT_PARTS = 20
@@ -45,18 +46,29 @@ class VersionState:
     committed: float | None
     notes: tuple[dict[str, Any], ...] = ()
     """What the stage noted of each part, in the order of the plan."""
+    created: str | None = None
+    """When it was begun, in ISO 8601."""
+    pilot: str | None = None
+    """`pilot-8` for a version of a pilot of 8 images."""
+    differs: tuple[Difference, ...] = ()
+    """In what it differs from the version of the stage that was begun before it."""
 
 
 def version_states(workspace: Workspace) -> Iterator[VersionState]:
-    """Every version, stage by stage."""
+    """Every version, stage by stage, in the order in which they were begun."""
     plan = cache(workspace.plan)  # reading that of millions of images takes a while
     for stage in NAMES:
-        current = workspace.current(stage)
-        for artifact in workspace.versions(stage):
-            yield _state(plan(artifact.plan_name), artifact, artifact.version == current)
+        current = cache(partial(workspace.current, stage))
+        before = None
+        for artifact in by_date(workspace.versions(stage)):
+            is_current = artifact.version == current(artifact.plan_name)
+            yield _state(
+                plan(artifact.plan_name), artifact, is_current, differences(before, artifact) if before else []
+            )
+            before = artifact
 
 
-def _state(plan: Plan, artifact: Artifact, current: bool) -> VersionState:
+def _state(plan: Plan, artifact: Artifact, current: bool, differs: list[Difference]) -> VersionState:
     manifest = artifact.manifest()
     entries = sorted(manifest.entries.values(), key=lambda entry: entry.committed)
     counts = manifest.counts()
@@ -82,6 +94,9 @@ def _state(plan: Plan, artifact: Artifact, current: bool) -> VersionState:
         last_error=error,
         committed=entries[-1].committed if entries else None,
         notes=tuple(manifest.entries[part].notes for part in sorted(manifest.entries)),
+        created=artifact.header.get("created"),
+        pilot=pilot_of(artifact.plan_name),
+        differs=tuple(differs),
     )
 
 
@@ -103,9 +118,9 @@ def images_per_second(parts: Sequence[tuple[float, float, int]]) -> float | None
 
 
 def failures(workspace: Workspace) -> Iterator[tuple[str, ImageOutcome]]:
-    """Failed and vanished images of the current version of every stage."""
+    """Failed and vanished images of the current version of every stage, or of the one at work where none is current yet."""
     for stage in NAMES:
-        if version := workspace.current(stage):
+        if version := workspace.current(stage) or workspace.begun(stage):
             for image in workspace.artifact(stage, version).manifest().failures():
                 yield stage, image
 
@@ -133,29 +148,54 @@ def verify_parts(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
 
 
 def current_chain(workspace: Workspace) -> set[tuple[str, str]]:
-    """The versions that `current` names, and all they were made from."""
+    """The versions that later stages use, those that are at work, the fullest of each stage, and all they were made from.
+
+    Pilots are trials: they are no part of it.
+    """
     keep: set[tuple[str, str]] = set()
     for stage in NAMES:
-        if version := workspace.current(stage):
-            keep |= {
-                (made.stage, made.version) for made in workspace.chain(workspace.artifact(stage, version)).values()
-            }
+        names = {workspace.current(stage), workspace.begun(stage)} - {None}
+        kept = [workspace.artifact(stage, name) for name in names if name]
+        for artifact in [*kept, *_fullest(workspace, stage, kept)]:
+            keep |= {(made.stage, made.version) for made in workspace.chain(artifact).values()}
     return keep
 
 
+def _fullest(workspace: Workspace, stage: str, kept: Sequence[Artifact]) -> list[Artifact]:
+    """The version that has answered the most images, unless one of `kept` has as many; the newest of several."""
+    made = [one for one in by_date(workspace.versions(stage)) if one.plan_name == PLAN]
+    answered = {one.version: sum(one.manifest().counts().values()) for one in made}
+    most = max(answered.values(), default=0)
+    if not most or any(answered[one.version] == most for one in kept):
+        return []
+    return [[one for one in made if answered[one.version] == most][-1]]
+
+
 def unreferenced(workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """What nothing refers to: entire versions outside the current chain, and unlisted files within it."""
+    """What nothing refers to: entire versions outside the current chain, and unlisted files of all versions that stay."""
     keep = current_chain(workspace)
     for stage in NAMES:
         for folder in sorted(path for path in (workspace.root / stage).glob("*") if path.is_dir()):
             if (stage, folder.name) not in keep:
-                yield folder, "not the current version, nor what it was made from"
+                yield folder, _reason(workspace, stage, folder.name)
                 continue
             listed = {entry.file.name for entry in Manifest(folder).entries.values()}
             for path in sorted(folder.iterdir()):
                 stray = parts.writer_of(path.name) and path.name not in listed
                 if stray or path.name.endswith(DAMAGED):
                     yield path, "damaged" if path.name.endswith(DAMAGED) else "superseded or left by a crash"
+
+
+def _reason(workspace: Workspace, stage: str, version: str) -> str:
+    """Why nothing refers to a version."""
+    if not (workspace.root / stage / version / "artifact.json").exists():
+        return "no version: it has no artifact.json"
+    artifact = workspace.artifact(stage, version)
+    if images := images_of(artifact.plan_name):
+        return f"pilot of {images} images"
+    if workspace.is_complete(artifact):
+        return "not the current version, nor what it was made from"
+    return "unfinished, and not the version begun last"
 
 
 def remove_unreferenced(path: Path) -> None:

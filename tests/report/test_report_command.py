@@ -60,8 +60,9 @@ def test_no_work_directory_yet(tmp_path: Path) -> None:
 def test_a_pilot_reports_on_its_own_versions(maker: Maker) -> None:
     made = maker(3)
     made.all()
-    pilot = made.masks("pilot")
-    path = report_on_pilot(made.workspace, 2, quiet=True)
+    made.begin_pilot(2)
+    pilot = made.masks()
+    path = report_on_pilot(made.workspace, made.plan.path.name, quiet=True)
     assert path.name == "report-pilot-2.html"
     text = path.read_text()
     assert pilot.version in text

@@ -76,7 +76,7 @@ def test_states_count_images_parts_and_what_is_left(bench: Bench) -> None:
     bench.workspace.plan().extend([], 4)
     replace(bench, flavour=1, selection=Selection(shard=(0, 3))).masks()
     states = {(state.stage, state.current): state for state in status.version_states(bench.workspace)}
-    old, new = states["masks", False], states["masks", True]
+    old, new = states["masks", True], states["masks", False]
     assert (old.images, old.parts, old.parts_planned, old.pending) == (11, 3, 4, 1)
     assert (new.parts, new.pending) == (2, 6)
     assert old.counts == {"done": 8, "empty": 1, "failed": 1, "gone": 0}
@@ -84,7 +84,7 @@ def test_states_count_images_parts_and_what_is_left(bench: Bench) -> None:
     assert old.rows == len(rows(bench.work, "captions")) == 16
     assert new.images_per_second
     assert new.seconds_left
-    assert [(stage, image.key) for stage, image in status.failures(bench.workspace)] == []
+    assert [(stage, image.key) for stage, image in status.failures(bench.workspace)] == [("masks", "005.png")]
 
 
 def shift(start: float, parts: int, seconds: float) -> list[tuple[float, float, int]]:
@@ -181,7 +181,7 @@ def test_garbage_is_listed_with_its_reason(bench: Bench) -> None:
     assert list(status.unreferenced(bench.workspace)) == [
         (damaged, "damaged"),
         (stray, "superseded or left by a crash"),
-        (abandoned, "not the current version, nor what it was made from"),
+        (abandoned, "no version: it has no artifact.json"),
     ]
     assert [status.size_of(path) for path in (damaged, stray, abandoned)] == [7, 7, 30]
     for path, _ in list(status.unreferenced(bench.workspace)):

@@ -11,8 +11,9 @@ import pytest
 
 from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.records import ImageRef
+from pseudoris_cli.storage.plan import pilot_plan
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
-from pseudoris_cli.storage.workspace import Workspace, fingerprint
+from pseudoris_cli.storage.workspace import Artifact, Workspace, fingerprint
 
 
 @pytest.fixture
@@ -47,17 +48,87 @@ def test_what_is_recorded_beside_a_version_does_not_name_it(workspace: Workspace
     assert [artifact.version for artifact in workspace.versions("masks")] == sorted([first.version, other.version])
 
 
-def test_the_version_last_opened_is_the_current_one(workspace: Workspace) -> None:
+def answer(artifact: Artifact, *parts: int) -> None:
+    """Lines of a manifest as if these parts had been done."""
+    names = ("generation", "counts", "notes", "seconds", "committed")
+    blank = dict.fromkeys(names, 0) | {"upstream": None, "counts": {"done": 1}, "images": []}
+    with (artifact.folder / "manifest-main.jsonl").open("a") as file:
+        for part in parts:
+            file.write(
+                json.dumps({**blank, "part": part, "file": {"name": "p", "rows": 1, "bytes": 1, "sha256": ""}}) + "\n"
+            )
+
+
+def test_a_version_is_current_once_every_planned_image_is_answered(workspace: Workspace) -> None:
+    workspace.plan().extend([ImageRef(key, 1, key) for key in "ab"], 1)
     assert workspace.current("masks") is None
     first = workspace.open_version("masks", content(settings=1), {})
+    answer(first, 0)
+    assert not workspace.settle(first)
+    assert workspace.current("masks") is None
+    assert workspace.latest("masks") == first, "where none is current yet, the one at work"
+    answer(first, 1)
+    assert workspace.current("masks") == first.version, "even where its process died before it could say so"
+    assert workspace.settle(first)
+    assert (workspace.root / "masks" / "current").read_text() == f"{first.version}\n"
     other = workspace.open_version("masks", content(settings=2), {})
-    assert workspace.current("masks") == other.version
-    assert workspace.latest("masks") == other
-    assert workspace.latest("masks", first.version) == first
-    workspace.open_version("masks", content(settings=1), {})
+    assert (workspace.current("masks"), workspace.unfinished("masks")) == (first.version, other.version)
     assert workspace.latest("masks") == first
+    assert workspace.latest("masks", other.version[:7]) == other
+    answer(other, 0, 1)
+    workspace.settle(other)
+    assert (workspace.current("masks"), workspace.unfinished("masks")) == (other.version, None)
+    workspace.plan().extend([ImageRef("c", 1, "c")], 1)
+    assert workspace.current("masks") == other.version, "new images take nothing away"
+    workspace.open_version("masks", content(settings=1), {})
+    assert workspace.current("masks") == other.version
+    workspace.use(first)
+    assert Workspace(workspace.root).latest("masks") == first
     (workspace.root / "masks" / "current").write_text("\n")
     assert workspace.current("masks") is None
+
+
+def test_the_beginning_of_a_name_is_enough_where_it_is_the_only_one(workspace: Workspace) -> None:
+    made = [workspace.open_version("masks", content(settings=n), {}) for n in range(17)]
+    assert [workspace.find("masks", one.version) for one in made] == made
+    first = sorted(one.version[0] for one in made)
+    twice = next(digit for digit in first if first.count(digit) > 1)
+    with pytest.raises(
+        UsageError, match=rf"'{twice}' begins {first.count(twice)} versions of masks: .*; give more of it"
+    ):
+        workspace.find("masks", twice)
+    for name in ("", "xyz"):
+        with pytest.raises(UsageError, match=f"no version '{name}' of masks"):
+            workspace.find("masks", name)
+
+
+def test_pilots_have_a_current_version_of_their_own(workspace: Workspace) -> None:
+    for plan in ("plan.jsonl", pilot_plan(2)):
+        workspace.plan(plan).extend([ImageRef("a", 1, "a")], 1)
+    real = workspace.open_version("masks", content(), {})
+    answer(real, 0)
+    pilot = workspace.open_version("masks", content() | {"plan": pilot_plan(2)}, {})
+    answer(pilot, 0)
+    for one in (real, pilot):
+        assert workspace.settle(one)
+        assert workspace.current("masks", one.plan_name) == one.version
+    assert workspace.pilots() == [pilot_plan(2)]
+    (workspace.root / "masks" / "current").write_text(pilot.version)  # as version 0.1 did
+    assert workspace.current("masks") == real.version
+    (workspace.root / "masks" / "begun").unlink()
+    assert workspace.current("masks") is None
+    assert workspace.latest("masks") == real
+
+
+def test_a_version_taken_back_leaves_nothing_unless_it_holds_parts(workspace: Workspace) -> None:
+    workspace.plan().extend([ImageRef("a", 1, "a")], 1)
+    first = workspace.open_version("masks", content(settings=1), {})
+    other = workspace.open_version("masks", content(settings=2), {})
+    workspace.discard(other, first.version)
+    assert (workspace.begun("masks"), other.folder.exists()) == (first.version, False)
+    answer(first, 0)
+    workspace.discard(first, None)
+    assert workspace.latest("masks") == first
 
 
 def test_a_version_that_is_not_there_is_explained(workspace: Workspace) -> None:

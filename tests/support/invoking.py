@@ -46,12 +46,12 @@ def draw_pictures(folder: Path, count: int, first: int = 0) -> None:
         Image.fromarray(render_scene(scene_seed("tune", number)).image_rgb).save(folder / f"{number:03d}.png")
 
 
-def rows_of(work: Path, stage: str) -> list[dict]:
-    """All rows of the current version of a stage, as plain values, in plan order."""
+def rows_of(work: Path, stage: str, plan: str = "plan.jsonl") -> list[dict]:
+    """All rows of the current version of a stage (or of a pilot's, by its plan), as plain values, in plan order."""
     from pseudoris_cli.storage.parts import read_part
     from pseudoris_cli.storage.workspace import Workspace
 
-    manifest = Workspace(work).latest(stage).manifest()
+    manifest = Workspace(work).latest(stage, plan=plan).manifest()
     rows = []
     for _, entry in sorted(manifest.entries.items()):
         columns = read_part(manifest.path_of(entry))

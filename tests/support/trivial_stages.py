@@ -198,7 +198,10 @@ class Bench:
         before = {stage: made.manifest() for stage, made in chain.items() if stage != artifact.stage}
         backlog = Backlog(artifact.stage, self.workspace.plan(), before, reads, spec.source)
         job = Job(artifact, spec, backlog, self.selection, self.engine or InProcess(self.part_timeout), artifact.header)
-        return run(job, Silent(), stopper)
+        try:
+            return run(job, Silent(), stopper)
+        finally:
+            self.workspace.settle(artifact)
 
 
 # --- looking --------------------------------------------------------------------------------------------------------

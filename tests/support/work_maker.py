@@ -19,6 +19,7 @@ from pseudoris_cli.settings.models import FilterSettings
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter
 from pseudoris_cli.storage.parts import digest_of
+from pseudoris_cli.storage.plan import pilot_plan
 from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
@@ -46,6 +47,11 @@ class WorkMaker:
         self.workspace.set_source(description)
         self.plan = self.workspace.plan()
         self.plan.extend(sources.open_source(description).images(), part_size)
+
+    def begin_pilot(self, images: int) -> None:
+        """From now on versions are those of a pilot."""
+        self.plan = self.workspace.plan(pilot_plan(images))
+        self.plan.extend(sources.open_source(self.workspace.source() or {}).images(), 4, images)
 
     def masks(
         self,
@@ -204,7 +210,7 @@ class WorkMaker:
     # --- storage ----------------------------------------------------------------------------------------------------
 
     def _open(self, stage: str, upstream: Artifact | None, content: dict[str, Any]) -> Artifact:
-        origin = {"schema": SCHEMA_VERSION, "upstream": upstream and upstream.version, "plan": "plan.jsonl"}
+        origin = {"schema": SCHEMA_VERSION, "upstream": upstream and upstream.version, "plan": self.plan.path.name}
         record = {"created": "2026-01-01T00:00:00+00:00", "packages": {"numpy": np.__version__}}
         return self.workspace.open_version(stage, {**origin, "revision": 1, **content}, record)
 
@@ -225,6 +231,7 @@ class WorkMaker:
                 outcomes = [self._outcome(key, made, key == failed) for key, made in answers.items()]
                 digest = upstream.entries[part].file.sha256 if upstream else None
                 writer.commit(part, {n: [row[n] for row in flat] for n in names}, outcomes, digest, {}, 1.0)
+        self.workspace.settle(artifact)
 
     def _outcome(self, key: str, rows: Rows, failed: bool) -> ImageOutcome:
         digest = digest_of(self.images / key)
