@@ -188,12 +188,16 @@ def _run_stage(session: Session, row: Stage, upstream: Artifact | None, content:
         starts=spec.running_totals(plan, before),
     )
     backlog.check_upstream(session.selection)
+    check = getattr(module_of(row), "check", None)
+    remarks = check(session.settings, plan) if check else []
     begun = workspace.begun(row.name, plan.path.name)
     artifact = workspace.open_version(row.name, content, _record(session, row, upstream))
     header = {key: artifact.header[key] for key in artifact.header if key != "resolved"}
     job = Job(artifact, spec, backlog, session.selection, session.engine, header)
     try:
-        return runner.run(job, session.observer, session.stopper)
+        summary = runner.run(job, session.observer, session.stopper)
+        summary.remarks = remarks
+        return summary
     except (UsageError, MissingDependency):
         with suppress(EnvironmentStop):  # another shard is at work in it
             workspace.discard(artifact, begun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pseudoris_cli.errors import MissingDependency, UsageError
@@ -65,6 +66,16 @@ def _weights(settings: BackendSettings, setting: str) -> dict[str, str]:
             f"{error}\nor, for a first look without it, take random weights:  --set {setting}.checkpoint=random:0"
         ) from None
     return {"name": checkpoint.name, "digest": checkpoint.digest}
+
+
+def check_images(settings: BackendSettings, keys: Iterable[str]) -> list[str]:
+    """What of a backend's own data does not fit the images of a work directory, in lines; nothing of most backends.
+
+    A backend that reads data of the user's may define `check_images(settings, keys)`, which raises UsageError (exit 2) where the
+    work would be in vain.
+    """
+    check = getattr(plugins.load(plugins.BACKENDS, settings.backend), "check_images", None)
+    return check(settings, keys) if check else []
 
 
 def results_of(settings: BackendSettings) -> dict[str, Any]:

@@ -123,6 +123,8 @@ def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str,
     else:
         for summary in summaries:
             out.print(describe(summary), markup=False)
+            for line in summary.remarks + [f"left out: {n:,} {what}" for what, n in summary.left_out.items()]:
+                out.print(f"  {line}", markup=False)
         if extra.get("filter"):
             print_filter(extra["filter"])
         if "out" in extra:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -59,6 +60,10 @@ class Summary:
     seconds: float = 0.0
     lacking: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    """What of the stage's own data does not fit the images, in lines."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """What could not be used, by reason, in all parts of the version."""
 
     def add(self, entry: PartEntry) -> None:
         """Count a part that was committed."""
@@ -116,12 +121,21 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
             crash_log.close()
             observer.end()
         summary.total_counts = manifest.manifest.counts()
+        summary.left_out = left_out(entry.notes for entry in manifest.manifest.entries.values())
         left = queue.left()
     summary.seconds = time.perf_counter() - started
     if left and stopper.requested:
         raise stopper.interrupted()
     assert not left, f"the engine left parts undone: {left[:10]}"
     return summary
+
+
+def left_out(notes: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """What parts noted as left out, by reason."""
+    total: Counter[str] = Counter()
+    for note in notes:
+        total.update(note.get("left_out", {}))
+    return dict(total)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,15 @@ class Captioner(Protocol):
 
 
 @runtime_checkable
+class LeavesOut(Protocol):
+    """Optional for a captioner: one that cannot use all that it was given, and counts it."""
+
+    def left_out(self) -> dict[str, int]:
+        """What was left out since this was last asked, by reason; the stage notes it with the part."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """A joint image-text embedding. `size`, `mean` and `std` say how its crops are made: side in pixels, RGB in 0..1."""
 

@@ -68,6 +68,9 @@ class BackendSettings(Section):
 class CaptionSettings(BackendSettings):
     """Stage 2: what every captioner has; its own Settings derive from this."""
 
+    NEEDS_PIXELS: ClassVar[bool] = True
+    """Whether the captioner looks at images; for one that does not none is read."""
+
     seed: int = Field(0, ge=0, description="seed of whatever is drawn at random")
     image_batch: int = Field(4, ge=1, description="images that are captioned together")
 

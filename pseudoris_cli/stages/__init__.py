@@ -6,5 +6,6 @@ A stage is one file here and a row of `storage/stage_table.py`. It defines
 * `version_content(settings)`: all that decides its results, beside its upstream (MissingDependency if a checkpoint is missing),
 * `make_spec(settings, make_context)`: the picklable StageSpec that loads its worker; `make_context()` gives device, numerics
   and images, and is called only by stages that run networks,
+* `check(settings, plan)`, if it is given data of the user's: lines on what of it does not fit the planned images, before any work,
 * `is_wanted(settings)`, if its row says that it is optional.
 """

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from pseudoris_cli.backends import registry as backends
-from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
-from pseudoris_cli.method.protocols import Captioner
-from pseudoris_cli.records import MaskedImage
-from pseudoris_cli.settings.models import CaptionSettings, Settings
+from pseudoris_cli.execution.tasks import (
+    ContextMaker,
+    ImageResult,
+    ImageStage,
+    LoadedImage,
+    PartInput,
+    PartResult,
+    StageSpec,
+)
+from pseudoris_cli.method.protocols import Captioner, LeavesOut
+from pseudoris_cli.records import Mask, MaskedImage
+from pseudoris_cli.settings.models import CaptionSettings, Numerics, Settings
 from pseudoris_cli.stages.batching import run_batches
+from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.rows import caption_row, masks_by_image
 
 NAME = "captions"
@@ -27,8 +39,15 @@ def version_content(settings: Settings) -> dict[str, Any]:
     }
 
 
-def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
+def check(settings: Settings, plan: Plan) -> list[str]:
+    """What of the captioner's own data does not fit the planned images. UsageError (exit 2) where the work would be in vain."""
+    return backends.check_images(settings.captions, (ref.key for ref in plan.all_images()))
+
+
+def make_spec(settings: Settings, make_context: ContextMaker) -> StageSpec:
     """The stage, ready to load its captioner."""
+    if not settings.captions.NEEDS_PIXELS:
+        return GivenSpec(settings.captions, settings.numerics)
     return Spec(make_context(), settings.captions)
 
 
@@ -43,6 +62,19 @@ class Spec(ImageStage):
         """Load the captioner."""
         captioner = backends.load(self.settings, self.context.numerics, self.context.device.resolve())
         return CaptionWorker(self.settings, captioner)
+
+
+@dataclass(frozen=True)
+class GivenSpec(StageSpec):
+    """The captions stage with a captioner that looks at no image."""
+
+    settings: CaptionSettings
+    numerics: Numerics
+    name: ClassVar[str] = NAME
+
+    def make_worker(self) -> CaptionWorker:
+        """Load the captioner."""
+        return CaptionWorker(self.settings, backends.load(self.settings, self.numerics, "cpu"))
 
 
 class CaptionWorker:
@@ -64,7 +96,21 @@ class CaptionWorker:
             ]
 
         halved = self.captioner.halvings
+        if not self.settings.NEEDS_PIXELS:
+            part = replace(part, images=_blank_images(part, masks))
         result = run_batches(part, self.settings.image_batch, work, NAME)
+        if not self.settings.NEEDS_PIXELS:
+            result.answers |= {ref.key: (0, None) for ref in part.task.images if ref.key not in result.answers}
+        if isinstance(self.captioner, LeavesOut) and (left_out := self.captioner.left_out()):
+            result.notes["left_out"] = left_out
         if (times := self.captioner.halvings - halved) > 0:
             result.notes["row_chunk_halved"] = times
         return result
+
+
+def _blank_images(part: PartInput, masks: dict[str, tuple[Mask, ...]]) -> Iterator[LoadedImage]:
+    """The images that have masks, without pixels: of their size, in no memory."""
+    for ref in part.task.images:
+        if own := masks.get(ref.key):
+            blank = np.broadcast_to(np.uint8(0), (own[0].rle.height, own[0].rle.width, 3))
+            yield LoadedImage(ref, blank, None, "")

@@ -21,7 +21,7 @@ PAIRS = [(name, role) for name in plugins.names(plugins.BACKENDS) for role in pl
 
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MaskedImage:
-    """Two squares on noise, and a file of annotations for the backend that reads one from the current folder."""
+    """Two squares on noise, and files of annotations and of captions for the backends that read them from the current folder."""
     image_rgb = np.random.default_rng(0).integers(0, 80, (64, 96, 3), np.uint8)
     masks = []
     for number, (left, colour) in enumerate(((8, (220, 30, 30)), (56, (30, 30, 220)))):
@@ -37,6 +37,8 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MaskedImage:
     images = [{"id": 1, "file_name": "a.png", "height": 64, "width": 96}]
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
     (tmp_path / "instances.json").write_text(json.dumps(content))
+    own = [{"image": name, "mask": n, "text": "a square"} for name in ("a.png", "b.png") for n in range(2)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, own)))
     monkeypatch.chdir(tmp_path)
     return MaskedImage("a.png", image_rgb, tuple(masks))
 
