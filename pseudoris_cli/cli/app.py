@@ -16,15 +16,19 @@ from pseudoris_cli.cli import (
     version_commands,
     weights_commands,
 )
-from pseudoris_cli.cli.options import StageCommand
+from pseudoris_cli.cli.options import CommandGroup, StageCommand
 from pseudoris_cli.storage.stage_table import commands
+
+WIDEST_HELP = 160
+"""Columns of a help text at most, in a wider terminal; lines that are longer are hard to read."""
 
 app = typer.Typer(
     name="pseudoris",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST_HELP},
+    cls=CommandGroup,
 )
 
 

@@ -10,13 +10,16 @@ import typer
 import yaml
 
 from pseudoris_cli.cli.console import out, print_json
-from pseudoris_cli.cli.options import SettingOptions, WorkOptions, with_options
+from pseudoris_cli.cli.options import CommandGroup, SettingOptions, WorkOptions, with_options
 from pseudoris_cli.errors import MissingDependency
 from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.models import Settings, backend_sections
 
 app = typer.Typer(
-    help="Settings: every value in force, and where it comes from.", no_args_is_help=True, rich_markup_mode=None
+    help="Settings: every value in force, and where it comes from.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    cls=CommandGroup,
 )
 
 

@@ -8,6 +8,7 @@ import math
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,13 @@ _NO_TEXT = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\u
 
 
 def configure_logging(quiet: bool = False) -> None:
-    """Send our log to stderr."""
+    """Send our log to stderr; `quiet`: errors only, and no warnings of libraries."""
+    if quiet:
+        warnings.simplefilter("ignore")
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
     logger = logging.getLogger("pseudoris")
     logger.handlers = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
     logger.propagate = False
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
-from pseudoris_cli.cli.console import out
+from pseudoris_cli.cli.tables import Column, print_table, print_text
 from pseudoris_cli.evaluation.metrics import Evaluation, Figure
 
 _HEADINGS = {
@@ -20,29 +18,28 @@ _HEADINGS = {
 def print_evaluation(evaluation: Evaluation, intervals: bool = False) -> None:
     """Mask figures in one line, caption figures as a table; shares in per cent, with 95 % intervals if asked for."""
     parts = [f"{name} {_number(figure, intervals)}" for name, figure in evaluation.mask_figures.items()]
-    out.print(
+    print_text(
         f"masks: {evaluation.masks:,} for {evaluation.objects:,} objects in {evaluation.images:,} images; "
-        + ", ".join(parts),
-        markup=False,
+        + ", ".join(parts)
     )
     if not evaluation.captions:
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("expressions, per cent", no_wrap=True)
-    table.add_column("per mask", justify="right")
-    for heading in _HEADINGS.values():
-        table.add_column(heading, justify="right")
+    rows = []
     for method in evaluation.captions:
         per_mask = method.figures["per_mask"].value
-        table.add_row(
-            method.method + (" + DoC filter" if method.filtered else ""),
-            "-" if per_mask is None else f"{per_mask:.1f}",
-            *(_percent(method.figures[name], intervals) for name in _HEADINGS),
+        rows.append(
+            [
+                method.method + (" + DoC filter" if method.filtered else ""),
+                f"{method.texts:,}",
+                "-" if per_mask is None else f"{per_mask:.1f}",
+                *(_percent(method.figures[name], intervals) for name in _HEADINGS),
+            ]
         )
-    out.print(table)
-    out.print(
-        "true: holds for its mask's object; unique: holds for exactly one object; referring: both.",
-        markup=False,
+    figures = [Column(heading) for heading in ("texts", "per mask", *_HEADINGS.values())]
+    print_table([Column("expressions, per cent", right=False), *figures], rows)
+    print_text(
+        "Of the texts: true, holds for its mask's object; unique, holds for exactly one object; referring, both. "
+        "Of the masks that cover an object: those with a text, and with a referring one."
     )
 
 

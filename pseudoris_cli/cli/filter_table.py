@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from pseudoris_cli.cli.console import out
+from pseudoris_cli.cli.tables import print_text
 
 
 def print_filter(figures: dict[str, Any]) -> None:
     """Print the figures of `stages.filter.figures`."""
-    out.print(
+    scored = figures["scored"]
+    print_text(
         f"kept {figures['kept']:,} of {figures['candidates']:,} expressions, for {figures['masks_kept']:,} of "
         f"{figures['masks']:,} masks ({_number(figures['kept_per_mask'], '.1f')} per mask) in {figures['images']:,} images, "
-        f"{figures['one_mask_images']:,} of them with one mask",
-        markup=False,
+        f"{figures['one_mask_images']:,} of them with one mask (these have no DoC)"
     )
-    out.print(
-        f"mean DoC {_number(figures['mean_doc'])}, uniqueness {_number(figures['mean_uniqueness'])}, "
-        f"correctness {_number(figures['mean_correctness'])}; DoC > 1: {figures['doc_above_1']:,} "
-        f"({_number(figures['share_doc_above_1'], '.1%')})",
-        markup=False,
+    print_text(
+        f"median DoC {_number(figures['median_doc'])}, DoC > 1: {figures['doc_above_1']:,} "
+        f"({_number(figures['share_doc_above_1'], '.1%')}) of {scored['doc']:,} candidates with a DoC; median uniqueness "
+        f"{_number(figures['median_uniqueness'])} of {scored['uniqueness']:,}, correctness "
+        f"{_number(figures['median_correctness'])} of {scored['correctness']:,}"
     )
     for what in ("sampler", "crop"):
-        fractions = ", ".join(f"{name} {_number(row['share'], '.0%')}" for name, row in figures[f"by_{what}"].items())
-        out.print(f"candidates with a kept text, by {what}: {fractions}", markup=False)
+        rows = figures[f"by_{what}"].items()
+        fractions = ", ".join(f"{name} {_number(row['share'], '.0%')} of {row['candidates']:,}" for name, row in rows)
+        print_text(f"candidates with a kept text, by {what}: {fractions}")
     dropped = ", ".join(f"{reason} {number:,}" for reason, number in figures["reasons"].items())
     if dropped:
-        out.print(f"dropped: {dropped}", markup=False)
+        print_text(f"dropped: {dropped}")
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

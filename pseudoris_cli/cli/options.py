@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from pseudoris_cli.cli import completion
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings import plugins
@@ -51,6 +52,15 @@ def setting_option(name: str, **more: Any) -> Any:
     return typer.Option(help=f"{field_info.description}{default}", show_default=False, **more)
 
 
+class CommandGroup(TyperGroup):
+    """A group whose list of commands has the whole first paragraph of their help; click would end it with three dots."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for command in self.commands.values():
+            command.short_help = command.short_help or (command.help or "").partition("\n\n")[0].replace("\n", " ")
+        super().format_commands(ctx, formatter)
+
+
 @dataclass
 class WorkOptions:
     """Where the work directory is."""
@@ -83,14 +93,24 @@ class SettingOptions:
     """Which settings are in force."""
 
     profile: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PROFILES)}  [default: {DEFAULT_PROFILE}]", show_default=False)
+        str | None,
+        typer.Option(
+            help=f"{', '.join(PROFILES)}  [default: {DEFAULT_PROFILE}]",
+            show_default=False,
+            autocompletion=completion.profiles,
+        ),
     ] = None
     config: Annotated[Path | None, typer.Option(help=f"settings file (YAML)  [default: ./{LOCAL_FILE} if present]")] = (
         None
     )
     assignments: Annotated[
         list[str],
-        typer.Option("--set", metavar="NAME=VALUE", help="one setting, e.g. captions.contrast=0.5; repeatable"),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="one setting, e.g. captions.contrast=0.5; repeatable",
+            autocompletion=completion.assignments,
+        ),
     ] = field(default_factory=list)
 
     def resolve(self, flags: dict[str, Any] | None = None) -> Resolved:
@@ -107,7 +127,10 @@ class StageOptions(SettingOptions, WorkOptions):
     gpu: Annotated[
         str | None, typer.Option(metavar="N[,N...]", help="CUDA device; several: one Ray worker on each")
     ] = None
-    device: Annotated[str | None, typer.Option(help="cpu, mps, cuda:N  [default: first GPU, else CPU]")] = None
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, mps, cuda:N  [default: first GPU, else CPU]", autocompletion=completion.devices),
+    ] = None
     workers: Annotated[int | None, typer.Option(min=1, help="Ray workers (extra `ray`)")] = None
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to run on, e.g. auto")] = None
     shard: Annotated[
@@ -129,7 +152,7 @@ class StageOptions(SettingOptions, WorkOptions):
         bool, typer.Option("--mix-devices", help="let parts made on a CPU and on a GPU share a version")
     ] = False
     json_output: Annotated[bool, typer.Option("--json", help="result as JSON on stdout")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only warnings and errors")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only errors on stderr; results stay on stdout")] = False
 
     @property
     def plan_name(self) -> str:
@@ -197,6 +220,7 @@ class SourceOptions:
             metavar="NAME",
             help=f"what --images is, where it is not recognised: {plugins.described(plugins.SOURCES)}, or a module of "
             "your own as my_package.my_module",
+            autocompletion=completion.source_kinds,
         ),
     ] = None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pseudoris_cli.cli import completion
 from pseudoris_cli.cli.console import err, note, out
 from pseudoris_cli.cli.options import WorkOptions, with_options
 from pseudoris_cli.errors import UsageError
@@ -31,7 +32,7 @@ def report(
         int | None, typer.Option(min=1, help="show this many images, spread over the source  [default: 50]")
     ] = None,
     worst: Annotated[
-        int | None, typer.Option(min=1, help="show the images with the lowest mean DoC of what was kept")
+        int | None, typer.Option(min=1, help="show the images with the lowest median DoC of what was kept")
     ] = None,
     best: Annotated[int | None, typer.Option(min=1, help="show the images with the highest")] = None,
     search: Annotated[
@@ -39,7 +40,13 @@ def report(
     ] = None,
     ids: Annotated[str | None, typer.Option(metavar="KEY[,KEY...]", help="show these images, by image_key")] = None,
     from_version: Annotated[
-        str | None, typer.Option("--from", metavar="VERSION", help="a version of any stage  [default: last worked on]")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="VERSION",
+            help="a version of any stage  [default: last worked on]",
+            autocompletion=completion.versions,
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from pseudoris_cli.execution.signals import graceful_stop
 from pseudoris_cli.settings.resolve import Resolved
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.detect import authors_source
+from pseudoris_cli.storage.stage_table import STAGES
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.engine import Engine
@@ -70,7 +72,7 @@ def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserve
     return InProcess(limit, observer.within)
 
 
-def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
+def remember_source(workspace: Workspace, wanted: SourceOptions, quiet: bool = False) -> None:
     """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another.
 
     Until images are planned nothing hangs on the source, and a corrected --images replaces a mistaken one.
@@ -78,7 +80,8 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
     images, image_root = wanted.images, wanted.image_root
     if workspace.source() is None or (images is not None and not workspace.has_plan()):
         if images is None and (images := authors_source(Path.cwd())):
-            note(f"taking the images of {images}, found in a directory laid out like the authors'")
+            if not quiet:
+                note(f"taking the images of {images}, found in a directory laid out like the authors'")
         if images is None:
             raise UsageError(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
@@ -112,10 +115,12 @@ def remember_source(workspace: Workspace, wanted: SourceOptions) -> None:
             workspace.set_source({**known, "image_root": str(image_root.resolve())})
 
 
-def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str, Any] | None = None) -> None:
+def report(
+    options: StageOptions, summaries: Sequence[Summary], extra: dict[str, Any] | None = None, *following: str
+) -> None:
     """Print what the stages came to, and of `extra` the filter's figures and where an export and a report are.
 
-    SomeImagesFailed (exit 4) if images failed in them.
+    `following` are the commands that make sense next; they go to stderr. SomeImagesFailed (exit 4) if images failed.
     """
     extra = extra or {}
     if options.json_output:
@@ -132,6 +137,9 @@ def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str,
             out.print(f"{', '.join(extra['formats'])} {state} {extra['out']}", markup=False)
         if "report" in extra:
             out.print(f"report {extra['report']}", markup=False)
+    if not options.quiet and not options.json_output:
+        for number, command in enumerate(following):
+            note(f"{'then' if number else 'next'}: {next_command(options, command)}")
     failed = {s.stage: s.total_counts.get("failed", 0) for s in summaries if s.total_counts.get("failed")}
     if failed:
         counts = ", ".join(f"{count} in {stage}" for stage, count in failed.items())
@@ -141,6 +149,21 @@ def report(options: StageOptions, summaries: Sequence[Summary], extra: dict[str,
         raise SomeImagesFailed(
             f"finished, but none of the {first['gone']:,} images was there; did they move? (--image-root)"
         )
+
+
+def next_command(options: StageOptions, command: str) -> str:
+    """A command as it must be typed to go on with the same work directory and settings."""
+    stages = {row.command for row in STAGES}
+    words = ["pseudoris", *command.split()]
+    if options.work:
+        words += ["--work", str(options.work)]
+    if words[1] in stages:
+        words += ["--profile", options.profile] if options.profile else []
+        words += ["--config", str(options.config)] if options.config else []
+        words += [part for assignment in options.assignments for part in ("--set", assignment)]
+        words += ["--pilot", str(options.pilot)] if options.pilot else []
+        words += ["--gpu", options.gpu] if options.gpu else ["--device", options.device] if options.device else []
+    return shlex.join(words)
 
 
 def describe(summary: Summary) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
+from pseudoris_cli.cli import completion
 from pseudoris_cli.cli.options import SourceOptions, StageOptions, setting_option, with_options
 from pseudoris_cli.cli.report_command import report_on_pilot
 from pseudoris_cli.cli.session import open_session, remember_source, report
@@ -27,19 +28,39 @@ Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many i
 From = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="VERSION", help="version of the stage before, or its first digits  [default: current]"
+        "--from",
+        metavar="VERSION",
+        help="version of the stage before, or its first digits  [default: current]",
+        autocompletion=completion.versions,
     ),
 ]
 MinDoc = Annotated[float | None, setting_option("filter.min_doc")]
 TopK = Annotated[int | None, setting_option("filter.top_k_per_mask", min=1)]
 MinWords = Annotated[int | None, setting_option("filter.min_words", min=0)]
 MaxWords = Annotated[int | None, setting_option("filter.max_words", min=1)]
-Formats = Annotated[list[str], typer.Option("--format", help=f"{plugins.described(plugins.FORMATS)}; repeatable")]
+Formats = Annotated[
+    list[str],
+    typer.Option(
+        "--format", help=f"{plugins.described(plugins.FORMATS)}; repeatable", autocompletion=completion.formats
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="folder for the exported files")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace a folder that pseudoris did not make")]
+_TO_EXPORT = "export --out data/pseudo"
 _IMAGE_MODES = ", ".join(get_args(ImageMode))
-ImageFiles = Annotated[str, typer.Option("--images", help=f"image files in the export: {_IMAGE_MODES}")]
-RunImageFiles = Annotated[str, typer.Option("--export-images", help=f"image files in the export: {_IMAGE_MODES}")]
+_IMAGE_FILES = f"image files in the export: {_IMAGE_MODES}"
+RunImageFiles = Annotated[
+    str, typer.Option("--export-images", help=_IMAGE_FILES, autocompletion=completion.image_modes)
+]
+ImageFiles = Annotated[
+    str,
+    typer.Option(
+        "--export-images",
+        "--images",
+        help=f"{_IMAGE_FILES} (--images is the short form, here only: in other commands it names the source)",
+        autocompletion=completion.image_modes,
+    ),
+]
 Split = Annotated[str | None, setting_option("export.split")]
 Dataset = Annotated[str | None, setting_option("export.dataset")]
 SplitBy = Annotated[str | None, setting_option("export.split_by")]
@@ -70,12 +91,12 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None) -> 
     Example: pseudoris masks --images photos --gpu 0; a look first: --pilot 8. Next: pseudoris captions
     """
     resolved = options.resolve()
-    remember_source(options.workspace, source)
+    remember_source(options.workspace, source, options.quiet)
     with open_session(options, resolved) as session:
         from pseudoris_cli.pipeline import run_masks
 
         summaries = [run_masks(session, limit)]
-        report(options, summaries, _pilot_report(session, options))
+        report(options, summaries, _pilot_report(session, options), "captions")
 
 
 @with_options
@@ -88,7 +109,7 @@ def captions(options: StageOptions, from_version: From = None) -> None:
     with open_session(options, options.resolve()) as session:
         from pseudoris_cli.pipeline import run_command
 
-        report(options, run_command(session, "captions", from_version))
+        report(options, run_command(session, "captions", from_version), None, "filter")
 
 
 @with_options
@@ -112,7 +133,8 @@ def filter(
         from pseudoris_cli.pipeline import run_command
 
         summaries = run_command(session, "filter", from_version)
-        report(options, summaries, {"filter": _filter_figures(session, summaries[-1].version)})
+        figures = {"filter": _filter_figures(session, summaries[-1].version)}
+        report(options, summaries, figures, "report", _TO_EXPORT)
 
 
 @with_options
@@ -136,7 +158,7 @@ def export(
     with open_session(options, options.resolve(flags)) as session:
         request = ExportRequest(_wanted_out(out_folder), formats, overwrite, image_files)
         summaries, extra = _export(session, request, from_version)
-        report(options, summaries, extra)
+        report(options, summaries, extra, "report")
 
 
 @with_options
@@ -151,17 +173,26 @@ def run(
     overwrite: Overwrite = False,
     image_files: RunImageFiles = "none",
     min_doc: MinDoc = None,
+    split: Split = None,
+    dataset: Dataset = None,
+    max_captions: MaxCaptions = None,
 ) -> None:
     """All four stages, one after the other. A second run does nothing; new images are the only ones worked on.
 
     Example: pseudoris run --images photos --gpu 0 --out data/pseudo
     """
-    resolved = options.resolve(_filter_flags(min_doc, None, None, None))
+    flags = _filter_flags(min_doc, None, None, None) | _export_flags(split, dataset, None, max_captions)
+    resolved = options.resolve(flags)
+    if source.images and str(source.images) in get_args(ImageMode) and not source.images.exists():
+        raise UsageError(
+            f"--images {source.images}: here --images names the source; --export-images {source.images} says how image files "
+            "come into the export"
+        )
     if options.shard:
         raise UsageError(
             "--shard goes with masks, captions and filter; `run` needs each stage complete before the next"
         )
-    remember_source(options.workspace, source)
+    remember_source(options.workspace, source, options.quiet)
     with open_session(options, resolved) as session:
         from pseudoris_cli import pipeline
 
@@ -177,7 +208,8 @@ def run(
             indexed, exported = _export(session, request, summaries[-1].version)
             summaries += indexed
             extra |= exported
-        report(options, summaries, extra | _pilot_report(session, options))
+        following = () if options.pilot is not None else ("report",) if request else ("report", _TO_EXPORT)
+        report(options, summaries, extra | _pilot_report(session, options), *following)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudoris_cli.errors import MissingDependency
+from pseudoris_cli.cli import completion
+from pseudoris_cli.cli.console import note, size
+from pseudoris_cli.cli.options import CommandGroup
+from pseudoris_cli.cli.tables import Column, print_table, print_text
+from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.settings.resolve import resolve as resolve_profile
+from pseudoris_cli.weights.registry import weights_home
 
 if TYPE_CHECKING:
     from pseudoris_cli.weights.download import Reporter
+    from pseudoris_cli.weights.fetch import WeightsRow
 
-app = typer.Typer(help="Checkpoints: what is known, what is here, and getting the rest.", no_args_is_help=True)
+app = typer.Typer(
+    help="Checkpoints: what is known, what is here, and getting the rest.", no_args_is_help=True, cls=CommandGroup
+)
 
 
 @app.command("list")
@@ -30,43 +39,67 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Machine-r
     if as_json:
         typer.echo(json.dumps([{**asdict(row), "path": str(row.path)} for row in found], indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    from pseudoris_cli.weights.registry import weights_home
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "here", "size", "licence", "purpose"):
-        table.add_column(heading, justify="right" if heading == "size" else "left")
-    for row in found:
-        size = f"{row.size / 1e6:,.0f} MB" if row.size else "?"
-        table.add_row(row.name, "yes" if row.present else "no", size, row.licence, row.purpose)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"\nfetched files lie in {weights_home()}, those of the Hugging Face hub in its cache", soft_wrap=True
-    )
+    columns = [Column("name", right=False), Column("here", right=False), Column("size"), Column("licence", right=False)]
+    table = [
+        (row.name, "yes" if row.present else "no", size(row.size) if row.size else "?", row.licence, row.purpose)
+        for row in found
+    ]
+    print_table([*columns, Column("purpose", right=False, folds=True)], table)
+    print_text("")
+    print_text(f"fetched files lie in {weights_home()}, those of the Hugging Face hub in its cache")
 
 
 @app.command("fetch")
-def fetch_weights(names: Annotated[list[str], typer.Argument(help="Registered names; see `weights list`.")]) -> None:
+def fetch_weights(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Registered names; see `weights list`.", autocompletion=completion.weights),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="all that this profile needs, e.g. paper", autocompletion=completion.profiles),
+    ] = None,
+) -> None:
     """Fetch checkpoints, resuming what an earlier run began; what is there and intact is left alone.
 
-    Example: pseudoris weights fetch sam_vit_h cutler_cascade coca_cc3m clip_rn50 en_core_web_lg. Next: pseudoris doctor
+    Example: pseudoris weights fetch --profile paper; some: pseudoris weights fetch sam_vit_h clip_rn50. Next: pseudoris doctor
     """
     from pseudoris_cli.weights import fetch
 
-    for name in names:
+    wanted = [*(names or []), *(fetch.needed(resolve_profile(profile).settings) if profile else [])]
+    if not wanted and not profile:
+        raise UsageError(
+            "name what to fetch: --profile paper for all that it needs, or names of `pseudoris weights list`"
+        )
+    for name in wanted:
         fetch.require_entry(name)
-    for name in names:
+    _announce([row for row in fetch.rows() if row.name in wanted], profile)
+    for name in dict.fromkeys(wanted):
         with _shown(name) as reporter:
             path = fetch.fetch(name, reporter)
         typer.echo(f"{name}\t{path}")
 
 
+def _announce(rows: list[WeightsRow], profile: str | None) -> None:
+    """What will be fetched and how large it is together, on stderr."""
+    missing = [row for row in rows if not row.present]
+    if not missing:
+        if profile:
+            note(f"profile {profile}: " + ("all of its checkpoints are here" if rows else "it needs no checkpoint"))
+        return
+    unknown = [row.name for row in missing if row.size is None]
+    total = sum(row.size or 0 for row in missing)
+    beside = f", and {', '.join(unknown)}, whose size is not published" if unknown else ""
+    here = f"; {len(rows) - len(missing)} of {len(rows)} are here already" if len(missing) < len(rows) else ""
+    note(f"fetching {len(missing)}: {size(total)}{beside}{here}; into {weights_home()}")
+
+
 @app.command("verify")
 def verify_weights(
-    names: Annotated[list[str] | None, typer.Argument(help="Registered names; default: all that are here.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Registered names; default: all that are here.", autocompletion=completion.weights),
+    ] = None,
 ) -> None:
     """Read checkpoints from the disk again and compare their digests. Exit code 3 if one is wrong or missing.
 

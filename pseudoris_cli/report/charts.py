@@ -113,7 +113,7 @@ def _ticks(data: Histogram, axis: Axis, step: float) -> list[str]:
     """Labels below the axis at round values, as many as fit."""
     labels = [axis.tick(edge) for edge in data.edges]
     indices = range(len(labels) - 1 if axis.integer else len(labels))
-    width = data.edges[1] - data.edges[0]
+    width = data.edges[-1] - data.edges[-2]
     room = 6 * max(map(len, labels)) + 8
     fitting = next((n for n in range(1, len(labels)) if n * step >= room and _is_round(n * width)), 1)
     chosen: list[int] = []
@@ -142,7 +142,10 @@ def _is_multiple(value: float, of: float) -> bool:
 
 def _tip(data: Histogram, axis: Axis, bar: int) -> str:
     low, high = axis.tick(data.edges[bar]), axis.tick(data.edges[bar + 1])
-    where = low if axis.integer and data.edges[bar + 1] - data.edges[bar] == 1 else f"{low} to {high}"
+    where = f"{low} to {high}"
+    if axis.integer:
+        last = axis.tick(data.edges[bar + 1] - 1)
+        where = low if last == low else f"{low} to {last}"
     if bar == 0 and data.below:
         where = f"below {high}"
     if bar == len(data.edges) - 2 and data.above:

@@ -6,6 +6,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal
 
 from pseudoris_cli.errors import UsageError
@@ -35,8 +36,8 @@ class ImageChoice:
             return f"with a caption that contains “{self.search}”"
         return {
             "spread": "spread evenly over the source",
-            "worst": "with the lowest mean DoC of their kept captions, the worst first",
-            "best": "with the highest mean DoC of their kept captions, the best first",
+            "worst": "with the lowest median DoC of their kept captions, the worst first",
+            "best": "with the highest median DoC of their kept captions, the best first",
         }[self.order]
 
 
@@ -118,7 +119,7 @@ def _containing(parts: Parts, text: str, count: int) -> list[PlannedImage]:
 
 
 def _ranked(parts: Parts, choice: ImageChoice) -> list[PlannedImage]:
-    """By the mean DoC of an image's kept captions, ties by the largest one.
+    """By the median DoC of an image's kept captions, ties by the largest one.
 
     An image that kept nothing is worse than any other. Images with one mask have no DoC and are left out.
     """
@@ -136,10 +137,10 @@ def _ranked(parts: Parts, choice: ImageChoice) -> list[PlannedImage]:
 
 
 def _ranking(columns: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """(mean, maximum) of the DoC of the kept captions, for each image with any DoC; -inf where none was kept."""
+    """(median, maximum) of the DoC of the kept captions, for each image with any DoC; -inf where none was kept."""
     docs: dict[str, list[float]] = defaultdict(list)
     for key, doc, kept in zip(columns["image_key"], columns["doc"], columns["kept"], strict=True):
         if doc == doc:
             docs[key] += [float(doc)] if kept else []
     nothing = float("-inf")
-    return {key: (sum(kept) / len(kept), max(kept)) if kept else (nothing, nothing) for key, kept in docs.items()}
+    return {key: (median(kept), max(kept)) if kept else (nothing, nothing) for key, kept in docs.items()}

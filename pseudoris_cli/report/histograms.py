@@ -28,7 +28,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Histogram:
-    """B bars between `edges` [B+1]; `counts` has a row [B] for each of OUTCOMES, or a single row where there are no outcomes.
+    """B bars between `edges` [B+1], of one width, of which the first may be split. `counts` has a row [B] for each of OUTCOMES,
+    or a single row where there are no outcomes.
 
     `below` and `above`: the first or last bar also counts the values outside the edges (about half a per cent).
     """
@@ -36,6 +37,8 @@ class Histogram:
     edges: tuple[float, ...]
     counts: tuple[tuple[int, ...], ...]
     mean: float
+    median: float
+    """To within a cell of the builder."""
     below: bool = False
     above: bool = False
 
@@ -71,10 +74,11 @@ class HistogramBuilder:
         np.add.at(self._counts, (outcomes, cell), 1)
         self._sum += float(values.sum())
 
-    def histogram(self, bars: int = BARS) -> Histogram | None:
+    def histogram(self, bars: int = BARS, zero_alone: bool = False) -> Histogram | None:
         """At most `bars` bars of a round width; None without values.
 
-        The bars span all but the outer half per cent on each side, which counts in the outermost bars.
+        The bars span all but the outer half per cent on each side, which counts in the outermost bars. With `zero_alone` they
+        begin at 0, and the first holds the cell of 0 only, the second what is left of the first width.
         """
         total = self._counts.sum(0)
         count = int(total.sum())
@@ -84,20 +88,34 @@ class HistogramBuilder:
         first = int(np.searchsorted(cumulative, TAIL, side="right"))
         last = int(np.searchsorted(cumulative, 1 - TAIL, side="left"))
         zero = round(-self.low / self.step)
+        if zero_alone:
+            first, bars = zero, bars - 1
         for width in _NICE:
             start = (first - zero) // width * width + zero
             number = -(-(last + 1 - start) // width)
             if number <= bars:
                 break
         bar_of_cell = np.clip((np.arange(len(total)) - start) // width, 0, number - 1)
+        starts = [start + width * bar for bar in range(number + 1)]
+        if zero_alone and width > 1:
+            bar_of_cell[zero + 1 :] += 1
+            starts.insert(1, zero + 1)
+            number += 1
         rows = [np.bincount(bar_of_cell, weights=row, minlength=number).astype(int).tolist() for row in self._counts]
         return Histogram(
-            edges=tuple(round(self.low + (start + width * bar) * self.step, 6) + 0.0 for bar in range(number + 1)),
+            edges=tuple(round(self.low + cell * self.step, 6) + 0.0 for cell in starts),
             counts=tuple(tuple(row) for row in (rows if self._counts[1:].any() else rows[:1])),
             mean=self._sum / count,
+            median=self._median(cumulative, total / count),
             below=self._off_grid[0] or bool(total[: max(start, 0)].any()),
-            above=self._off_grid[1] or bool(total[start + width * number :].any()),
+            above=self._off_grid[1] or bool(total[starts[-1] :].any()),
         )
+
+    def _median(self, cumulative: np.ndarray, fractions: np.ndarray) -> float:
+        """The median, the values of a cell taken as even within it."""
+        cell = int(np.searchsorted(cumulative, 0.5))
+        before = cumulative[cell - 1] if cell else 0.0
+        return float(self.low + (cell + (0.5 - before) / fractions[cell]) * self.step)
 
 
 Survival = dict[str, list[int]]
@@ -148,7 +166,7 @@ def compute_totals(parts: Parts, progress: Progress) -> Totals:
         kept, times = np.array(list(figures["masks_by_kept"].items()), np.int64).reshape(-1, 2).T
         builders["captions kept per mask"] = yields = HistogramBuilder(0, 1000, 1)
         yields.add(np.repeat(kept, times))
-    made = {name: builder.histogram() for name, builder in builders.items()}
+    made = {name: builder.histogram(zero_alone=name == "captions kept per mask") for name, builder in builders.items()}
     totals.histograms = {name: histogram for name, histogram in made.items() if histogram}
     return totals
 

@@ -124,7 +124,7 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         {
             "kind": "histogram",
             "title": axis.label[0].upper() + axis.label[1:],
-            "note": f"{notes[name]}.{_mean(found[name], axis)}",
+            "note": f"{notes[name]}.{_middle(found[name], axis, _COUNTED[name])}",
             "chart": charts.histogram(found[name], axis),
         }
         for name, axis in axes.items()
@@ -132,11 +132,18 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _mean(data: Histogram, axis: Axis) -> str:
-    """The mean in words; empty for a logarithmic axis."""
+_COUNTED = {"masks per image": "images", "captions kept per mask": "masks", "mask area": "masks"}
+_COUNTED |= dict.fromkeys(("doc", "uniqueness", "correctness"), "candidates that have one")
+
+
+def _middle(data: Histogram, axis: Axis, counted: str) -> str:
+    """The mean of what is counted, the median of a score (few DoC at the cap would decide a mean), and of how many values."""
+    number = f"{data.count:,} {counted}"
     if axis.every:
-        return ""
-    return f" Mean {data.mean:.1f}." if axis.integer else f" Mean {summary.number(data.mean)}."
+        return f" {number}."
+    return (
+        f" Mean {data.mean:.1f} of {number}." if axis.integer else f" Median {summary.number(data.median)} of {number}."
+    )
 
 
 def _survivals(report: Report) -> list[dict[str, Any]]:

@@ -172,14 +172,15 @@ def tiles(report: Report) -> list[Tile]:
 def _filter_tiles(figures: dict[str, Any], limit: float | None) -> list[Tile]:
     fraction = _ratio(figures["masks_kept"], figures["masks"])
     kept = f"distinct; {figures['kept_per_mask'] or 0:.1f} per mask"
-    above = f"mean; kept above {limit:g}" if limit is not None else "mean"
+    scored = figures["scored"]
+    limited = f"; kept above {limit:g}" if limit is not None else ""
     return [
         Tile("captions kept", f"{figures['kept']:,}", kept),
         Tile("masks kept", _percent(fraction), f"{figures['masks_kept']:,} of {figures['masks']:,} have a caption"),
-        Tile("DoC above 1", _percent(figures["share_doc_above_1"]), "of candidates with a DoC"),
-        Tile("DoC", number(figures["mean_doc"]), above),
-        Tile("uniqueness", number(figures["mean_uniqueness"]), "mean"),
-        Tile("correctness", number(figures["mean_correctness"]), "mean"),
+        Tile("DoC above 1", _percent(figures["share_doc_above_1"]), f"of {scored['doc']:,} candidates with a DoC"),
+        Tile("DoC", number(figures["median_doc"]), f"median of {scored['doc']:,}{limited}"),
+        Tile("uniqueness", number(figures["median_uniqueness"]), f"median of {scored['uniqueness']:,}"),
+        Tile("correctness", number(figures["median_correctness"]), f"median of {scored['correctness']:,}"),
     ]
 
 

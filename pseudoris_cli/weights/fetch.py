@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel
+
 from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.locks import exclusive
@@ -50,6 +52,20 @@ class VerifyResult:
 def rows() -> list[WeightsRow]:
     """Every registered checkpoint, in the order of the registry. Reads no checkpoint."""
     return [_row(name, entry) for name, entry in weights.registry().items()]
+
+
+def needed(settings: BaseModel) -> list[str]:
+    """The registered checkpoints and pipelines that settings name, in the order of the stages; random weights are none."""
+    found: list[str] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            found += needed(value)
+        elif (
+            name in ("checkpoint", "pipeline") and (entry := weights.registry().get(str(value))) and not entry.embedded
+        ):
+            found.append(str(value))
+    return list(dict.fromkeys(found))
 
 
 def fetch(name: str, reporter: Reporter | None = None, retry: RetryPolicy | None = None) -> Path:

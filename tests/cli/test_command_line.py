@@ -98,7 +98,11 @@ def test_config_show_is_a_settings_file_that_reads_back(
         ),
         (["config", "show", "--set", "captions.contrst=1"], 2, "did you mean captions.contrast?"),
         (["config", "show", "--set", "masks.sam.backend=samm"], 2, "did you mean sam?"),
-        (["config", "show", "--profile", "papr"], 2, "choose from paper, reference, fast, demo; did you mean paper?"),
+        (
+            ["config", "show", "--profile", "papr"],
+            2,
+            "choose from paper, reference, fast, demo, random; did you mean paper?",
+        ),
     ],
 )
 def test_a_foreseeable_error_is_one_message_and_its_exit_code(

@@ -229,6 +229,9 @@ def test_summary() -> None:
     result = figures(json.loads(json.dumps(count(columns))))
     assert result["mean_doc"] == pytest.approx((1.5 + 0.5 + 1.5 + 0.5) / 4)
     assert result["mean_correctness"] == pytest.approx((5 * 0.2 + 0.4 + 0.2) / 7)
+    assert result["median_doc"] == pytest.approx(1.0, abs=0.55), "between the second and the third of four"
+    assert result["median_correctness"] == pytest.approx(0.2, rel=0.03)
+    assert result["scored"] == {"correctness": 7, "uniqueness": 4, "doc": 4}
     assert (result["doc_above_1"], result["share_doc_above_1"]) == (2, 0.5)
     assert (result["images"], result["one_mask_images"], result["masks"], result["masks_kept"]) == (2, 1, 3, 2)
     assert (result["candidates"], result["kept"]) == (7, 2)
@@ -239,6 +242,24 @@ def test_summary() -> None:
     assert result["by_sampler"]["beam"] == beam
     assert result["by_sampler"]["k"]["kept"] == 1, 'its "a" is kept, though the beam said it first'
     assert result["by_crop"]["m"] == {"candidates": 7, "kept": 3, "repeats": 1, "kept_repeats": 1, "share": 3 / 7}
+
+
+def test_medians_of_many_parts_are_those_of_all_values() -> None:
+    columns = random_columns(5000, seed=4)
+    columns["doc"] = np.where(np.isfinite(columns["doc"]), np.random.default_rng(5).lognormal(0.05, 0.4, 5000), np.nan)
+    columns["doc"][:400] = 100.0
+    columns |= select(columns, FilterSettings())
+    images = np.array([int(key.split(".")[0]) for key in columns["image_key"]])
+    total: dict = {}
+    for image in range(images.max() + 1):
+        total = add(total, json.loads(json.dumps(counted(columns, images == image))))
+    result = figures(total)
+    for name in ("doc", "uniqueness", "correctness"):
+        values = np.asarray(columns[name], float)
+        expected = np.median(values[np.isfinite(values)])
+        assert result[f"median_{name}"] == pytest.approx(expected, rel=0.01, abs=0.001), name
+    total.pop("spread")
+    assert figures(total)["median_doc"] is None, "made before medians were counted"
 
 
 def test_survival_does_not_depend_on_who_came_first() -> None:
@@ -268,4 +289,5 @@ def test_summary_of_nothing() -> None:
     columns = random_columns(24, seed=0)
     columns = {name: values[:0] for name, values in columns.items()}
     columns |= select(columns, FilterSettings())
-    assert figures(count(columns))["mean_doc"] is None
+    empty = figures(count(columns))
+    assert (empty["mean_doc"], empty["median_doc"]) == (None, None)

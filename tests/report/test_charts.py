@@ -11,7 +11,7 @@ from pseudoris_cli.report.charts import Axis, histogram, survival
 from pseudoris_cli.report.histograms import Histogram
 
 DATA = Histogram(
-    (0.9, 1.0, 1.1, 1.2), ((0, 30, 10), (5, 40, 0), (0, 0, 0), (20, 0, 0)), mean=1.03, below=True, above=True
+    (0.9, 1.0, 1.1, 1.2), ((0, 30, 10), (5, 40, 0), (0, 0, 0), (20, 0, 0)), 1.03, 1.02, below=True, above=True
 )
 
 
@@ -49,7 +49,7 @@ def test_tooltips_and_label_tell_the_numbers() -> None:
 
 
 def test_one_series_has_one_colour_and_whole_numbers_name_bars() -> None:
-    svg = ElementTree.fromstring(histogram(Histogram((3, 4, 5), ((2, 1),), 3.3), Axis("masks", integer=True)))
+    svg = ElementTree.fromstring(histogram(Histogram((3, 4, 5), ((2, 1),), 3.3, 3.3), Axis("masks", integer=True)))
     assert set(rectangles(svg)) == {"plain"}
     ticks = [text.text for text in svg.iter("text") if text.attrib["class"] == "tick"]
     assert ticks == ["3", "4"]
@@ -58,7 +58,7 @@ def test_one_series_has_one_colour_and_whole_numbers_name_bars() -> None:
 
 @pytest.mark.parametrize("highest", [1, 3, 7, 99, 12_345, 7_000_001])
 def test_no_bar_leaves_its_chart(highest: int) -> None:
-    svg = ElementTree.fromstring(histogram(Histogram((0, 1), ((highest,),), 0.5), Axis("x")))
+    svg = ElementTree.fromstring(histogram(Histogram((0, 1), ((highest,),), 0.5, 0.5), Axis("x")))
     ((_, height),) = rectangles(svg)["plain"]
     assert 60 < height <= 134
 
@@ -79,7 +79,7 @@ def test_a_survival_bar_is_divided_by_fate() -> None:
 @pytest.mark.parametrize(("width", "bars"), [(0.04, 24), (0.02, 20), (0.005, 26), (5, 12), (0.25, 13)])
 def test_ticks_stand_at_round_values_and_do_not_touch(width: float, bars: int) -> None:
     edges = tuple(round(width * bar - 2 * width, 6) for bar in range(bars + 1))
-    svg = ElementTree.fromstring(histogram(Histogram(edges, ((3,) * bars,), 0.5), Axis("x")))
+    svg = ElementTree.fromstring(histogram(Histogram(edges, ((3,) * bars,), 0.5, 0.5), Axis("x")))
     ticks = [text for text in svg.iter("text") if text.attrib["class"] == "tick"]
     chosen_images = [float(tick.attrib["x"]) for tick in ticks]
     values = [float(str(tick.text)) for tick in ticks]

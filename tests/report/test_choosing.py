@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from work_maker import WorkMaker
 
@@ -36,7 +37,7 @@ def test_a_sample_is_of_what_the_last_stage_has_answered(maker: Callable[..., Wo
     assert numbers(made, ImageChoice(4)) == [0, 1, 2, 3]
 
 
-def test_worst_and_best_go_by_the_mean_doc_of_what_was_kept(maker: Callable[..., WorkMaker]) -> None:
+def test_worst_and_best_go_by_the_median_doc_of_what_was_kept(maker: Callable[..., WorkMaker]) -> None:
     made = maker(5, part_size=2)
     made.all()
     parts = Parts(made.workspace, chain_of(made.workspace))
@@ -45,7 +46,7 @@ def test_worst_and_best_go_by_the_mean_doc_of_what_was_kept(maker: Callable[...,
         columns = parts.columns("filter", part)
         for key, doc, kept in zip(columns["image_key"], columns["doc"], columns["kept"], strict=True):
             docs[key] += [float(doc)] if kept else []
-    ranked = sorted(docs, key=lambda key: sum(docs[key]) / len(docs[key]))
+    ranked = sorted(docs, key=lambda key: float(np.median(docs[key])))
     assert chosen(made, ImageChoice(2, "worst")) == ranked[:2]
     assert chosen(made, ImageChoice(2, "best")) == ranked[:-3:-1]
 

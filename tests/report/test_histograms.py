@@ -51,6 +51,36 @@ def test_bars_hold_what_lies_between_their_edges() -> None:
     assert inside > 0.98
 
 
+def test_the_median_is_that_of_the_values_whatever_the_cap_does_to_the_mean() -> None:
+    values = np.append(np.random.default_rng(2).normal(1.05, 0.1, 4000), [100.0] * 200)
+    counter = HistogramBuilder(-1, 3, 0.005)
+    counter.add(values)
+    histogram = counter.histogram()
+    assert histogram is not None
+    assert histogram.median == pytest.approx(np.median(values), abs=0.005)
+    assert histogram.mean > 5
+
+
+@pytest.mark.parametrize("most", [3, 40, 900])
+def test_zero_has_a_bar_of_its_own(most: int) -> None:
+    """A mask without a caption is another thing than one with few."""
+    values = np.concatenate([np.zeros(7), np.arange(1, most + 1)])
+    counter = HistogramBuilder(0, 1000, 1)
+    counter.add(values)
+    histogram = counter.histogram(zero_alone=True)
+    assert histogram is not None
+    assert histogram.edges[:2] == (0, 1)
+    assert histogram.counts[0][0] == 7
+    assert len(histogram.edges) - 1 <= BARS
+    expected, _ = np.histogram(values, [*histogram.edges[:-1], 1e9])
+    assert list(histogram.counts[0]) == expected.tolist()
+    without = HistogramBuilder(0, 1000, 1)
+    without.add(np.arange(5, most + 5))
+    histogram = without.histogram(zero_alone=True)
+    assert histogram is not None
+    assert (histogram.edges[:2], histogram.counts[0][0]) == ((0, 1), 0)
+
+
 def test_a_capped_tail_does_not_squeeze_the_rest() -> None:
     """DoC is cut at 100: a few such values must not stretch the axis a hundredfold."""
     counter = HistogramBuilder(-1, 3, 0.005)

@@ -47,10 +47,17 @@ PINS: dict[str, dict[str, str]] = {
         "filter": "dd3f416aaf74",
         "export": "333991eb9fd5",
     },
+    "random": {
+        "masks": "c060ec151238",
+        "captions": "28afdba4b548",
+        "scores": "60abf73599db",
+        "filter": "83aed211b393",
+        "export": "f303f6bd4768",
+    },
 }
 
 
 @pytest.mark.parametrize("profile", sorted(PINS))
 def test_versions_stay(profile: str) -> None:
-    settings = resolve(profile, assignments=() if profile == "demo" else RANDOM).settings
+    settings = resolve(profile, assignments=() if profile in ("demo", "random") else RANDOM).settings
     assert versions(settings) == PINS[profile]
