@@ -80,8 +80,8 @@ def remember_source(workspace: Workspace, wanted: SourceOptions, quiet: bool = F
     images, image_root = wanted.images, wanted.image_root
     if workspace.source() is None or (images is not None and not workspace.has_plan()):
         if images is None and (images := authors_source(Path.cwd())):
-            if not quiet:
-                note(f"taking the images of {images}, found in a directory laid out like the authors'")
+            announce = note if not quiet else lambda text: None
+            announce(f"taking the images of {images}, found in a directory laid out like the authors'")
         if images is None:
             raise UsageError(
                 f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"

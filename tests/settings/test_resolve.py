@@ -39,6 +39,8 @@ def test_reference_differs_from_paper_in_these_settings_only() -> None:
         "filter.clamp": (True, False),
         "filter.doc_cap": (100.0, None),
         "filter.one_mask_half": ("texts", "candidates"),
+        "filter.nouns.rule": ("mended", "released"),
+        "filter.prompt_style": ("mended", "released"),
     }
 
 

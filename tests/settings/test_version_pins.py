@@ -50,9 +50,9 @@ PINS: dict[str, dict[str, str]] = {
     "random": {
         "masks": "c060ec151238",
         "captions": "28afdba4b548",
-        "scores": "60abf73599db",
-        "filter": "83aed211b393",
-        "export": "f303f6bd4768",
+        "scores": "c04ff301277c",
+        "filter": "8b4ec9c88126",
+        "export": "e28b02607662",
     },
 }
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from flaky_server import Answer, FlakyServer, serve
+from invoking import invoke
 from typer.testing import CliRunner
 
 from pseudoris_cli.cli.weights_commands import app
 from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
+from pseudoris_cli.settings.resolve import resolve
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.weights import fetch
 from pseudoris_cli.weights import registry as weights
@@ -261,3 +263,27 @@ def test_commands(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert fetched.exit_code == 0
         assert fetched.stdout == f"w\t{home / 'w.pth'}\n"
         assert CliRunner().invoke(app, ["verify"]).stdout.startswith("w\tok\t")
+
+
+def test_a_profile_names_what_it_needs_once() -> None:
+    paper = fetch.needed(resolve("paper").settings)
+    assert paper == ["sam_vit_h", "cutler_cascade", "coca_cc3m", "clip_rn50", "en_core_web_lg"]
+    assert fetch.needed(resolve("fast").settings)[0] == "sam_vit_b"
+    assert fetch.needed(resolve("random").settings) == fetch.needed(resolve("demo").settings) == []
+
+
+def test_the_size_of_all_is_said_before_the_first_byte(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = b"others" * 3000
+    with serve(CONTENT) as server, serve(other) as second:
+        unsized = published(second, other).model_copy(update={"size": None, "file": "c.pth"})
+        register(monkeypatch, sam_vit_h=published(server), cutler_cascade=unsized)
+        done = invoke("weights", "fetch", "--profile", "paper")
+        assert done.code == 0, done.stderr
+        first = f"fetching 2: 7.0 kB, and cutler_cascade, whose size is not published; into {home}"
+        assert done.stderr.splitlines()[0] == first
+        assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["sam_vit_h", "cutler_cascade"]
+        again = invoke("weights", "fetch", "--profile", "paper")
+        assert again.stderr == "profile paper: all of its checkpoints are here\n"
+    assert invoke("weights", "fetch", "--profile", "random").stderr == "profile random: it needs no checkpoint\n"
+    nothing = invoke("weights", "fetch")
+    assert (nothing.code, "--profile paper" in nothing.stderr) == (2, True)
