@@ -27,7 +27,7 @@ from pseudoris_cli.records import ImageRef
 from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.base import Source
-from pseudoris_cli.storage import files
+from pseudoris_cli.storage import files, left_out
 from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import PLAN, Plan, images_of
@@ -103,17 +103,23 @@ def run_masks(session: Session, limit: int | None = None) -> Summary:
             _images(session, source, description), settings.source.part_size, limit, leader=not shard or shard[0] == 0
         )
     elif plan.image_count < pilot:
-        plan.extend(spread(list(source.images()), pilot), settings.source.part_size, pilot)
+        plan.extend(spread(list(_images(session, source, description)), pilot), settings.source.part_size, pilot)
     if not len(plan):
         raise UsageError("the source has no images any more; did they move? (--image-root)")
     return _run_stage(session, stage(FIRST), None, content)
 
 
 def _images(session: Session, source: Source, description: dict[str, Any] | None) -> Iterator[ImageRef]:
-    """The images to plan, listed while nobody else plans. UsageError if the work directory has got another source meanwhile."""
+    """The images to plan, listed while nobody else plans. UsageError if the work directory has got another source meanwhile.
+
+    What the source passed over is remembered, once it was listed to the end.
+    """
     if session.workspace.source() != description:
         raise UsageError(f"another command has just given {session.workspace.root} another source; look which is right")
     yield from source.images()
+    passed_over = getattr(source, "left_out", None)
+    if passed_over and passed_over.complete:
+        left_out.save(session.workspace.root, passed_over.kinds)
 
 
 def run_command(session: Session, command: str, version: str | None = None) -> list[Summary]:

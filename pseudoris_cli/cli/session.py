@@ -17,7 +17,8 @@ from pseudoris_cli.execution.signals import graceful_stop
 from pseudoris_cli.settings.resolve import Resolved
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.detect import authors_source
-from pseudoris_cli.storage.stage_table import STAGES
+from pseudoris_cli.storage import left_out
+from pseudoris_cli.storage.stage_table import FIRST, STAGES
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.engine import Engine
@@ -123,13 +124,17 @@ def report(
     `following` are the commands that make sense next; they go to stderr. SomeImagesFailed (exit 4) if images failed.
     """
     extra = extra or {}
+    listed = options.workspace.root if any(summary.stage == FIRST for summary in summaries) else None
     if options.json_output:
-        print_json({"stages": [asdict(summary) for summary in summaries], **extra})
+        passed_over = {"left_out": left_out.load(listed)} if listed else {}
+        print_json({"stages": [asdict(summary) for summary in summaries], **passed_over, **extra})
     else:
         for summary in summaries:
             out.print(describe(summary), markup=False)
             for line in summary.remarks + [f"left out: {n:,} {what}" for what, n in summary.left_out.items()]:
                 out.print(f"  {line}", markup=False)
+        for line in left_out.described(listed) if listed else ():
+            note(line)
         if extra.get("filter"):
             print_filter(extra["filter"])
         if "out" in extra:

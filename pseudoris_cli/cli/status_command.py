@@ -10,6 +10,7 @@ import typer
 from pseudoris_cli.cli.console import duration, out, print_json, rate, size
 from pseudoris_cli.cli.options import WorkOptions, existing_workspace, with_options
 from pseudoris_cli.errors import EnvironmentStop
+from pseudoris_cli.storage import left_out
 from pseudoris_cli.text import visible
 
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ def status(
     states = list(version_states(workspace))
     if as_json:
         print_json(
-            {"work": str(workspace.root), "source": workspace.source(), "versions": [_as_json(s) for s in states]}
+            {
+                "work": str(workspace.root),
+                "source": workspace.source(),
+                "left_out": left_out.load(workspace.root),
+                "versions": [_as_json(s) for s in states],
+            }
         )
     else:
         _show(states, workspace.root, workspace.source() or {})
@@ -74,21 +80,31 @@ def status(
 
 def _as_json(state: VersionState) -> dict[str, Any]:
     """A state for machines; the notes of a filter's parts are added up to its summary."""
+    from pseudoris_cli.execution.runner import left_out as left_out_of
     from pseudoris_cli.stages.filter import figures
 
     values = {name: getattr(state, name) for name in state.__dataclass_fields__ if name != "notes"}
     values["differs"] = [asdict(one) for one in state.differs]
-    return values | {"summary": figures(state.notes) if state.stage == "filter" else None}
+    return values | {
+        "summary": figures(state.notes) if state.stage == "filter" else None,
+        "left_out": left_out_of(state.notes),
+    }
 
 
 def _show(states: list[VersionState], root: Path, source: dict[str, Any]) -> None:
+    from pseudoris_cli.execution.runner import left_out as left_out_of
+
     out.print(f"{root}: {source.get('kind')} {source.get('root')}", markup=False)
+    for line in left_out.described(root):
+        out.print(line, markup=False)
     if not states:
         out.print("nothing is made yet; next: pseudoris masks", markup=False)
         return
     out.print(_table(states))
     out.print("* the version last run; later stages use it unless --from names another", markup=False)
     for state in states:
+        for kind, count in left_out_of(state.notes if state.current else ()).items():
+            out.print(f"left out of the annotations of {state.stage}: {count:,} {kind}", markup=False)
         if state.current and state.last_error:
             out.print(
                 f"last error in {state.stage}: {state.last_error}   (all: pseudoris status --failed)", markup=False

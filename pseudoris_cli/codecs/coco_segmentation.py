@@ -35,14 +35,48 @@ def read_mask(segmentation: Any, height: int, width: int) -> Rle:
     return Rle(height, width, merged["counts"].decode("ascii"))
 
 
+class BadMask(ValueError):
+    """An annotation that gives no mask; `kind` says in what way, in the plural, so that a summary can count them."""
+
+    def __init__(self, reason: str, kind: str = "damaged masks") -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def read_usable_mask(segmentation: Any, height: int, width: int) -> tuple[Rle, list[BadMask]]:
+    """The mask of a `segmentation` from an annotation tool, made of its good polygons; also what is wrong with the others.
+
+    Raises BadMask where nothing of it is a mask.
+    """
+    if not segmentation or segmentation == [[]]:
+        raise BadMask("its segmentation is neither polygons nor a run-length encoding", "boxes without a mask")
+    good, bad = segmentation, []
+    if isinstance(segmentation, list) and not isinstance(segmentation[0], dict):
+        good = []
+        for polygon in segmentation:
+            try:
+                _checked_polygon(polygon, height, width)
+                good.append(polygon)
+            except ValueError as error:
+                bad.append(error if isinstance(error, BadMask) else BadMask(str(error)))
+        if not good:
+            raise bad[0]
+    try:
+        return read_mask(good, height, width), bad
+    except ValueError as error:
+        raise BadMask(str(error)) from error
+
+
 def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-        raise ValueError("a polygon is a list of x, y, x, y, ... of at least three points")
+        few = isinstance(polygon, list) and len(polygon) < 6
+        kind = "polygons of fewer than three points" if few else "damaged masks"
+        raise BadMask("a polygon is a list of x, y, x, y, ... of at least three points", kind)
     if not all(is_number(value) for value in polygon):
         raise ValueError("a polygon holds something that is no finite number")
     for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
         if min(values) >= side or max(values) <= 0:
-            raise ValueError("a polygon lies outside the image")
+            raise BadMask("a polygon lies outside the image", "polygons outside the image")
         if min(values) < -side or max(values) > 2 * side:  # also bounds the time to rasterise it
             raise ValueError("a polygon reaches further than one image size outside the image")
     return [float(value) for value in polygon]

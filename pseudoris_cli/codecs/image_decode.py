@@ -10,6 +10,8 @@ from contextlib import suppress
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pseudoris_cli.codecs.image_kinds import DECODED, HEAD_BYTES, kind_of_bytes
+
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded, whatever the file name; Pillow has others that run external programs."""
 
@@ -44,11 +46,18 @@ def decode_rgb(data: bytes, max_pixels: int) -> np.ndarray:
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
-        raise UndecodableImage("not an image of a known format") from error
+        raise UndecodableImage(_what_instead(data)) from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds for hostile bytes
         raise UndecodableImage(f"cannot be decoded ({error or type(error).__name__})"[:200]) from error
+
+
+def _what_instead(data: bytes) -> str:
+    kind = kind_of_bytes(data[:HEAD_BYTES])
+    if kind is None or kind in DECODED:
+        return "not an image of a known format"
+    return f"not an image of a known format: {kind}, which is not read; convert it to JPEG or PNG"
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -20,6 +20,7 @@ from typing import Any
 
 from PIL import Image
 
+from pseudoris_cli.codecs import foreign_text
 from pseudoris_cli.codecs.coco_segmentation import read_mask
 from pseudoris_cli.demo.grammar import Attributes, claims, phrase
 from pseudoris_cli.demo.world import Scene, Split, render_scene, scene_seed
@@ -76,7 +77,7 @@ def read_truth(path: Path) -> list[KnownImage]:
     A mask may be polygons or run lengths, compressed or not. Raises UsageError when the file is neither, or damaged.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(foreign_text.decode(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
     try:

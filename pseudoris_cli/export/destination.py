@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.codecs.foreign_names import is_text
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.sources.base import is_text
 
 MARKER = "pseudoris-export.json"
 

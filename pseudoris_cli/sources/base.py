@@ -7,10 +7,11 @@ import hashlib
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from pseudoris_cli.codecs.foreign_names import Finder, is_elsewhere, is_text
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 
@@ -28,6 +29,20 @@ class Stamp:
 
     size: int
     mtime_ns: int
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What a source passed over while it listed its images: how many by kind, and an example of each."""
+
+    kinds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    complete: bool = False
+    """Whether the listing came to its end."""
+
+    def add(self, kind: str, path: bytes) -> None:
+        """Count a file or folder."""
+        known = self.kinds.setdefault(kind, {"count": 0, "example": path.decode("utf-8", "backslashreplace")})
+        known["count"] += 1
 
 
 @runtime_checkable
@@ -77,31 +92,32 @@ def image_id_of(key: str) -> int:
 
 def safe_key(name: str, where: str) -> str:
     """A name from foreign metadata as a key. UsageError if it is absolute or leaves its root."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    leaves = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
-    if not name or leaves or not is_text(name):
-        raise UsageError(
-            f"{where}: the image name {name[:200]!r} is empty, absolute, leaves its folder or is no text; refusing to follow it"
-        )
-    return path.as_posix()
+    if not name or is_elsewhere(name) or not is_text(name):
+        raise refusal(name, where)
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
-def is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8 and given to the operating system."""
-    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
+def refusal(name: str, where: str) -> UsageError:
+    """The error about a name that is no path below a root, and below which no file is of that name either."""
+    return UsageError(
+        f"{where}: the image name {name[:200]!r} is empty, absolute, leaves its folder or is no text; refusing to follow it"
+    )
 
 
 class FileReader:
-    """The half of a source that reads files below one folder; a class derived from it adds `images`."""
+    """The half of a source that reads files below some folders; a class derived from it adds `images`."""
 
     options: dict[str, str] = {}  # noqa: RUF012  # never changed in place
+    left_out: LeftOut | None = None
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *more_roots: Path) -> None:
+        """Files are looked for below `root`, then below each of `more_roots`."""
         self.root = root
+        self.finder = Finder((root, *more_roots))
 
     def path(self, key: str) -> Path:
         """The file of a key."""
-        return self.root / key
+        return self.finder.find(key)
 
     def stamp(self, key: str) -> Stamp | None:
         """Size and mtime of the file; None if it is gone or no regular file."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.codecs.foreign_text import read_json
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import SPLITS, FileReader
-from pseudoris_cli.sources.metadata import begins_with_list, chosen_file, existing, first_of_each, image_ref, read_json
+from pseudoris_cli.sources.metadata import begins_with_list, chosen_file, existing, first_of_each, image_ref
 
 DETECT_ORDER = 30
 

@@ -4,34 +4,58 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.codecs import image_kinds
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import IMAGE_SUFFIXES, FileReader, image_id_of
+from pseudoris_cli.sources.base import IMAGE_SUFFIXES, FileReader, LeftOut, image_id_of
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+SYSTEM_FOLDERS = frozenset(
+    {
+        *(
+            b"@eadir",
+            b"#recycle",
+            b"@recycle",
+            b"#snapshot",
+            b"@recently-snapshot",
+            b"~snapshot",
+        ),  # Synology, QNAP, NetApp
+        *(b"__macosx", b"lost+found", b"$recycle.bin", b"system volume information", b"recycler"),
+    }
+)
+"""Folders, in lower case, in which a file server or a system keeps thumbnails, old states and what was deleted."""
+_SYSTEM = "in folders of the system (thumbnails, recycle bins, snapshots)"
+_HIDDEN = "hidden (the name begins with a dot)"
+_EVICTED = "not downloaded (placeholders of a cloud folder)"
+_UNREADABLE = "in folders that may not be listed"
+_LINKED = "in folders behind a link"
 
 DETECT_ORDER = 90
 
 
 class Folder(FileReader):
-    """Every file with an image's suffix below a folder, in the order of its path; hidden files and folders are left out.
+    """Every image below a folder, in the order of its path: files with an image's suffix, and files that begin as one.
 
-    Links to files are followed, links to folders are not (they may loop). In keys, bytes that are not UTF-8 are written as
-    \\xNN, and so is a backslash before an x, so that every file has a key of its own.
+    Links to files are followed, links to folders are not (they may loop). What else could hold images is left out and counted
+    by kind in `left_out`. In keys, bytes that are not UTF-8 are written as \\xNN, and so is a backslash before an x, so that
+    every file has a key of its own.
     """
 
     def images(self) -> Iterator[ImageRef]:
         if not self.root.is_dir():
             raise UsageError(f"the image folder {self.root} does not exist (moved? point to it with --image-root)")
         root = os.path.join(os.fsencode(self.root), b"")
-        for path in _walk(root):
+        self.left_out = LeftOut()
+        for path in _walk(root, self.left_out):
             name = path[len(root) :]
             key = name.replace(b"\\x", b"\\x5cx").decode("utf-8", "backslashreplace")
             yield ImageRef(key, image_id_of(key), key)
+        self.left_out.complete = True
 
     def path(self, key: str) -> Path:
         if "\\x" not in key:
@@ -40,26 +64,80 @@ class Folder(FileReader):
         return self.root / os.fsdecode(raw)
 
 
-def _walk(folder: bytes) -> Iterator[bytes]:
+def _walk(folder: bytes, left_out: LeftOut) -> Iterator[bytes]:
     """Paths of the images below a folder, depth first in order of name; no recursion, for folders may be nested deeply."""
-    pending = [_entries(folder)]
+    try:
+        pending = [_entries(folder, left_out)]
+    except OSError as error:
+        raise UsageError(f"cannot list {os.fsdecode(folder)}: {error.strerror}") from error
     while pending:
         entry = next(pending[-1], None)
         if entry is None:
             pending.pop()
         elif entry.is_dir(follow_symlinks=False):
-            pending.append(_entries(entry.path))
-        elif os.fsdecode(os.path.splitext(entry.name)[1]).lower() in IMAGE_SUFFIXES and not _is_folder(entry):
+            if entry.name.lower() in SYSTEM_FOLDERS:
+                left_out.add(_SYSTEM, entry.path)
+                continue
+            try:
+                pending.append(_entries(entry.path, left_out))
+            except PermissionError:
+                left_out.add(_UNREADABLE, entry.path)
+            except FileNotFoundError:
+                pass  # deleted since its parent was listed
+        elif _is_image(entry, left_out):
             yield entry.path
 
 
-def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+def _entries(folder: bytes, left_out: LeftOut) -> Iterator[os.DirEntry[bytes]]:
+    """The entries of a folder in order of name. PermissionError and FileNotFoundError as they are, else UsageError."""
+    entries = []
     try:
         with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(b".")]
+            for entry in found:
+                if not entry.name.startswith(b"."):
+                    entries.append(entry)
+                elif _suffix(entry.name) in IMAGE_SUFFIXES and not entry.name.startswith(b"._"):
+                    left_out.add(_HIDDEN, entry.path)
+                elif entry.name.endswith(b".icloud"):
+                    left_out.add(_EVICTED, entry.path)
+    except (PermissionError, FileNotFoundError):
+        raise
     except OSError as error:
         raise UsageError(f"cannot list {os.fsdecode(folder)}: {error.strerror}") from error
     return iter(sorted(entries, key=lambda entry: entry.name))
+
+
+def _is_image(entry: os.DirEntry[bytes], left_out: LeftOut) -> bool:
+    """Whether a file is taken; what holds images and is not taken is counted."""
+    suffix = _suffix(entry.name)
+    if _is_folder(entry):
+        left_out.add(_LINKED, entry.path)
+        return False
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    kind = image_kinds.kind_of_suffix(suffix)
+    if kind is None and image_kinds.may_be_image(suffix):
+        kind = image_kinds.kind_of_bytes(_head(entry))
+        if kind in image_kinds.DECODED:
+            return True
+    if kind in image_kinds.WITH_IMAGES:
+        left_out.add(f"of a kind that is not read: {kind}", entry.path)
+    return False
+
+
+def _head(entry: os.DirEntry[bytes]) -> bytes:
+    """The first bytes of a regular file; none of what is no file or cannot be read (opening a pipe would never end)."""
+    try:
+        if not stat.S_ISREG(entry.stat().st_mode):
+            return b""
+        with open(entry.path, "rb") as file:
+            return file.read(image_kinds.HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def _suffix(name: bytes) -> str:
+    return os.fsdecode(os.path.splitext(name)[1]).lower()
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.codecs.foreign_names import is_text
+from pseudoris_cli.codecs.foreign_text import head_of
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import image_id_of, is_text, read_head, safe_key
+from pseudoris_cli.sources.base import image_id_of, read_head, safe_key
 
-
-def read_json(path: Path, what: str) -> Any:
-    """The value of a JSON file; UsageError if it is missing or damaged. `what` says what it should have been."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read as {what}: {error.strerror}") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"{path} is not {what}: {error}") from error
+NAME_FIELDS = ("file_name", "coco_url", "filepath", "path", "filename")
+"""Where tools write the name of an image: COCO, LVIS 1.0, FiftyOne, Roboflow and others."""
 
 
 def begins_with_list(path: Path) -> bool:
     """Whether a JSON file holds a list, told from its first bytes. Raises OSError."""
-    return read_head(path).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    return head_of(read_head(path)).lstrip("\ufeff \t\r\n").startswith("[")
+
+
+def name_of(image: dict[str, Any]) -> Any:
+    """The name of one of COCO's `images`: LVIS 1.0 has addresses only, other tools have a field of their own."""
+    return next((image[field] for field in NAME_FIELDS if image.get(field) is not None), None)
 
 
 def image_ref(name: Any, image_id: Any, where: str) -> ImageRef:

@@ -6,15 +6,16 @@ ROOT/<dataset>/refs(<split_by>).p and instances.json, image files in ROOT/images
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.codecs import safe_pickle
+from pseudoris_cli.codecs.foreign_text import read_json
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.sources.base import FileReader
-from pseudoris_cli.sources.metadata import existing, first_of_each, image_ref, read_json
+from pseudoris_cli.sources.metadata import existing, first_of_each, image_ref
 
 _REFS = re.compile(r"refs\((.+)\)\.p")
 
@@ -89,9 +90,17 @@ def open_source(root: Path, options: dict[str, Any], image_root: Path | None) ->
 
 def dataset_folders(root: Path) -> list[Path]:
     """The folders that hold `refs(...).p`: `root` itself or its children."""
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    found = [folder for folder in folders if (folder / "instances.json").is_file() and _refs_files(folder)]
+    folders = [root, *sorted(path for path in root.iterdir() if _is(path.is_dir))]
+    found = [folder for folder in folders if _is((folder / "instances.json").is_file) and _refs_files(folder)]
     return found[:1] if found[:1] == [root] else found
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """The answer to a question about a path; no for what may not be looked at, such as root's `lost+found`."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def _refs_files(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pseudoris_cli.backends import registry as backends
 from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 from pseudoris_cli.method.matching import choose
-from pseudoris_cli.method.protocols import Proposer, Segmenter
+from pseudoris_cli.method.protocols import LeavesOut, Proposer, Segmenter
 from pseudoris_cli.settings.models import MaskSettings, Settings, versioned
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage.rows import mask_row
@@ -66,6 +66,8 @@ class MaskWorker:
             result.notes["resolved"] = dict(self.segmenter.resolved)
         if dropped:
             result.notes["dropped"] = dict(dropped)
+        if isinstance(self.proposer, LeavesOut) and (left_out := self.proposer.left_out()):
+            result.notes["left_out"] = left_out
         return result
 
     def _masks(self, batch: list[LoadedImage], dropped: Counter[str]) -> list[ImageResult]:

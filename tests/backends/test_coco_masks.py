@@ -211,3 +211,91 @@ def test_a_missing_file_is_an_error_before_anything_runs(tmp_path: Path) -> None
     for act in (lambda: coco_masks.version(settings), lambda: coco_masks.load(settings, Numerics(), "cpu")):
         with pytest.raises(UsageError, match="there is no file"):
             act()
+
+
+TRIANGLE = [1, 1, 4, 1, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        ({"segmentation": []}, "boxes without a mask"),
+        ({"segmentation": None}, "boxes without a mask"),
+        ({"segmentation": [[]]}, "boxes without a mask"),
+        ({"segmentation": {}}, "boxes without a mask"),
+        ({}, "boxes without a mask"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "polygons of fewer than three points"),
+        ({"segmentation": [[1, 2]]}, "polygons of fewer than three points"),
+        ({"segmentation": [[90, 90, 95, 90, 95, 95]]}, "polygons outside the image"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "damaged masks"),
+        ({"segmentation": [[1, 2, "x", 4, 5, 6]]}, "damaged masks"),
+        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": RUNS}}, "damaged masks"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\x00"}}, "damaged masks"),
+        ({"segmentation": [SQUARE], "score": "high"}, "masks whose score is no number"),
+        ({"segmentation": [SQUARE], "category_id": None}, "masks of a category that is not listed"),
+        ({"segmentation": [SQUARE], "category_id": 99}, "masks of a category that is not listed"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_bad_annotation_never_costs_the_good_ones(
+    bad: dict[str, Any], kind: str, first: bool, tmp_path: Path
+) -> None:
+    wrong = {"id": 4, "image_id": 7, "category_id": 1} | bad
+    good = [annotation([SQUARE], category_id=1), annotation([TRIANGLE], category_id=1)]
+    path = write(tmp_path, [wrong, *good] if first else [*good, wrong])
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": [{"id": 1, "name": "thing"}]}))
+    proposer = load(path)
+    [found] = proposer.propose([IMAGE], ["train/1.jpg"])
+    assert len(found) == 2
+    assert np.array_equal(decode_rle(found[0].rle), MASK)
+    assert proposer.left_out() == {kind: 1}
+    proposer.propose([IMAGE], ["train/1.jpg"])
+    assert proposer.left_out() == {kind: 1}, "since it was last asked"
+
+
+def test_a_speck_beside_a_polygon_of_the_same_object_costs_only_itself(tmp_path: Path) -> None:
+    proposer = load(write(tmp_path, [annotation([[3, 3, 4, 4], SQUARE, [1, 1]])]))
+    [[found]] = proposer.propose([IMAGE], ["train/1.jpg"])
+    assert np.array_equal(decode_rle(found.rle), MASK)
+    assert proposer.left_out() == {"polygons of fewer than three points": 2}
+
+
+def test_crowd_regions_are_kept_or_dropped_as_asked(tmp_path: Path) -> None:
+    path = write(tmp_path, [annotation([SQUARE]), annotation({"size": [HEIGHT, WIDTH], "counts": RUNS}, iscrowd=1)])
+    assert len(load(path).propose([IMAGE], ["train/1.jpg"])[0]) == 2
+    settings = coco_masks.Settings(path=str(path), crowd="drop")
+    dropping = coco_masks.load(settings, Numerics(), "cpu")
+    assert len(dropping.propose([IMAGE], ["train/1.jpg"])[0]) == 1
+    assert dropping.left_out() == {"crowd regions": 1}
+    assert backends.results_of(coco_masks.Settings(path=str(path))) == {"backend": "coco_masks"}
+    assert backends.results_of(settings) == {"backend": "coco_masks", "crowd": "drop"}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Cafe\u0301.jpg", "Caf\u00e9.jpg"),
+        ("val\\1.jpg", "val/1.jpg"),
+        ("C:\\data\\val\\1.jpg", "val/1.jpg"),
+        ("/home/me/1.jpg", "1.jpg"),
+        ("my%20photo.jpg", "my photo.jpg"),
+        ("A.JPG", "a.jpg"),
+        ("../../upload/1.jpg", "1.jpg"),
+    ],
+)
+def test_entries_of_other_machines_are_matched(name: str, key: str, tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "other.jpg"}, {"id": 2, "file_name": name}]
+    proposer = load(write(tmp_path, [annotation([SQUARE], image_id=2)], images))
+    assert len(proposer.propose([IMAGE], [key])[0]) == 1
+
+
+def test_an_address_is_a_name_and_homeless_annotations_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [{"id": 7, "coco_url": "http://x.org/val2017/1.jpg"}]
+    path = write(tmp_path, [annotation([SQUARE]), annotation([SQUARE], image_id=99)], images)
+    with caplog.at_level("WARNING", "pseudoris"):
+        assert len(load(path).propose([IMAGE], ["val2017/1.jpg"])[0]) == 1
+    assert "1 annotations are left out; the first: annotation number 1 belongs to no listed image" in caplog.text
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(load(path).propose([IMAGE], ["val2017/1.jpg"])[0]) == 1

@@ -104,6 +104,7 @@ def lay_natures(folder: Path) -> Iterator[OddFile]:
     (folder / ".git" / "x.png").write_bytes(GOOD)
     (folder / "notes.txt").write_bytes(b"no picture, and not called one")
     (folder / "no suffix").write_bytes(GOOD)
+    yield OddFile("no suffix")
     deep = folder
     for _ in range(60):
         deep = deep / "deep"
