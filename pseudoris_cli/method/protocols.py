@@ -85,7 +85,7 @@ class Captioner(Protocol):
 
 @runtime_checkable
 class LeavesOut(Protocol):
-    """Optional for a captioner: one that cannot use all that it was given, and counts it."""
+    """Optional for a captioner or a proposer: one that cannot use all that it was given, and counts it."""
 
     def left_out(self) -> dict[str, int]:
         """What was left out since this was last asked, by reason; the stage notes it with the part."""
