@@ -19,7 +19,7 @@ ROOT = REPOSITORY
 PACKAGE = ROOT / "pseudoris_cli"
 
 LAYERS = (
-    {"errors", "text", "records"},
+    {"errors", "text", "records", "watching"},
     {"rle"},
     {"settings", "codecs", "decoding", "demo"},
     {"storage", "networks", "method", "prompting"},

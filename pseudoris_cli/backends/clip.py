@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from pseudoris_cli import watching
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.method.protocols import Scorer
 from pseudoris_cli.settings.models import BackendSettings, Numerics
@@ -113,7 +114,10 @@ class ClipScorer(Scorer):
 
         with torch.inference_mode():
             chunks = crops.split(self._chunks[0])
-            features = [self._visual(chunk.to(device=self.device, dtype=self._dtype)).float() for chunk in chunks]
+            features: list[torch.Tensor] = []
+            for number, chunk in enumerate(chunks):
+                watching.tell(number / len(chunks))
+                features.append(self._visual(chunk.to(device=self.device, dtype=self._dtype)).float())
             return torch.nn.functional.normalize(torch.cat(features), dim=-1)
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -129,9 +133,10 @@ class ClipScorer(Scorer):
         tokens = self._tokenizer(list(texts))
         lengths = text_lengths(tokens) if self._causal else torch.full((len(texts),), tokens.shape[1])
         order = lengths.argsort(stable=True)
-        features = []
+        features: list[torch.Tensor] = []
         with torch.inference_mode():
             for rows in order.split(self._chunks[1]):
+                watching.tell(len(features) * self._chunks[1] / len(order))
                 chunk = tokens[rows, : int(lengths[rows].max())].to(self.device)
                 encoded = encode_causal(self._model, chunk) if self._causal else self._model.encode_text(chunk)
                 features.append(encoded.float())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from pseudoris_cli import watching
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.method.protocols import Captioner
 from pseudoris_cli.records import CROP_KINDS, Caption, MaskedImage
@@ -118,7 +119,8 @@ class CocaCaptioner(Captioner):
 
         with torch.inference_mode():
             groups = self._groups(images) if any(image.masks for image in images) else []
-            found = iter(self._decoder.decode(groups))
+            with watching.span(0.1, 1):
+                found = iter(self._decoder.decode(groups))
         self.halvings = self._decoder.halvings
         captions: list[list[Caption]] = []
         for image in images:

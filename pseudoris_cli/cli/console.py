@@ -77,7 +77,7 @@ class ProgressObserver:
         self.unit = stage_table.stage(stage).unit
         self.started, self.logged = time.monotonic(), time.monotonic()
         self.worked = self.rows = self.failed = 0
-        self.images_within = self.rows_within = 0
+        self.images_within, self.rows_within = 0.0, 0
         for line in recovered:
             self._say(f"{stage}: {line}")
         if done and done < images:
@@ -86,15 +86,18 @@ class ProgressObserver:
             self.progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
+                _Elapsed(),
                 BarColumn(),  # the only column that shrinks where the terminal is narrow
-                TextColumn("{task.completed:,}/{task.total:,} images{task.fields[rate]}"),
+                TextColumn("{task.fields[done]}/{task.total:,} images{task.fields[rate]}"),
                 _TimeLeft(),
                 console=err,
                 transient=True,
                 speed_estimate_period=math.inf,  # its 30 s would never see two images that take 30 s each
             )
             self.progress.start()
-            self.task = self.progress.add_task(stage, total=images, completed=done, rate="")
+            self.task = self.progress.add_task(
+                f"{stage}, loading", total=images, completed=done, done=f"{done:,}", rate=""
+            )
 
     def part(self, entry: PartEntry) -> None:
         count = sum(entry.counts.values())
@@ -102,10 +105,10 @@ class ProgressObserver:
         self.worked += count
         self.rows += entry.file.rows
         self.failed += entry.counts.get("failed", 0)
-        self.images_within = self.rows_within = 0
+        self.images_within, self.rows_within = 0.0, 0
         self._show()
 
-    def within(self, images: int, rows: int) -> None:
+    def within(self, images: float, rows: int) -> None:
         """So many more images of the part at work are done, and gave so many rows; `part` says so again for all of it."""
         self.images_within += images
         self.rows_within += rows
@@ -113,11 +116,19 @@ class ProgressObserver:
 
     def _show(self) -> None:
         done = min(self.done + self.images_within, self.total)
+        shown = self._images(done)
         if self.progress:
-            self.progress.update(self.task, completed=done, rate=f" {self._rate()}")
+            about = f" {self._rate()}" if self.worked + self.images_within else ""
+            self.progress.update(self.task, description=self.stage, completed=done, done=shown, rate=about)
         elif time.monotonic() - self.logged >= LOG_EVERY_SECONDS:
             self.logged = time.monotonic()
-            self._say(f"{self.stage}: {done:,}/{self.total:,} images {self._rate()}")
+            passed = duration(self.logged - self.started)
+            self._say(f"{self.stage}: {shown}/{self.total:,} images {self._rate()}, after {passed}")
+
+    def _images(self, done: float) -> str:
+        """How many images are done; with tenths while they are few, so that something moves in the first batch too."""
+        few = self.worked + self.images_within < 10 and done % 1
+        return f"{math.floor(10 * done) / 10:,.1f}" if few else f"{math.floor(done):,}"
 
     def end(self) -> None:
         if self.progress:
@@ -137,6 +148,18 @@ class ProgressObserver:
     def _say(self, text: str) -> None:
         if not self.quiet:
             note(text)
+
+
+class _Elapsed(ProgressColumn):
+    """The time since the stage began."""
+
+    max_refresh = 0.5
+
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=True)
+
+    def render(self, task: Task) -> Text:
+        return Text(duration(task.elapsed or 0), style="progress.elapsed")
 
 
 class _TimeLeft(ProgressColumn):

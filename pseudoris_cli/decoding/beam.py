@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pseudoris_cli import watching
 from pseudoris_cli.decoding.distribution import peak_and_mass
 from pseudoris_cli.decoding.kv_cache import PrefixStates
 from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
@@ -103,6 +104,7 @@ def search_captions(
     states = PrefixStates(network, cross_kv, pairs, pairs, rules.max_length - 1)
     length = 1
     while length < rules.max_length:
+        watching.tell((length - 1) / rules.max_length)
         live = [(crop, search) for crop, search in zip(crops, searches, strict=True) if not search.done]
         if not live:
             break

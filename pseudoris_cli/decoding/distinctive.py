@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pseudoris_cli import watching
 from pseudoris_cli.decoding.distribution import KeptTokens, Views, next_tokens, own_logprobs
 from pseudoris_cli.decoding.kv_cache import PrefixStates
 from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
@@ -89,6 +90,7 @@ def sample_captions(
     logprob = np.zeros(len(rows))
     alive, parent, last = np.arange(len(rows)), np.zeros(len(rows), np.int64), np.full(len(rows), rules.start)
     for length in range(1, rules.max_length):
+        watching.tell((length - 1) / rules.max_length)
         final = length == rules.max_length - 1
         step = _Step(states, contrast.crops[alive, :1] if final else contrast.crops[alive], parent, last)
         if final:

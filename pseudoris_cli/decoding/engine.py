@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pseudoris_cli import watching
 from pseudoris_cli.decoding.beam import search_captions
 from pseudoris_cli.decoding.distinctive import ContrastGroup, SampleRow, sample_captions
 from pseudoris_cli.decoding.distribution import KeptTokens
@@ -55,9 +56,11 @@ class Decoder:
 
     def _decode(self, groups: Sequence[CropGroup], chunk: int) -> list[list[list[Generated]]]:
         found: list[list[list[Generated]]] = []
-        for batch in self._batches(groups, chunk):
+        batches = list(self._batches(groups, chunk))
+        for number, batch in enumerate(batches):
             try:
-                found += self._decode_batch(batch, chunk)
+                with watching.span(number / len(batches), (number + 1) / len(batches)):
+                    found += self._decode_batch(batch, chunk)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if chunk == 1 or not is_out_of_memory(error):
@@ -89,7 +92,8 @@ class Decoder:
     def _decode_batch(self, groups: list[CropGroup], chunk: int) -> list[list[list[Generated]]]:
         cross_kv = self.network.precompute_cross_kv(torch.cat([group.image_tokens for group in groups]))
         first = np.cumsum([0, *(group.size for group in groups)])
-        beams = self._search(cross_kv, int(first[-1]), chunk) if self.beams else []
+        with watching.span(0, 0.3):
+            beams = self._search(cross_kv, int(first[-1]), chunk) if self.beams else []
         rows = [
             SampleRow(number, crop, sampler)
             for number, group in enumerate(groups)
@@ -99,7 +103,8 @@ class Decoder:
         contrast_groups = [
             ContrastGroup(int(start), group.similarity) for start, group in zip(first, groups, strict=False)
         ]
-        sampled = iter(self._sample(cross_kv, groups, contrast_groups, rows, chunk))
+        with watching.span(0.3, 1):
+            sampled = iter(self._sample(cross_kv, groups, contrast_groups, rows, chunk))
         return [
             [
                 [
@@ -134,7 +139,8 @@ class Decoder:
             def choose(kept: KeptTokens, alive: np.ndarray, length: int, uniforms: np.ndarray = uniforms) -> np.ndarray:
                 return draw(kept, uniforms[alive, length - 1])
 
-            found += sample_captions(self.network, cross_kv, contrast_groups, chunk_rows, self.rules, choose)
+            with watching.span(part.start / len(rows), part.stop / len(rows)):
+                found += sample_captions(self.network, cross_kv, contrast_groups, chunk_rows, self.rules, choose)
         return found
 
 

@@ -13,7 +13,7 @@ from itertools import chain
 from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Finished
 from pseudoris_cli.execution.prefetch import Prefetcher, load_part
-from pseudoris_cli.execution.signals import Stopper
+from pseudoris_cli.execution.signals import PartClock, Stopper
 from pseudoris_cli.execution.tasks import (
     Fingerprint,
     ImageReading,
@@ -45,16 +45,29 @@ class InProcess:
         worker = spec.make_worker()
         recorded = device_notes(spec)
         safe, quarantined = _split(tasks, crash_log)
+        pace: float | None = None
         prefetcher = Prefetcher(spec.reading, crash_log.begin)
         for part in chain(prefetcher.parts(safe), self._quarantined(quarantined, worker, spec.reading, crash_log)):
             started = time.perf_counter()
+            stopper.in_flight = clock = PartClock(part.task.part, len(part.task.images), pace)
             with _time_limit(part.task, self.part_timeout, crash_log):
-                result = run_part(worker, part, crash_log.runs_one_by_one(part.task.part), self.on_progress)
+                one_by_one = crash_log.runs_one_by_one(part.task.part)
+                result = run_part(worker, part, one_by_one, self._telling(clock))
             result.notes |= recorded
             crash_log.finish(part.task.part)
-            yield Finished(part.task, result, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            pace = seconds / max(len(part.task.images), 1)
+            yield Finished(part.task, result, seconds)
+            stopper.in_flight = None  # only now is it committed
             if stopper.requested:
                 return
+
+    def _telling(self, clock: PartClock) -> ProgressCallback:
+        def tell(images: float, rows: int) -> None:
+            clock.done += images
+            self.on_progress(images, rows)
+
+        return tell
 
     def close(self) -> None:
         """It holds nothing."""

@@ -98,11 +98,11 @@ class UnreadImage:
     sha256: str | None = None
 
 
-ProgressCallback = Callable[[int, int], None]
-"""Is told how many more images of a part are done, and how many rows they gave."""
+ProgressCallback = Callable[[float, int], None]
+"""Is told how many more images of a part are done, in fractions of them too, and how many rows they gave."""
 
 
-def no_progress(images: int, rows: int) -> None:
+def no_progress(images: float, rows: int) -> None:
     """For work that nobody watches."""
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pseudoris_cli import watching
 from pseudoris_cli.method.prompts import noun_prompt
 from pseudoris_cli.method.protocols import NounFinder, Scorer
 from pseudoris_cli.records import CaptionCandidate, MaskedImage
@@ -111,8 +112,10 @@ def score_images(
     if not distinct:
         return [_rows(own, _NO_SCORES) for own in queries]
     number = {text: n for n, text in enumerate(distinct)}
-    texts = scorer.encode_texts(list(distinct))
-    masked, wide = _encode_crops(images, scorer, settings)
+    with watching.span(0, 0.5):
+        texts = scorer.encode_texts(list(distinct))
+    with watching.span(0.5, 1):
+        masked, wide = _encode_crops(images, scorer, settings)
     results, start = [], 0
     for image, own in zip(images, queries, strict=True):
         crops = slice(start, start + len(image.masks))
@@ -154,7 +157,10 @@ def _encode_crops(
 
     spec = CropSpec(scorer.size, scorer.mean, scorer.std, settings.crop_style)
     crops = make_crops(images, ("masked", "crop_1.2"), spec, scorer.device)
-    return scorer.encode_images(crops["masked"]), scorer.encode_images(crops["crop_1.2"])
+    with watching.span(0, 0.5):
+        masked = scorer.encode_images(crops["masked"])
+    with watching.span(0.5, 1):
+        return masked, scorer.encode_images(crops["crop_1.2"])
 
 
 def _cosines(texts: torch.Tensor, crops: torch.Tensor) -> np.ndarray:

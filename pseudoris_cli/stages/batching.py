@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from pseudoris_cli import watching
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError, is_device_lost, is_out_of_memory
-from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, UnreadImage
+from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, ProgressCallback, UnreadImage
 from pseudoris_cli.records import Failure
 from pseudoris_cli.storage.schema import COLUMNS
 
@@ -26,14 +27,30 @@ def run_batches(part: PartInput, size: int, work: Work, stage: str) -> PartResul
     result = PartResult({}, {})
     for batch in batched(part.images, size):
         loaded, before = [image for image in batch if isinstance(image, LoadedImage)], len(rows)
-        answers = dict(zip((i.ref.key for i in loaded), _attempt(loaded, work, result.notes), strict=True))
+        share = _Share(part.on_progress, len(batch))
+        with watching.watched(share.tell):
+            answers = dict(zip((i.ref.key for i in loaded), _attempt(loaded, work, result.notes), strict=True))
         for image in batch:
             answer = ImageResult(failure=image.failure) if isinstance(image, UnreadImage) else answers[image.ref.key]
             rows.extend(answer.rows)
             result.answers[image.ref.key] = (len(answer.rows), answer.failure)
-        part.on_progress(len(batch), len(rows) - before)
+        part.on_progress(len(batch) - share.told, len(rows) - before)
     result.columns = {column.name: [row[column.name] for row in rows] for column in COLUMNS[stage]}
     return result
+
+
+class _Share:
+    """Tells of a batch as it goes on, in images: never less than before, and all of it only when its rows are there."""
+
+    def __init__(self, on_progress: ProgressCallback, images: int) -> None:
+        self._on_progress, self._images, self.told = on_progress, images, 0.0
+        on_progress(0, 0)
+
+    def tell(self, fraction: float) -> None:
+        reached = min(fraction, 0.99) * self._images
+        if reached > self.told:
+            self._on_progress(reached - self.told, 0)
+            self.told = reached
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

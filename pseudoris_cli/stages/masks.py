@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pseudoris_cli import watching
 from pseudoris_cli.backends import registry as backends
 from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, ImageStage, LoadedImage, PartInput, PartResult
 from pseudoris_cli.method.matching import choose
@@ -73,7 +74,8 @@ class MaskWorker:
     def _masks(self, batch: list[LoadedImage], dropped: Counter[str]) -> list[ImageResult]:
         images = [image.image_rgb for image in batch]
         keys = [image.ref.key for image in batch]
-        segments = self.segmenter.segment(images) if self.segmenter else None
+        with watching.span(0, 0.9):  # SAM has many prompts for each image
+            segments = self.segmenter.segment(images) if self.segmenter else None
         proposals = self.proposer.propose(images, keys) if self.proposer else None
         results, counted = [], Counter[str]()
         for number, image in enumerate(batch):

@@ -30,7 +30,7 @@ from trivial_stages import (
 )
 
 from pseudoris_cli.errors import EnvironmentStop, Interrupted
-from pseudoris_cli.execution.signals import graceful_stop
+from pseudoris_cli.execution.signals import OnWorkers, graceful_stop
 
 NOBODY = 65534
 
@@ -67,12 +67,63 @@ def test_the_first_signal_finishes_the_part_in_flight(
 ) -> None:
     bench.trick = signals_on("004.png", sign)
     assert in_child(bench.masks) == 130
-    assert f"{signal.Signals(sign).name}: finishing the part in flight (at most 20 s)" in capfd.readouterr().err
+    said = f"{signal.Signals(sign).name}: finishing part 1 (0 of its 4 images are done, about 1 s more) (at most 20 s)"
+    assert said in capfd.readouterr().err
     assert sorted(bench.workspace.latest("masks").manifest().entries) == [0, 1]
     bench.trick = no_trick
     assert bench.masks().parts == 1
     assert rows(bench.work, "masks") == rows(clean.work, "masks")
     assert file_set(bench.work) == file_set(clean.work)
+
+
+def test_a_part_that_cannot_end_in_time_is_left_at_the_first_signal(
+    bench: Bench, clean: Bench, capfd: pytest.CaptureFixture
+) -> None:
+    """A part of images that take ten seconds each: 32 of them would take minutes. Nothing else is lost."""
+
+    def slow(key: str, together: int) -> None:
+        if key == "006.png":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        elif key > "003.png":
+            time.sleep(0.2)
+
+    bench.trick = slow
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pseudoris_cli.execution.signals.GRACE_SECONDS", 0.2)
+        assert in_child(bench.masks) == 130
+    assert time.monotonic() - started < 20
+    said = capfd.readouterr().err
+    assert (
+        "SIGINT: stopping at once; part 1 (2 of its 4 images are done, about 1 s more) cannot end within 0.2 s" in said
+    )
+    assert sorted(bench.workspace.latest("masks").manifest().entries) == [0]
+    assert not [name for name in file_set(bench.work) if "tmp" in name or "running" in name]
+    bench.trick = no_trick
+    assert bench.masks().parts == 2
+    assert rows(bench.work, "masks") == rows(clean.work, "masks")
+    assert file_set(bench.work) == file_set(clean.work)
+
+
+def test_a_part_of_which_nothing_is_known_yet_is_not_waited_for(bench: Bench) -> None:
+    bench.trick = signals_on("000.png", signal.SIGINT)
+    assert in_child(bench.masks) == 130
+    assert not bench.workspace.versions("masks")[0].manifest().entries
+
+
+def stop_with_nothing_in_flight() -> None:
+    with graceful_stop():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+
+def test_what_nobody_would_lose_anything_by_stops_at_once() -> None:
+    """While networks are loaded, say, or files listed."""
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        stop_with_nothing_in_flight()
+    assert time.monotonic() - started < 20
 
 
 def test_the_second_signal_stops_at_once_and_leaves_nothing(bench: Bench, clean: Bench) -> None:
@@ -118,6 +169,7 @@ def test_two_signals_at_any_step_of_a_commit_break_nothing(bench: Bench, clean: 
 
 def stop_twice() -> None:
     with graceful_stop() as stopper:
+        stopper.in_flight = OnWorkers()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopper.requested
         with suppress(Exception):
@@ -132,7 +184,8 @@ def test_nobody_can_swallow_the_second_signal() -> None:
 
 
 def stop_once_and_linger() -> None:
-    with graceful_stop():
+    with graceful_stop() as stopper:
+        stopper.in_flight = OnWorkers()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
 

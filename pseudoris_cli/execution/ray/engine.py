@@ -18,7 +18,7 @@ from pseudoris_cli.execution.engine import Finished
 from pseudoris_cli.execution.engine_inprocess import InProcess, device_notes, run_part
 from pseudoris_cli.execution.prefetch import Prefetcher, load_part
 from pseudoris_cli.execution.ray.cluster import Connection, RayCluster
-from pseudoris_cli.execution.signals import Stopper
+from pseudoris_cli.execution.signals import OnWorkers, Stopper
 from pseudoris_cli.execution.tasks import ImageStage, PartResult, PartTask, StageSpec
 from pseudoris_cli.records import ImageRef
 
@@ -113,9 +113,11 @@ class RayEngine:
                 return
             self.pool = self.pool or _Pool(self.connection)
             self.pool.begin(spec, crash_log, self.part_timeout)
+        stopper.in_flight = OnWorkers()
         try:
             yield from self.pool.work(iter(tasks), stopper)
         finally:
+            stopper.in_flight = None
             if any(slot.task for slot in self.pool.slots):
                 self._shutdown()
 

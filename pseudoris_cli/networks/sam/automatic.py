@@ -21,6 +21,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from pseudoris_cli import watching
 from pseudoris_cli.networks.sam import run_lengths
 from pseudoris_cli.networks.sam.decoder import OfficialDecoder, PromptDecoder
 from pseudoris_cli.networks.sam.encoder import encode
@@ -114,7 +115,8 @@ class AutomaticMasks:
         """The masks of each uint8 image [H, W, 3], in the colour order of the network: in SAM's order, in the image's frame."""
         found: list[list[MaskCandidate]] = [[] for _ in images]
         for crop, embedding in self._embeddings(images):
-            kept = self._unique(self.candidates(embedding, crop.box, images[crop.image].shape[:2], crop.layer))
+            with watching.span(crop.image / len(images), (crop.image + 1) / len(images)):
+                kept = self._unique(self.candidates(embedding, crop.box, images[crop.image].shape[:2], crop.layer))
             found[crop.image] += [candidate.uncropped(images[crop.image].shape[0]) for candidate in kept]
         if self.settings.crop_n_layers:
             found = [self._unique_between_crops(masks) for masks in found]
@@ -137,6 +139,7 @@ class AutomaticMasks:
         points = self.transform.apply_coords(self.grids[layer] * np.array([[width, height]]), (height, width))
         found: list[MaskCandidate] = []
         for start in range(0, len(points), self.decoder.chunk):
+            watching.tell(start / len(points))
             decoded = self.decoder.decode(self._embed(points[start : start + self.decoder.chunk]), min_iou)
             step = max(1, self.pixels // (height * width))
             for first in range(0, len(decoded.logits), step):

@@ -15,7 +15,7 @@ from trivial_stages import in_child
 
 from pseudoris_cli.errors import Interrupted
 from pseudoris_cli.execution.ray.thread import RayThread
-from pseudoris_cli.execution.signals import graceful_stop
+from pseudoris_cli.execution.signals import OnWorkers, graceful_stop
 
 
 def like_ray() -> int:
@@ -44,6 +44,7 @@ def test_our_handlers_answer_and_are_put_in_force_again() -> None:
             called_twice(thread)
         thread.close()
         with graceful_stop() as stopper:
+            stopper.in_flight = OnWorkers()
             os.kill(os.getpid(), signal.SIGTERM)
             assert stopper.requested
 
