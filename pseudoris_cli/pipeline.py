@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ from pseudoris_cli.storage import files, left_out
 from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import PLAN, Plan, images_of
+from pseudoris_cli.storage.remembered import remember
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.stage_table import FIRST, STAGES, Stage, commands, stage, stages_of, upstream_of
 from pseudoris_cli.storage.workspace import Artifact, Workspace, fingerprint
@@ -53,6 +54,8 @@ class Session:
     stopper: Stopper
     plan_name: str = PLAN
     """Whose current versions are gone on with: those of the whole source, or those of a pilot."""
+    profile: str | None = None
+    """The profile that the settings start from; the nearest one is noted in the work directory where none is named."""
 
     @property
     def source(self) -> Source:
@@ -76,15 +79,17 @@ def wanted(settings: Settings) -> list[Stage]:
     return [row for row in STAGES if not row.optional or module_of(row).is_wanted(settings)]
 
 
-def versions(settings: Settings, plan_name: str = PLAN) -> dict[str, str]:
+def versions(settings: Settings | Mapping[str, Settings], plan_name: str = PLAN) -> dict[str, str]:
     """The version of every stage that a run with these settings makes, each from the one before; nothing is written.
 
+    Settings may be given for each command.
     MissingDependency (exit 3) if a checkpoint is not here.
     """
     found: dict[str, str] = {}
     upstream = None
-    for row in wanted(settings):
-        content = _content(settings, row, upstream, plan_name)
+    given = dict.fromkeys(commands(), settings) if isinstance(settings, Settings) else settings
+    for row in (row for row in STAGES if row in wanted(given[row.command])):
+        content = _content(given[row.command], row, upstream, plan_name)
         upstream = found[row.name] = fingerprint(content)
     return found
 
@@ -147,7 +152,7 @@ def commands_between(first: str, last: str) -> list[str]:
     return list(chain[chain.index(first) + 1 : chain.index(last)])
 
 
-def check_weights(settings: Settings) -> None:
+def check_weights(settings: Settings | Mapping[str, Settings]) -> None:
     """MissingDependency (exit 3) if a checkpoint of any stage is not here: asked before the first stage has run for hours."""
     versions(settings)
 
@@ -209,8 +214,10 @@ def _run_stage(session: Session, row: Stage, upstream: Artifact | None, content:
             workspace.discard(artifact, begun)
         raise
     finally:
-        if artifact.folder.exists():
-            workspace.settle(artifact)
+        if artifact.folder.exists() and (
+            workspace.settle(artifact) or not workspace.current(row.name, artifact.plan_name)
+        ):
+            remember(workspace, row.command, artifact.plan_name, session.profile, session.settings)
 
 
 def _content(settings: Settings, row: Stage, upstream: str | None, plan_name: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def show(
 ) -> None:
     """Print every setting as YAML, with its origin and meaning as a comment: a file to start from.
 
+    Defaults are commented out, so that a saved copy sets nothing by itself.
+
     Example: pseudoris config show --profile fast > pseudoris.yaml
     """
     resolved = options.resolve()
@@ -52,6 +54,7 @@ def show(
     for name, fitting in _backend_choices():
         meanings[name] = f"{meanings.get(name, 'plug-in')}; one of: {', '.join(fitting)}"
     out.print(f"# profile {resolved.profile}; later layers win: defaults, profile, file, --set, flags", markup=False)
+    out.print("# Defaults are commented out: uncomment a setting with the sections it is in to set it", markup=False)
     _print_tree(resolved.settings.model_dump(mode="json"), resolved.layers, meanings)
 
 
@@ -63,16 +66,19 @@ def _backend_choices() -> Iterator[tuple[str, list[str]]]:
 
 
 def _print_tree(tree: dict[str, Any], layers: dict[str, str], meanings: dict[str, str], prefix: str = "") -> None:
+    """A section line by line; what is at its default is commented out, a section with nothing else too."""
     indent = "  " * prefix.count(".")
     for name, value in tree.items():
         full = f"{prefix}{name}"
-        if isinstance(value, dict):
-            out.print(f"{indent}{name}:", markup=False)
+        is_set = full in layers or any(known.startswith(f"{full}.") for known in layers)
+        mark = "" if is_set else "# "
+        if isinstance(value, dict) and value:
+            out.print(f"{indent}{mark}{name}:", markup=False)
             _print_tree(value, layers, meanings, f"{full}.")
             continue
         text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
         comment = ", ".join(part for part in (meanings.get(full, ""), layers.get(full, "")) if part)
-        out.print(f"{indent}{name}: {text}" + (f"  # {comment}" if comment else ""), markup=False)
+        out.print(f"{indent}{mark}{name}: {text}" + (f"  # {comment}" if comment else ""), markup=False)
 
 
 def _meanings(model: Any, prefix: str = "") -> Any:

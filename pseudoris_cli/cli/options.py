@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -15,17 +15,20 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pseudoris_cli.cli import completion
+from pseudoris_cli.cli.console import note
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.models import Settings
-from pseudoris_cli.settings.resolve import DEFAULT_PROFILE, LOCAL_FILE, PROFILES, Resolved, resolve
+from pseudoris_cli.settings.resolve import DEFAULT_PROFILE, LOCAL_FILE, PROFILES, Base, Resolved, resolve
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.tasks import Selection
     from pseudoris_cli.storage.workspace import Workspace
 
 R = TypeVar("R")
+TOLD = 4
+"""Remembered settings that are named in the line about them."""
 LAST_PILOT = 0
 """What `--pilot` without a number means."""
 
@@ -113,11 +116,16 @@ class SettingOptions:
         ),
     ] = field(default_factory=list)
 
-    def resolve(self, flags: dict[str, Any] | None = None) -> Resolved:
-        """All layers merged and checked."""
-        return resolve(
-            self.profile, self.config, self.assignments, {k: v for k, v in (flags or {}).items() if v is not None}
-        )
+    def resolve(self, flags: dict[str, Any] | None = None, base: Base | None = None) -> Resolved:
+        """All layers merged and checked; says where settings come from that nobody named."""
+        resolved = self._merged(flags, base)
+        for line in resolved.notes:
+            note(line)
+        return resolved
+
+    def _merged(self, flags: dict[str, Any] | None, base: Base | None) -> Resolved:
+        given = {name: value for name, value in (flags or {}).items() if value is not None}
+        return resolve(self.profile, self.config, self.assignments, given, base)
 
 
 @dataclass
@@ -144,6 +152,9 @@ class StageOptions(SettingOptions, WorkOptions):
             help="a trial on N images, spread over the source, that takes over from nothing; without N the last pilot",
         ),
     ] = None
+    new_settings: Annotated[
+        bool, typer.Option("--new-settings", help="start from the profile, not from what the work directory remembers")
+    ] = False
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="redo parts in which images failed")] = False
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="go on with an incomplete stage before")] = (
         False
@@ -153,6 +164,27 @@ class StageOptions(SettingOptions, WorkOptions):
     ] = False
     json_output: Annotated[bool, typer.Option("--json", help="result as JSON on stdout")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only errors on stderr; results stay on stdout")] = False
+
+    def resolve_for(self, command: str, flags: dict[str, Any] | None = None) -> Resolved:
+        """The settings of a command: from what the work directory remembers of it, unless told otherwise."""
+        return self.resolve_all([command], flags)[command]
+
+    def resolve_all(self, names: Iterable[str], flags: dict[str, Any] | None = None) -> dict[str, Resolved]:
+        """The settings of several commands; what is remembered is told in one line."""
+        from pseudoris_cli.storage.remembered import recall
+
+        found: dict[str, Resolved] = {}
+        for name in names:
+            base = None if self.new_settings else recall(self.workspace, name, self.plan_name)
+            found[name] = self._merged(flags, base)
+        told = list(dict.fromkeys(part for resolved in found.values() for part in resolved.remembered))
+        more = f" and {len(told) - TOLD} more" if len(told) > TOLD else ""
+        where = ", ".join(dict.fromkeys(one.remembered_in for one in found.values() if one.remembered))
+        lines = [f"settings as before: {', '.join(told[:TOLD])}{more} ({where})"] if told else []
+        lines += dict.fromkeys(line for resolved in found.values() for line in resolved.notes)
+        for line in lines if not self.quiet else []:
+            note(line)
+        return found
 
     @property
     def plan_name(self) -> str:

@@ -46,6 +46,7 @@ def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]
                 observer=observer,
                 stopper=stopper,
                 plan_name=options.plan_name,
+                profile=resolved.profile,
             )
         finally:
             with stopper.shielded():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
@@ -17,7 +17,7 @@ from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.export.base import ImageMode
 from pseudoris_cli.settings import plugins
-from pseudoris_cli.storage.stage_table import stages_of
+from pseudoris_cli.storage.stage_table import commands, stages_of
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.runner import Summary
@@ -90,7 +90,7 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None) -> 
 
     Example: pseudoris masks --images photos --gpu 0; a look first: --pilot 8. Next: pseudoris captions
     """
-    resolved = options.resolve()
+    resolved = options.resolve_for("masks")
     remember_source(options.workspace, source, options.quiet)
     with open_session(options, resolved) as session:
         from pseudoris_cli.pipeline import run_masks
@@ -106,7 +106,7 @@ def captions(options: StageOptions, from_version: From = None) -> None:
 
     Example: pseudoris captions --gpu 0. Next: pseudoris filter
     """
-    with open_session(options, options.resolve()) as session:
+    with open_session(options, options.resolve_for("captions")) as session:
         from pseudoris_cli.pipeline import run_command
 
         report(options, run_command(session, "captions", from_version), None, "filter")
@@ -129,7 +129,7 @@ def filter(
     Example: pseudoris filter --min-doc 1.1. Next: pseudoris report, then pseudoris export --out OUT
     """
     flags = _filter_flags(min_doc, top_k_per_mask, min_words, max_words)
-    with open_session(options, options.resolve(flags)) as session:
+    with open_session(options, options.resolve_for("filter", flags)) as session:
         from pseudoris_cli.pipeline import run_command
 
         summaries = run_command(session, "filter", from_version)
@@ -155,7 +155,7 @@ def export(
     Example: pseudoris export --format refcoco --out data/pseudo
     """
     flags = _export_flags(split, dataset, split_by, max_captions)
-    with open_session(options, options.resolve(flags)) as session:
+    with open_session(options, options.resolve_for("export", flags)) as session:
         request = ExportRequest(_wanted_out(out_folder), formats, overwrite, image_files)
         summaries, extra = _export(session, request, from_version)
         report(options, summaries, extra, "report")
@@ -182,7 +182,7 @@ def run(
     Example: pseudoris run --images photos --gpu 0 --out data/pseudo
     """
     flags = _filter_flags(min_doc, None, None, None) | _export_flags(split, dataset, None, max_captions)
-    resolved = options.resolve(flags)
+    resolved = options.resolve_all(commands(), flags)
     if source.images and str(source.images) in get_args(ImageMode) and not source.images.exists():
         raise UsageError(
             f"--images {source.images}: here --images names the source; --export-images {source.images} says how image files "
@@ -193,19 +193,22 @@ def run(
             "--shard goes with masks, captions and filter; `run` needs each stage complete before the next"
         )
     remember_source(options.workspace, source, options.quiet)
-    with open_session(options, resolved) as session:
+    with open_session(options, resolved["masks"]) as session:
         from pseudoris_cli import pipeline
 
+        sessions = {
+            name: replace(session, settings=one.settings, profile=one.profile) for name, one in resolved.items()
+        }
         request = ExportRequest(out_folder, formats, overwrite, image_files) if out_folder else None
         if request:
             _check_export(session, request)
-        pipeline.check_weights(session.settings)
+        pipeline.check_weights({name: one.settings for name, one in resolved.items()})
         summaries = [pipeline.run_masks(session, limit)]
         for command in pipeline.commands_between("masks", "export"):
-            summaries += pipeline.run_command(session, command, summaries[-1].version)
+            summaries += pipeline.run_command(sessions[command], command, summaries[-1].version)
         extra: dict[str, Any] = {"filter": _filter_figures(session, summaries[-1].version)}
         if request:
-            indexed, exported = _export(session, request, summaries[-1].version)
+            indexed, exported = _export(sessions["export"], request, summaries[-1].version)
             summaries += indexed
             extra |= exported
         following = () if options.pilot is not None else ("report",) if request else ("report", _TO_EXPORT)
@@ -250,7 +253,7 @@ def other_stage(command: str) -> Callable[..., None]:
 
     @with_options
     def run_stage(options: StageOptions, from_version: From = None) -> None:
-        with open_session(options, options.resolve()) as session:
+        with open_session(options, options.resolve_for(command)) as session:
             from pseudoris_cli.pipeline import run_command
 
             report(options, run_command(session, command, from_version))

@@ -53,6 +53,7 @@ def use(
 
     Example: pseudoris use captions 1345. Next: pseudoris filter
     """
+    from pseudoris_cli.storage.remembered import remember_versions
     from pseudoris_cli.storage.versions import choose
 
     workspace = existing_workspace(options)
@@ -60,6 +61,7 @@ def use(
         raise UsageError(f"there is no stage {stage!r}; choose from {', '.join(NAMES)}{nearest(stage, NAMES)}")
     artifact = workspace.find(stage, version)
     chosen = choose(workspace, artifact)
+    remember_versions(workspace, chosen)
     for name, one in chosen.items():
         pilot = "" if one.plan_name == "plan.jsonl" else " (of the pilot)"
         out.print(f"{name} {one.version}{pilot}", markup=False)

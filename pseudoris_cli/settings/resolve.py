@@ -1,6 +1,7 @@
 """From flags, --set, a YAML file and a profile to one checked `Settings`, remembering where each value came from.
 
-Later layers win: defaults, profile, file, --set, flags.
+Later layers win: defaults, profile, what the work directory remembers, file, --set, flags. `./pseudoris.yaml` is a file that
+nobody named: it is left aside where a profile is.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ class Resolved:
     settings: Settings
     layers: dict[str, str]
     profile: str
+    remembered: tuple[str, ...] = ()
+    """What the work directory's own settings decide, as `name=value`, and"""
+    remembered_in: str = ""
+    """where they are recorded."""
+    notes: tuple[str, ...] = ()
+    """What the user should be told of files that nobody named, a line each."""
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """(dotted name, value, layer) of every setting, in the order of the models."""
@@ -38,21 +45,55 @@ class Resolved:
             yield name, value, self.layers.get(name, "default")
 
 
+@dataclass(frozen=True)
+class Base:
+    """What a command starts from in a work directory that was begun before."""
+
+    name: str
+    """Where it is recorded."""
+    profile: str
+    values: Mapping[str, Any]
+    """What was set beside the profile, by dotted name."""
+    binding: bool = True
+    """Whether another profile is a conflict."""
+    others: tuple[str, ...] = ()
+    """The sections that are other commands' business."""
+
+
 def resolve(
     profile: str | None = None,
     file: Path | None = None,
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    base: Base | None = None,
 ) -> Resolved:
-    """Merge all layers and check them. UsageError names what is unknown or has a bad value, and the layer that set it."""
-    profile = profile or DEFAULT_PROFILE
-    if profile not in PROFILES:
+    """Merge all layers and check them. UsageError names what is unknown or has a bad value, and the layer that set it.
+
+    UsageError too if `profile` is another than that of a binding `base`.
+    """
+    if profile is not None and profile not in PROFILES:
         raise UsageError(
             f"there is no profile {profile!r}; choose from {', '.join(PROFILES)}{nearest(profile, PROFILES)}"
         )
-    given: list[tuple[str, dict[str, Any]]] = [(f"profile {profile}", _read(resource(f"configs/{profile}.yaml")))]
+    if base and profile is not None and profile != base.profile:
+        if base.binding:
+            raise UsageError(
+                f"this work directory was made with the profile {base.profile} ({base.name}), not {profile}: the two would be "
+                f"mixed. Leave --profile out, use another --work, or start from {profile} here with --new-settings"
+            )
+        base = None
+    notes: list[str] = []
+    chosen = profile or (base.profile if base else DEFAULT_PROFILE)
+    given: list[tuple[str, dict[str, Any]]] = [(f"profile {chosen}", _read(resource(f"configs/{chosen}.yaml")))]
+    if base:
+        given.append((base.name, _tree(base.values)))
     if file is None and LOCAL_FILE.is_file():
-        file = LOCAL_FILE
+        file = LOCAL_FILE if profile is None else None
+        notes.append(
+            f"settings of ./{LOCAL_FILE} are used (--profile or --config leave it aside)"
+            if file
+            else f"./{LOCAL_FILE} is not used, as --profile {profile} is given (--config {LOCAL_FILE} adds it)"
+        )
     if file is not None:
         given.append((str(file), _read(file)))
     given += [(f"--set {text}", _assignment(text)) for text in assignments]
@@ -61,7 +102,62 @@ def resolve(
     layers: dict[str, str] = {}
     for layer, values in given:
         _merge(merged, values, layers, layer)
-    return Resolved(_validate(merged, layers), layers, profile)
+    settings = _validate(merged, layers)
+    remembered = _remembered(base, profile, layers) if base else ()
+    return Resolved(settings, layers, chosen, remembered, base.name if base else "", tuple(notes))
+
+
+def _remembered(base: Base, profile: str | None, layers: Mapping[str, str]) -> tuple[str, ...]:
+    parts = [f"profile {base.profile}"] if profile is None and base.profile != DEFAULT_PROFILE else []
+    return *parts, *(
+        f"{name}={_inline(value)}"
+        for name, value in base.values.items()
+        if layers.get(name) == base.name and name.partition(".")[0] not in base.others
+    )
+
+
+def _inline(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+
+
+def deviations(profile: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by dotted name, in which a tree of values differs from a profile; a backend comes with all of its own."""
+    tree = _read(resource(f"configs/{profile}.yaml"))
+    own = dict(leaves(_validate(tree, {}).model_dump(mode="json")))
+    given = dict(leaves(values))
+    anew = tuple(
+        name.removesuffix("backend") for name in given if name.endswith(".backend") and own.get(name) != given[name]
+    )
+    return {n: v for n, v in given.items() if n not in own or own[n] != v or (anew and n.startswith(anew))}
+
+
+def known_settings(values: Mapping[str, Any], model: type[BaseModel] = Settings) -> dict[str, Any]:
+    """A tree of values, as an older release may have recorded them, without the settings that there are no more."""
+    backends = {path[0]: role for path, role in backend_sections(model) if len(path) == 1}
+    known: dict[str, Any] = {}
+    for name, value in values.items():
+        info = model.model_fields.get(name)
+        if info is None:
+            continue
+        section = info.annotation
+        if name in backends and isinstance(value, Mapping):
+            section = backend_settings(str(value.get("backend", "")), backends[name])
+        if isinstance(value, Mapping) and isinstance(section, type) and issubclass(section, BaseModel):
+            value = known_settings(value, section)
+        known[name] = value
+    return known
+
+
+def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as a nested mapping."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *sections, last = name.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return tree
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -71,6 +167,11 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. UsageError (exit 2) if it cannot be read, or is anything else."""
+    return _read(path)
 
 
 def _read(path: Path) -> dict[str, Any]:
