@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -39,6 +39,43 @@ class Sample(TypedDict):
     ref_id: int
 
 
+class Batch(TypedDict):
+    """What `collate` makes of B items: images [B, C, H, W] and masks [B, H, W] of the largest height and width among them.
+
+    `size` int64 [B, 2] holds the (height, width) of each image before it was padded.
+    """
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    size: torch.Tensor
+    caption: list[str]
+    image_id: torch.Tensor
+    ref_id: torch.Tensor
+
+
+def collate(items: Sequence[Sample]) -> Batch:
+    """Items of any sizes as one batch, for `DataLoader(collate_fn=collate)`: padded with zeros to the right and below.
+
+    What a transform made of image and mask is batched the same way: [C, H, W] and [H, W] of one size, in any type.
+    """
+    sizes = [(int(item["image"].shape[-2]), int(item["image"].shape[-1])) for item in items]
+    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+
+    def padded(tensor: torch.Tensor) -> torch.Tensor:
+        whole = tensor.new_zeros((*tensor.shape[:-2], height, width))
+        whole[..., : tensor.shape[-2], : tensor.shape[-1]] = tensor
+        return whole
+
+    return {
+        "image": torch.stack([padded(item["image"]) for item in items]),
+        "mask": torch.stack([padded(item["mask"]) for item in items]),
+        "size": torch.tensor(sizes),
+        "caption": [item["caption"] for item in items],
+        "image_id": torch.tensor([item["image_id"] for item in items]),
+        "ref_id": torch.tensor([item["ref_id"] for item in items]),
+    }
+
+
 class PseudoRISDataset(Dataset[Sample]):
     """Image, mask and expression triples for training a referring segmentation model.
 
@@ -61,7 +98,8 @@ class PseudoRISDataset(Dataset[Sample]):
         transforms: Transforms | None = None,
         shares: str = "train=1",
     ) -> None:
-        root = Path(root)
+        root = Path(root).expanduser()
+        _check_root(root)
         self.transforms = transforms
         self._reader: Source | FileReader
         if (root / "source.json").is_file():
@@ -69,8 +107,8 @@ class PseudoRISDataset(Dataset[Sample]):
             self._reader = sources.open_source(workspace.source() or {})
             records = _of_work_directory(workspace, split, splits.parse(shares))
         else:
-            self._reader = FileReader(Path(image_root) if image_root else _image_folder(root))
             records = _of_export(root, split)
+            self._reader = FileReader(Path(image_root) if image_root else _image_folder(root))
         self._masks = _PackedRecords(records)
         if not len(self._masks):
             raise UsageError(f"{root} has no masks in split {split!r}")
@@ -136,6 +174,18 @@ class _PackedRecords:
         text = self._buffer[self._ends[index] : self._ends[index + 1]].tobytes()
         key, image_id, ref_id, height, width, counts, captions = json.loads(text)
         return Referred(key, image_id, ref_id, Rle(height, width, counts), tuple(captions))
+
+
+def _check_root(root: Path) -> None:
+    """UsageError if there is nothing at `root`, or nothing in it."""
+    if not root.exists():
+        raise UsageError(
+            f"there is no {root.absolute()}; give a work directory, a jsonl or refcoco export, or a REFER root"
+        )
+    if root.is_dir() and next(root.iterdir(), None) is None:
+        raise UsageError(
+            f"{root} is an empty folder; give a work directory, a jsonl or refcoco export, or a REFER root"
+        )
 
 
 def _of_export(root: Path, split: str) -> Iterator[Referred]:

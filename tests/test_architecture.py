@@ -28,6 +28,7 @@ LAYERS = (
     {"export"},
     {"stages", "report"},
     {"pipeline", "doctor", "dataset"},
+    {"notebook"},
     {"cli"},
     {"__main__"},
 )
@@ -76,7 +77,7 @@ TORCH_NEVER = {
     "prompting",
     "cli",
 }
-TORCH_NEVER |= {"pipeline", "evaluation", "demo"}
+TORCH_NEVER |= {"pipeline", "notebook", "evaluation", "demo"}
 
 
 @dataclass(frozen=True)

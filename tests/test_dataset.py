@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
-from pseudoris_cli.dataset import PseudoRISDataset
+from pseudoris_cli.dataset import PseudoRISDataset, collate
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.export import base
 from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, ExportSentence
@@ -219,8 +219,6 @@ def test_refer_s_own_data_with_polygons():
 
 
 def test_what_is_missing_is_said(world, tmp_path):
-    with pytest.raises(UsageError, match="no image files"):
-        PseudoRISDataset(tmp_path / "nothing")
     (tmp_path / "images").mkdir()
     with pytest.raises(UsageError, match="neither a work directory nor"):
         PseudoRISDataset(tmp_path)
@@ -231,6 +229,11 @@ def test_what_is_missing_is_said(world, tmp_path):
     Image.new("RGB", (5, 5)).save(root / "images/train2014/0.png")
     with pytest.raises(UsageError, match="is not the image"):
         dataset[0]
+    (root / "images").rename(root / "elsewhere")
+    (tmp_path / "images").rmdir()  # the folder beside an export is looked into too
+    with pytest.raises(UsageError, match="no image files"):
+        PseudoRISDataset(root)
+    (root / "elsewhere").rename(root / "images")
     (root / "train.jsonl").write_text('{"file_name": 1}\n')
     with pytest.raises(UsageError, match="line 1"):
         PseudoRISDataset(root)
@@ -271,3 +274,39 @@ def test_an_image_above_the_usual_limit_loads(world, tmp_path):
     Image.new("L", (5200, 9000), 7).save(world.folder / "large.png")
     with pytest.raises(UsageError, match=r"large\.png cannot be used"):
         PseudoRISDataset(tmp_path, image_root=world.folder)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda root: None, "there is no .*root"),
+        (lambda root: root.mkdir(), "empty folder"),
+        (lambda root: root.write_text("x"), "neither a work directory nor"),
+        (lambda root: (root / "x").mkdir(parents=True), "neither a work directory nor"),
+    ],
+)
+def test_a_path_that_is_nothing_says_so(tmp_path, make, reason):
+    make(tmp_path / "root")
+    with pytest.raises(UsageError, match=reason):
+        PseudoRISDataset(tmp_path / "root", image_root=tmp_path)
+    with pytest.raises(UsageError, match=reason):
+        PseudoRISDataset(str(tmp_path / "root"))
+
+
+def test_items_of_other_sizes_make_a_batch(world, tmp_path):
+    dataset = PseudoRISDataset(_root("jsonl", world, tmp_path))
+    items = [dataset[number] for number in range(len(dataset))]
+    [batch] = DataLoader(dataset, batch_size=len(items), collate_fn=collate)
+    assert batch["image"].shape == (6, 3, 20, 31)
+    assert batch["mask"].dtype == torch.bool
+    assert batch["size"].tolist() == [[20, 30]] * 3 + [[20, 31]] * 3
+    assert batch["caption"] == [item["caption"] for item in items]
+    assert batch["ref_id"].tolist() == [item["ref_id"] for item in items]
+    assert batch["image_id"].tolist() == [1, 1, 1, 2, 2, 2]
+    for number, (item, (height, width)) in enumerate(zip(items, batch["size"].tolist(), strict=True)):
+        assert torch.equal(batch["image"][number, :, :height, :width], item["image"])
+        assert torch.equal(batch["mask"][number, :height, :width], item["mask"])
+        assert not batch["mask"][number, :, width:].any()
+        assert not batch["image"][number, :, :, width:].any()
+    floats = collate([item | {"image": item["image"].float() / 255, "mask": item["mask"].float()} for item in items])
+    assert floats["image"].dtype == floats["mask"].dtype == torch.float32

@@ -75,46 +75,11 @@ def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserve
 
 
 def remember_source(workspace: Workspace, wanted: SourceOptions, quiet: bool = False) -> None:
-    """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another.
-
-    Until images are planned nothing hangs on the source, and a corrected --images replaces a mistaken one.
-    """
-    images, image_root = wanted.images, wanted.image_root
-    if workspace.source() is None or (images is not None and not workspace.has_plan()):
-        if images is None and (images := authors_source(Path.cwd())):
-            announce = note if not quiet else lambda text: None
-            announce(f"taking the images of {images}, found in a directory laid out like the authors'")
-        if images is None:
-            raise UsageError(
-                f"{workspace.root} has no source yet: name it once with --images (a folder, list or JSON file)"
-            )
-        description = sources.describe(images, wanted.choices, image_root, wanted.source_kind)
-        if next(iter(sources.open_source(description).images()), None) is None:
-            raise UsageError(
-                f"{images} has no images; --images takes a folder of images, a list file, a COCO, REFER or ETRIS file, or an LMDB"
-            )
-        workspace.create()
-        if workspace.source() != description:
-            with workspace.plan().locked("settings"), workspace.changing():
-                if workspace.source() is None or not workspace.has_plan():
-                    workspace.set_source(description)
-    known = workspace.source() or {}
-    if images is not None and any(
-        sources.identify(images, wanted.source_kind)[name] != known[name] for name in ("kind", "root")
-    ):
-        raise UsageError(
-            f"{workspace.root} belongs to {known['root']}, not to {images}; one work directory has one source.\n"
-            "Use another --work; or, if the same images moved, point to them with --image-root"
-        )
-    for name, choice in wanted.choices.items():
-        if (kept := known["options"].get(name)) != choice:
-            has = f"{known['root']} with --source-{name.replace('_', '-')} {kept}" if kept else known["root"]
-            raise UsageError(f"{workspace.root} belongs to {has}, not to {choice!r} of it; use another --work")
-    if image_root is not None and str(image_root.resolve()) != known["image_root"]:
-        if not image_root.is_dir():
-            raise UsageError(f"--image-root {image_root}: there is no such folder")
-        with workspace.changing():
-            workspace.set_source({**known, "image_root": str(image_root.resolve())})
+    """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
+    images = wanted.images
+    if images is None and workspace.source() is None and (images := authors_source(Path.cwd())) and not quiet:
+        note(f"taking the images of {images}, found in a directory laid out like the authors'")
+    sources.remember(workspace, sources.Wanted(images, wanted.image_root, wanted.choices, wanted.source_kind))
 
 
 def report(

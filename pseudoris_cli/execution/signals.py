@@ -164,13 +164,16 @@ def restore_default_signals() -> None:
 
 @contextmanager
 def graceful_stop() -> Iterator[Stopper]:
-    """Handle SIGINT, SIGTERM and SIGUSR1 while the block runs.
+    """Handle SIGINT, SIGTERM and SIGUSR1 while the block runs; outside of the main thread nobody can, and none is handled.
 
     Interrupted if a signal came before: compiled code that was calling back may have swallowed what its handler raised.
     """
     if _pending_signal.is_set():
         raise Interrupted("interrupted")
     stopper = Stopper()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopper
+        return
     before = {number: signal.signal(number, stopper._on_signal) for number in _SIGNALS}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stopper._on_alarm)
     try:
