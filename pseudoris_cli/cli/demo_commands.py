@@ -84,16 +84,20 @@ def run_demo(options: StageOptions, out_folder: Path) -> None:
 def evaluate(
     options: WorkOptions,
     truth: Annotated[Path, typer.Option(help="truth.json of rendered scenes, or a COCO instances file (masks only)")],
+    pilot: Annotated[bool, typer.Option("--pilot", help="measure the last pilot, on its own images")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Measure masks and expressions of a work directory against a known truth, with 95 % bootstrap intervals.
+
+    Only images that both have are measured; how many those are is said.
 
     Example: pseudoris evaluate --work pseudoris-demo/work --truth pseudoris-demo/scenes/truth.json
     """
     from pseudoris_cli.cli.evaluation_table import print_evaluation
     from pseudoris_cli.evaluation.workspace import evaluate_workspace
 
-    evaluation = evaluate_workspace(options.workspace, truth)
+    workspace = options.workspace
+    evaluation = evaluate_workspace(workspace, truth, workspace.last_pilot() if pilot else None)
     if as_json:
         print_json(evaluation.to_json())
     else:

@@ -22,6 +22,14 @@ def print_evaluation(evaluation: Evaluation, intervals: bool = False) -> None:
         f"masks: {evaluation.masks:,} for {evaluation.objects:,} objects in {evaluation.images:,} images; "
         + ", ".join(parts)
     )
+    if evaluation.masks_version:
+        pilot = f" ({evaluation.pilot})" if evaluation.pilot else ""
+        print_text(
+            f"measured: {evaluation.images:,} images, of {evaluation.images_in_truth:,} in the truth and "
+            f"{evaluation.images_in_masks:,} in masks {evaluation.masks_version}{pilot}"
+        )
+    for version in evaluation.left_out:
+        print_text(f"captions {version} left out: it has not answered all images of the others")
     if not evaluation.captions:
         return
     rows = []

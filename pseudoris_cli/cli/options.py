@@ -195,12 +195,7 @@ class StageOptions(SettingOptions, WorkOptions):
             return PLAN
         if self.pilot != LAST_PILOT:
             return pilot_plan(self.pilot)
-        pilots = self.workspace.pilots()
-        if not pilots:
-            raise UsageError(
-                f"{self.workspace.root} has no pilot yet; begin with `pseudoris run --pilot 8 --images DIR`"
-            )
-        return pilots[-1]
+        return self.workspace.last_pilot()
 
     @property
     def gpus(self) -> list[int]:

@@ -86,6 +86,14 @@ class Evaluation:
     mask_figures: dict[str, Figure]
     captions: tuple[MethodFigures, ...] = ()
     differences: tuple[Difference, ...] = ()
+    masks_version: str | None = None
+    """Of a work directory: the version that was measured,"""
+    pilot: str | None = None
+    """`pilot-8` where it is that of a pilot,"""
+    images_in_truth: int | None = None
+    images_in_masks: int | None = None
+    left_out: tuple[str, ...] = ()
+    """and the captions versions that have not answered all of these images."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dumps."""

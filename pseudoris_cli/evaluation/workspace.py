@@ -2,35 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.errors import UsageError
 from pseudoris_cli.evaluation.metrics import ArtifactRow, CaptionRun, Evaluation, evaluate
 from pseudoris_cli.evaluation.truth import read_truth
 from pseudoris_cli.storage.parts import read_part
+from pseudoris_cli.storage.plan import pilot_of
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 _MASK_COLUMNS = ["image_key", "mask_id", "rle_size", "rle_counts"]
 _CAPTION_COLUMNS = ["image_key", "mask_id", "caption", "sampler"]
 
 
-def evaluate_workspace(workspace: Workspace, truth: Path) -> Evaluation:
-    """Measure the current masks, and each captions version made from them before and after its last filter.
+def evaluate_workspace(workspace: Workspace, truth: Path, plan: str | None = None) -> Evaluation:
+    """Measure the current masks, and each captions version made from them before and after its last filter, on the images
+    that both the truth and the masks have.
 
+    `plan` names a pilot; by default it is that of the whole source, or of the last pilot where there is nothing else.
     Versions are ordered by contrast: plain sampling first. Beam captions do not depend on the contrast and are taken from
-    the first version. Raises UsageError for an unusable truth file, or where there are no masks yet.
+    the first version. Versions that have answered fewer of the images than others are left out, and named. Raises UsageError
+    for an unusable truth file, where there are no masks yet, or where truth and masks have no image in common.
     """
-    masks = workspace.latest("masks")
-    known = read_truth(truth)
+    masks = workspace.latest("masks", plan=plan or workspace.plan_looked_at())
+    truth_images = read_truth(truth)
+    answered = answered_images(masks)
+    known = [image for image in truth_images if image.key in answered]
+    if not known:
+        raise UsageError(_nothing_in_common(truth, [image.key for image in truth_images], masks, answered))
+    common = {image.key for image in known}
     made = [a for a in workspace.versions("captions") if a.upstream == masks.version]
+    made, behind = _on_all_of(common, made)
     made.sort(key=_order)
     labels = _labels(made)
     runs = [
-        CaptionRun(labels[artifact.version], list(rows(artifact, _CAPTION_COLUMNS)), _kept(workspace, artifact))
+        CaptionRun(labels[artifact.version], list(rows(artifact, _CAPTION_COLUMNS)), _kept(workspace, artifact, common))
         for artifact in made
     ]
-    return evaluate(known, rows(masks, _MASK_COLUMNS), runs)
+    found = evaluate(known, rows(masks, _MASK_COLUMNS), runs)
+    return replace(
+        found,
+        masks_version=masks.version,
+        pilot=pilot_of(masks.plan_name),
+        images_in_truth=len(truth_images),
+        images_in_masks=len(answered),
+        left_out=tuple(artifact.version for artifact in behind),
+    )
+
+
+def answered_images(artifact: Artifact) -> set[str]:
+    """The images that a version has answered, those without any mask and the failed ones included; vanished ones are not."""
+    entries = artifact.manifest().entries.values()
+    return {image.key for entry in entries for image in entry.images if image.status != "gone"}
+
+
+def _on_all_of(images: set[str], made: list[Artifact]) -> tuple[list[Artifact], list[Artifact]]:
+    """The versions that have answered the most of these images, and those that lack some of them."""
+    counts = [len(images & answered_images(artifact)) for artifact in made]
+    most = max(counts, default=0)
+    whole = [artifact for artifact, count in zip(made, counts, strict=True) if count == most]
+    return whole, [artifact for artifact in made if artifact not in whole]
+
+
+def _nothing_in_common(truth: Path, known: list[str], masks: Artifact, answered: set[str]) -> str:
+    def some(keys: Iterable[str]) -> str:
+        return next((f", e.g. {key}" for key in sorted(keys)), "")
+
+    return (
+        f"none of the {len(known):,} images of {truth}{some(known)} is among the {len(answered):,} of masks "
+        f"{masks.version}{some(answered)}, so there is nothing to measure. Images are compared by name: give the truth of these "
+        "images (--truth), the work directory that belongs to it (--work), or --pilot for the images of the pilot"
+    )
 
 
 def rows(artifact: Artifact, columns: list[str]) -> Iterator[ArtifactRow]:
@@ -42,10 +87,12 @@ def rows(artifact: Artifact, columns: list[str]) -> Iterator[ArtifactRow]:
             yield dict(zip(columns, values, strict=True))
 
 
-def _kept(workspace: Workspace, captions: Artifact) -> list[ArtifactRow] | None:
-    """What the last filter kept of a captions version; None if it was never filtered."""
+def _kept(workspace: Workspace, captions: Artifact, images: set[str]) -> list[ArtifactRow] | None:
+    """What the last filter kept of a captions version; None if none has been at all of these images that it captions."""
     scores = {a.version for a in workspace.versions("scores") if a.upstream == captions.version}
-    filters = [a for a in workspace.versions("filter") if a.upstream in scores]
+    wanted = images & answered_images(captions)
+    made = [a for a in workspace.versions("filter") if a.upstream in scores]
+    filters = [a for a in made if wanted <= answered_images(a)]
     if not filters:
         return None
     last = max(

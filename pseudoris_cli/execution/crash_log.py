@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
@@ -44,6 +45,7 @@ class CrashLog:
         self._memory: dict[str, Any] = {}
         self._dump = folder / f"running-{writer}.fault"
         self._dump_file: FileIO | None = None
+        self._was_on = False
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # none there, or a damaged one
             self._recover(frozenset(pending))
 
@@ -65,6 +67,7 @@ class CrashLog:
         """Let Python dump its stack where a crash is told by, from now on."""
         if self._dump_file is None:
             self._dump_file = FileIO(self._dump, "w")
+            self._was_on = faulthandler.is_enabled()
             faulthandler.enable(self._dump_file, all_threads=False)
 
     def begin(self, part: int) -> None:
@@ -107,6 +110,8 @@ class CrashLog:
         self.working, self.isolated = [], None
         if self._dump_file is not None:
             faulthandler.disable()
+            if self._was_on:  # by -X faulthandler, say; where it wrote to cannot be asked, and is nearly always stderr
+                faulthandler.enable(sys.__stderr__ or 2)
             self._dump_file.close()
             self._dump_file = None
         self._dump.unlink(missing_ok=True)

@@ -116,7 +116,7 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
                 _work(job, queue, crash_log, watch)
             for part in given_up:
                 if not stopper.requested:
-                    _try_again(job, manifest, part, crash_log, watch)
+                    _try_again(job, _Queue(manifest, [part]), part, crash_log, watch)
         finally:
             crash_log.close()
             observer.end()
@@ -146,10 +146,17 @@ class _Watch:
     stopper: Stopper
     summary: Summary
 
-    def commit(self, manifest: ManifestWriter, finished: Finished, source: Source | None) -> PartEntry:
-        """Commit a part, not to be broken off by a signal, and tell of it."""
+    def commit(self, job: Job, queue: _Queue, finished: Finished) -> PartEntry | None:
+        """Commit a part, not to be broken off by a signal, and tell of it; None if another writer has done it meanwhile.
+
+        UsageError if its rows may not join those of the other parts.
+        """
+        if not queue.is_open(finished.task.part):
+            return None
+        if not job.selection.mix_devices:
+            _check_device(queue.manifest.manifest, finished.result.notes.get("device"))
         with self.stopper.shielded():
-            entry = _commit(manifest, finished, source)
+            entry = _commit(queue.manifest, finished, job.spec.source)
         self.observer.part(entry)
         self.summary.add(entry)
         return entry
@@ -190,24 +197,22 @@ def _work(job: Job, queue: _Queue, crash_log: CrashLog, watch: _Watch) -> None:
     tasks = _tasks(job, queue, crash_log)
     with closing(job.engine.run(job.spec, tasks, crash_log, watch.stopper)) as parts:
         for finished in parts:
-            if not queue.is_open(finished.task.part):
+            entry = watch.commit(job, queue, finished)
+            if entry is None:
                 continue
-            if not job.selection.mix_devices:
-                _check_device(queue.manifest.manifest, finished.result.notes.get("device"))
-            entry = watch.commit(queue.manifest, finished, job.spec.source)
             failed_parts = failed_parts + 1 if set(entry.counts) == {"failed"} else -len(queue.pending)
             if failed_parts == MAX_FAILED_PARTS and watch.summary.parts < len(queue.pending):
                 raise EnvironmentStop(_all_failed(entry))
 
 
-def _try_again(job: Job, manifest: ManifestWriter, part: int, crash_log: CrashLog, watch: _Watch) -> None:
+def _try_again(job: Job, queue: _Queue, part: int, crash_log: CrashLog, watch: _Watch) -> None:
     """Try images of a part that an earlier run gave up once more, in a process of their own; if one lives, do the part again.
 
     It may have been a signal from outside that killed the process whenever it was at one of them.
     """
     [task] = job.backlog.tasks([part])
     refs = {ref.key: ref for ref in task.to_load}
-    candidates = [image for image in killed_alone(manifest.manifest.entries[part]) if image.key in refs]
+    candidates = [image for image in killed_alone(queue.manifest.manifest.entries[part]) if image.key in refs]
     still: dict[str, str] = {}
     for image in candidates:
         log.info("%s: trying %s again, which %s", job.spec.name, image.key, image.error)
@@ -219,7 +224,7 @@ def _try_again(job: Job, manifest: ManifestWriter, part: int, crash_log: CrashLo
         task = replace(task, skipped={**crash_log.poison_images(part), **still})
         with closing(job.engine.run(job.spec, iter([task]), crash_log, watch.stopper)) as parts:
             for finished in parts:
-                watch.commit(manifest, finished, job.spec.source)
+                watch.commit(job, queue, finished)
 
 
 def _check_device(manifest: Manifest, device: str | None) -> None:

@@ -232,6 +232,13 @@ class Workspace:
                 marks[plan] = path
         return [plan.name for plan, mark in sorted(marks.items(), key=lambda item: item[1].stat().st_mtime_ns)]
 
+    def last_pilot(self) -> str:
+        """The plan of the pilot worked on last. UsageError if there is none."""
+        pilots = self.pilots()
+        if not pilots:
+            raise UsageError(f"{self.root} has no pilot yet; begin with `pseudoris run --pilot 8 --images DIR`")
+        return pilots[-1]
+
     def plan_looked_at(self) -> str:
         """The plan whose versions are shown where none is named: of the whole source, else of the last pilot that made any."""
         made = {one.plan_name for one in self.versions(FIRST)}

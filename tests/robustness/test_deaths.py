@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from deadly_images import FailOn, KillOn
 from trivial_stages import Bench, check_whole, file_set, in_child, no_trick, outcomes, paint, paint_folder, rows
 
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.execution import runner
 from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.death_causes import memory_ran_out_since
 from pseudoris_cli.execution.tasks import Selection
@@ -187,3 +191,49 @@ def test_a_damaged_crash_log_is_as_good_as_none(tmp_path: Path, text: str) -> No
     assert not log.is_quarantined(0)
     log.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_fault_handler_is_left_as_it_was(tmp_path: Path, was_on: bool) -> None:
+    before = faulthandler.is_enabled()
+    faulthandler.enable() if was_on else faulthandler.disable()
+    try:
+        log = CrashLog(tmp_path, "main", [0])
+        log.begin(0)
+        assert faulthandler.is_enabled()
+        log.close()
+        assert faulthandler.is_enabled() == was_on
+    finally:
+        faulthandler.enable() if before else faulthandler.disable()
+
+
+def given_up(bench: Bench) -> Bench:
+    """The image 006.png of the second part was given up on another kind of device; nothing is wrong with it any more."""
+    bench.trick = KillOn("006.png")
+    assert [in_child(bench.masks) for _ in range(4)][-1] == 0
+    bench.trick = no_trick
+    return bench
+
+
+def test_an_image_that_lives_again_does_not_mix_devices(bench: Bench) -> None:
+    manifest = given_up(bench).workspace.latest("masks").folder / "manifest-main.jsonl"
+    manifest.write_text(manifest.read_text().replace('"device":"cpu"', '"device":"cuda"'))
+    with pytest.raises(UsageError, match="were made on cuda, this run works on cpu"):
+        bench.masks()
+    assert outcomes(bench.work, "masks")["006.png"].status == "failed"
+    replace(bench, selection=Selection(mix_devices=True)).masks()
+    assert outcomes(bench.work, "masks")["006.png"].status == "done"
+
+
+def test_an_image_that_lives_again_is_done_once_by_many_writers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one run tries it, another one finishes the part: the first leaves that alone."""
+    given_up(bench)
+
+    def meanwhile(*_: object) -> None:
+        monkeypatch.setattr(runner, "try_alone", lambda *_: None)
+        assert replace(bench, selection=Selection(shard=(0, 1))).masks().parts == 1
+
+    monkeypatch.setattr(runner, "try_alone", meanwhile)
+    assert bench.masks().parts == 0
+    assert bench.workspace.latest("masks").manifest().entries[1].generation == 1
+    assert outcomes(bench.work, "masks")["006.png"].status == "done"

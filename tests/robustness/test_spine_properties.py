@@ -88,7 +88,7 @@ class Spine(RuleBasedStateMachine):
         self.run("masks", moment, shard)
 
     @rule(moment=MOMENTS, shard=SHARDS)
-    @precondition(lambda self: self.bench.workspace.current("masks"))
+    @precondition(lambda self: self.bench.workspace.begun("masks"))
     def captions(self, moment: int | None, shard: tuple[int, int] | None) -> None:
         self.run("captions", moment, shard)
 
@@ -124,7 +124,7 @@ class Spine(RuleBasedStateMachine):
     def listed_means_readable(self) -> None:
         workspace = Workspace(self.bench.work)
         for stage in ("masks", "captions"):
-            if not workspace.current(stage):
+            if not workspace.begun(stage):
                 continue
             chain = {name: made.manifest() for name, made in workspace.chain(workspace.latest(stage)).items()}
             lineage = Lineage(chain)

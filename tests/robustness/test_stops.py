@@ -96,7 +96,8 @@ def test_a_part_that_cannot_end_in_time_is_left_at_the_first_signal(
     assert time.monotonic() - started < 20
     said = capfd.readouterr().err
     assert (
-        "SIGINT: stopping at once, as part 1 (2 of its 4 images are done, about 1 s more) cannot end within 0.2 s" in said
+        "SIGINT: stopping at once, as part 1 (2 of its 4 images are done, about 1 s more) cannot end within 0.2 s"
+        in said
     )
     assert sorted(bench.workspace.latest("masks").manifest().entries) == [0]
     assert not [name for name in file_set(bench.work) if "tmp" in name or "running" in name]

@@ -181,7 +181,7 @@ class Bench:
     def captions(self) -> Summary:
         """Run the second stage on the current masks."""
         with graceful_stop() as stopper:
-            artifact = self._open("captions", self.workspace.current("masks"))
+            artifact = self._open("captions", self.workspace.latest("masks").version)
             spec = CaptionSpec(self._context(Folder(self.images)), self.trick)
             return self._run(artifact, spec, ("masks",), stopper)
 
