@@ -27,6 +27,23 @@ def rle_from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
     return Rle(height, width, encoded["counts"].decode("ascii"))
 
 
+def run_lengths(rle: Rle) -> np.ndarray:
+    """The run lengths of a valid code, int64, column-major, the first run background (maskApi.c's rleFrString).
+
+    A run is written in digits of five bits, lowest first, with a bit that says whether another follows; the highest bit of the
+    last digit is the sign. From the third run on it is the difference from the run two before.
+    """
+    digits = np.frombuffer(rle.counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(digits & 32 == 0)
+    first = np.append(0, last[:-1] + 1)
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    runs = np.add.reduceat((digits & 31) << 5 * place, first)
+    runs -= ((digits[last] >> 4) & 1) << 5 * (last - first + 1)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
 def rle_area(rle: Rle) -> int:
     """Number of pixels of the mask."""
     return int(coco_mask.area(rle.to_coco()))
