@@ -322,6 +322,7 @@ def render_export(
         split=settings.split,
         images=images,
         provenance=provenance,
+        segmentation=settings.segmentation,
     )
     with files.os_errors_as_stop(folder):
         return render.render_export(job, folder, overwrite)

@@ -14,6 +14,7 @@ from pseudoris_cli.cli.filter_table import print_filter
 from pseudoris_cli.cli.options import SourceOptions, StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
 from pseudoris_cli.execution.signals import graceful_stop
+from pseudoris_cli.export import polygons
 from pseudoris_cli.settings.resolve import Resolved
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.detect import authors_source
@@ -106,6 +107,8 @@ def report(
         if "out" in extra:
             state = "written to" if extra["rendered"] else "up to date in"
             out.print(f"{', '.join(extra['formats'])} {state} {extra['out']}", markup=False)
+        if extra.get("polygons"):
+            out.print(polygons.describe(extra["polygons"]), markup=False)
         if "report" in extra:
             out.print(f"report {extra['report']}", markup=False)
     if not options.quiet and not options.json_output:

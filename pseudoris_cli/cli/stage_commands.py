@@ -64,6 +64,7 @@ ImageFiles = Annotated[
 Split = Annotated[str | None, setting_option("export.split")]
 Dataset = Annotated[str | None, setting_option("export.dataset")]
 SplitBy = Annotated[str | None, setting_option("export.split_by")]
+Segmentation = Annotated[str | None, setting_option("export.segmentation")]
 MaxCaptions = Annotated[int | None, setting_option("export.max_captions", min=1)]
 
 
@@ -149,12 +150,13 @@ def export(
     dataset: Dataset = None,
     split_by: SplitBy = None,
     max_captions: MaxCaptions = None,
+    segmentation: Segmentation = None,
 ) -> None:
     """Stage 4: write what was kept in the formats that training code reads.
 
     Example: pseudoris export --format refcoco --out data/pseudo
     """
-    flags = _export_flags(split, dataset, split_by, max_captions)
+    flags = _export_flags(split, dataset, split_by, max_captions) | {"export.segmentation": segmentation}
     with open_session(options, options.resolve_for("export", flags)) as session:
         request = ExportRequest(_wanted_out(out_folder), formats, overwrite, image_files)
         summaries, extra = _export(session, request, from_version)
@@ -227,12 +229,15 @@ class ExportRequest:
 
 def _export(session: Session, request: ExportRequest, version: str | None) -> tuple[list[Summary], dict[str, Any]]:
     from pseudoris_cli import pipeline
+    from pseudoris_cli.export.render import polygon_figures
 
     mode = _check_export(session, request)
     summaries = pipeline.run_command(session, "export", version)
     index = summaries[-1].version
     made = pipeline.render_export(session, request.folder, tuple(request.formats), mode, request.overwrite, index)
-    return summaries, {"out": str(request.folder), "formats": request.formats, "rendered": made}
+    figures = polygon_figures(request.folder)
+    extra = {"out": str(request.folder), "formats": request.formats, "rendered": made}
+    return summaries, extra | ({"polygons": figures} if figures else {})
 
 
 def _check_export(session: Session, request: ExportRequest) -> ImageMode:

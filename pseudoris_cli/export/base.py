@@ -6,7 +6,8 @@ A format is one file in `formats/`, named like the format (`-` becomes `_`), tha
   writes below `folder`, in memory that does not grow with the number of images, and writes the same bytes for the same
   input; leaving the context completes the files. No two formats write the same path, so they share a folder, its image
   files and one pass over the images;
-* `CANDIDATES = True` where it wants `ExportImage.candidates` filled.
+* `CANDIDATES = True` where it wants `ExportImage.candidates` filled;
+* `SEGMENTATION = True` where `ExportContext.segmentation` changes what it writes.
 
 The rest of the package does everything else: the index and its ids, plan order, staging and atomic publishing.
 """
@@ -20,8 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.export.polygons import Polygons
 from pseudoris_cli.records import Category, Mask
 from pseudoris_cli.settings import plugins
+from pseudoris_cli.settings.models import SegmentationStyle
 
 T = TypeVar("T")
 ImageMode: TypeAlias = Literal["copy", "link", "none"]
@@ -92,6 +95,7 @@ class ExportContext:
     `read_image(key)` returns the bytes of an image file that every decoder shows upright. `locate_image(key)` returns the
     path of a file with these bytes, or None where there is none because the image had to be rotated; it raises UsageError
     where the source stores its images inside another file. `provenance` is plain JSON: models, settings, counts, licences.
+    `segmentation` is how a format writes masks that can write them in two ways; `polygons` makes them.
     """
 
     dataset: str
@@ -100,6 +104,8 @@ class ExportContext:
     read_image: Callable[[str], bytes]
     locate_image: Callable[[str], Path | None]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    segmentation: SegmentationStyle = "polygon"
+    polygons: Polygons = field(default_factory=Polygons)
 
 
 Write: TypeAlias = Callable[[ExportImage], None]
@@ -147,6 +153,11 @@ def load_format(name: str) -> Format:
     if not hasattr(module, "open_writer"):
         raise UsageError(f"{name!r} is no format: it defines no open_writer(context, folder)")
     return cast(Format, module)
+
+
+def follows_segmentation(formats: Sequence[Format]) -> bool:
+    """Whether `ExportContext.segmentation` changes the files of any of these formats."""
+    return any(getattr(one, "SEGMENTATION", False) for one in formats)
 
 
 def wants_candidates(formats: Sequence[Format]) -> bool:

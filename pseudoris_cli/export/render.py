@@ -26,6 +26,7 @@ from pseudoris_cli.export.base import (
 )
 from pseudoris_cli.records import ImageRef, Mask
 from pseudoris_cli.settings import plugins
+from pseudoris_cli.settings.models import SegmentationStyle
 from pseudoris_cli.sources.base import FileReader, Source
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import Manifest
@@ -55,6 +56,7 @@ class ExportJob:
     split: str
     images: ImageMode
     provenance: dict[str, Any]
+    segmentation: SegmentationStyle = "polygon"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -64,7 +66,10 @@ class ExportJob:
             for _, entry in sorted(self.manifests[stage].entries.items()):
                 digest.update(entry.file.sha256.encode())
         plug_ins = {name: owner for name in self.formats if (owner := plugins.identity(plugins.FORMATS, name))}
-        return ({"plug_ins": plug_ins} if plug_ins else {}) | {
+        more: dict[str, Any] = {"plug_ins": plug_ins} if plug_ins else {}
+        if self.segmentation != "rle" and base.follows_segmentation([base.load_format(name) for name in self.formats]):
+            more["segmentation"] = self.segmentation  # what older exports have is not named, so that they stay
+        return more | {
             "formats": list(self.formats),
             "dataset": self.dataset,
             "split_by": self.split_by,
@@ -96,16 +101,23 @@ def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
             read_image=lambda key: portable(job.source.read(key)),
             locate_image=lambda key: _locate(job.source, key),
             provenance=job.provenance,
+            segmentation=job.segmentation,
         )
         base.write_formats(formats, stream(job, base.wants_candidates(formats)), context, staging)
-        (staging / destination.MARKER).write_text(
-            json.dumps({"export": job.identity, **job.provenance}, indent=2), encoding="utf-8"
-        )
+        figures = context.polygons.figures()
+        made = {"export": job.identity, **job.provenance} | ({"polygons": figures} if figures else {})
+        (staging / destination.MARKER).write_text(json.dumps(made, indent=2), encoding="utf-8")
         _publish(staging, out)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return True
+
+
+def polygon_figures(out: Path) -> dict[str, Any] | None:
+    """How exactly the polygons of the export in `out` give back their masks (`Polygons.figures`); None where it has none."""
+    made: dict[str, Any] = json.loads((out / destination.MARKER).read_text(encoding="utf-8"))
+    return made.get("polygons")
 
 
 def stream(job: ExportJob, candidates: bool) -> Iterator[ExportImage]:

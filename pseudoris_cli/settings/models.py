@@ -18,6 +18,7 @@ from pseudoris_cli.settings import plugins
 Channels = Literal["rgb", "bgr"]
 CropStyle = Literal["mended", "released"]
 PromptStyle = Literal["mended", "released"]
+SegmentationStyle = Literal["polygon", "rle"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -221,6 +222,7 @@ class ExportSettings(Section):
     split_by: str = Field("pseudo", pattern=r"^[A-Za-z0-9_+.-]+$", description="REFER's splitBy, part of a file name")
     split: str = Field("train=1", description="fraction of each split, by image, e.g. train=.9,val=.1")
     max_captions: int | None = Field(None, ge=1, description="most sentences per mask, by DoC")
+    segmentation: SegmentationStyle = Field("polygon", description="masks of refcoco: polygon (every reader) or rle")
 
 
 class Settings(Section):

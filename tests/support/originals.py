@@ -33,7 +33,7 @@ def refer_split(refs, split):
 
 
 def check_refer(out, expected, seen):
-    """Refs from the pickle, masks from a list of run-length codes summed over its parts, pictures from either folder."""
+    """Refs from the pickle, masks from polygons or run-length codes summed over the parts, pictures from either folder."""
     with (out / "refcoco" / "refs(pseudo).p").open("rb") as file:
         refs = pickle.load(file)
     instances = json.load((out / "refcoco" / "instances.json").open())
@@ -47,10 +47,13 @@ def check_refer(out, expected, seen):
             wanted = expected[ref["ref_id"]]
             assert wanted["split"] == split
             annotation, image = annotations[ref["ann_id"]], images[ref["image_id"]]
-            layers = coco_mask.decode(annotation["segmentation"])
+            codes = annotation["segmentation"]
+            if type(codes[0]) is list:
+                codes = coco_mask.frPyObjects(codes, image["height"], image["width"])
+            layers = coco_mask.decode(codes)
             mask = np.sum(layers, axis=2).astype(np.uint8)
             np.testing.assert_array_equal(mask, decoded(wanted))
-            assert sum(coco_mask.area(annotation["segmentation"])) == annotation["area"]
+            assert sum(coco_mask.area(codes)) == annotation["area"]
             assert [ref["category_id"], names[ref["category_id"]]] == wanted["category"]
             assert [sentence["raw"] for sentence in ref["sentences"]] == wanted["captions"]
             assert all(sentence["sent"].split() == sentence["tokens"] for sentence in ref["sentences"])

@@ -5,7 +5,8 @@
     <dataset>/refs(<split_by>).json    the same refs for everybody else
     images/train2014/<file_name>       the image files, with --images; images/mscoco/images/train2014 links there
 
-An annotation's `segmentation` is a list with one run-length encoding, the only run-length form that REFER decodes.
+An annotation's `segmentation` is a list of polygons, which every reader knows; with `--segmentation rle` a list with one
+run-length encoding, the only run-length form that REFER decodes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from pseudoris_cli.codecs.refer_tokens import clean
 from pseudoris_cli.codecs.safe_pickle import PickleList
 from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, Write, image_folder, save_image_file
 from pseudoris_cli.export.json_stream import InstancesFile, JsonList, annotation, describe, image_record
+
+
+SEGMENTATION = True
 
 
 @contextmanager
@@ -39,7 +43,9 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
             instances.add_image(image_record(image))
             save_image_file(image, context, images)
             for obj in image.objects:
-                record = {**annotation(image, obj), "segmentation": [obj.mask.rle.to_coco()]}
+                polygons = context.segmentation == "polygon"
+                parts = context.polygons.of(image.image_key, obj.mask) if polygons else [obj.mask.rle.to_coco()]
+                record = {**annotation(image, obj), "segmentation": parts}
                 instances.add_annotation(record, obj.category[1])
                 ref = ref_record(image, obj)
                 refs_pickle.append(ref)

@@ -25,8 +25,9 @@ def _load(folder):
         return pickle.load(file)
 
 
-def test_masks_boxes_and_captions_come_back(images, context, tmp_path, capsys):
-    base.write_formats([refcoco], iter(images), context, tmp_path)
+@pytest.mark.parametrize("style", ["polygon", "rle"])
+def test_masks_boxes_and_captions_come_back(images, context, tmp_path, capsys, style):
+    base.write_formats([refcoco], iter(images), replace(context, segmentation=style), tmp_path)
     coco = COCO(str(tmp_path / "refcoco" / "instances.json"))
     refs = {ref["ref_id"]: ref for ref in _load(tmp_path)}
     pairs = [(image, obj) for image in images for obj in image.objects]
@@ -34,7 +35,10 @@ def test_masks_boxes_and_captions_come_back(images, context, tmp_path, capsys):
     assert len(coco.imgs) == 8  # the image without objects is left out
     for image, obj in pairs:
         ref, annotation = refs[obj.ref_id], coco.anns[obj.ann_id]
-        mask = coco_mask.decode(annotation["segmentation"])
+        codes = annotation["segmentation"]
+        if style == "polygon":
+            codes = coco_mask.frPyObjects(codes, image.height, image.width)
+        mask = coco_mask.decode(codes)
         np.testing.assert_array_equal(mask[..., 0].astype(bool), decode_rle(obj.mask.rle))
         assert mask.shape == (image.height, image.width, 1)
         assert annotation["bbox"] == list(obj.mask.bbox)

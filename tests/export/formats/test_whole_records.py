@@ -110,13 +110,14 @@ def test_coco(image, context, tmp_path):
     assert [path.name for path in (folder / "annotations").iterdir()] == ["instances_val.json"]
 
 
-def test_refcoco(image, context, tmp_path):
-    folder = written(refcoco, image, context, tmp_path, provenance=INFO["provenance"]) / "refcoco"
+@pytest.mark.parametrize(("style", "parts"), [("polygon", [[2, 3, 6, 3, 6, 5, 2, 5]]), ("rle", [RLE])])
+def test_refcoco(image, context, tmp_path, style, parts):
+    folder = written(refcoco, image, context, tmp_path, provenance=INFO["provenance"], segmentation=style) / "refcoco"
     assert json.loads((folder / "instances.json").read_text()) == {
         "info": INFO,
         "licenses": [],
         "images": [PICTURE],
-        "annotations": [ANNOTATION | {"segmentation": [RLE]}],
+        "annotations": [ANNOTATION | {"segmentation": parts}],
         "categories": CATEGORIES,
     }
     ref = {
