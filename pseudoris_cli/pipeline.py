@@ -139,11 +139,21 @@ def run_command(session: Session, command: str, version: str | None = None) -> l
         before = upstream_of(row.name, [other.name for other in chain])
         assert before is not None, "the first stage has a function of its own"
         upstream = workspace.latest(before, summaries[-1].version if summaries else version, session.plan_name)
-        if not summaries and not version:
-            _tell_what_is_taken(workspace, upstream, command)
+        if not summaries:
+            _check_upstream(session, command, upstream)
+            if not version:
+                _tell_what_is_taken(workspace, upstream, command)
         content = _content(session.settings, row, upstream.version, upstream.plan_name)
         summaries.append(_run_stage(session, row, upstream, content))
     return summaries
+
+
+def _check_upstream(session: Session, command: str, upstream: Artifact) -> None:
+    """Let every stage of a command say what of its settings does not fit the versions before, ahead of all work."""
+    made = {name: artifact.version for name, artifact in session.workspace.chain(upstream).items()}
+    for row in stages_of(command):
+        if check := getattr(module_of(row), "check_upstream", None):
+            check(session.settings, made)
 
 
 def commands_between(first: str, last: str) -> list[str]:

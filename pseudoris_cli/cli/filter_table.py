@@ -25,6 +25,13 @@ def print_filter(figures: dict[str, Any]) -> None:
         rows = figures[f"by_{what}"].items()
         fractions = ", ".join(f"{name} {_number(row['share'], '.0%')} of {row['candidates']:,}" for name, row in rows)
         print_text(f"candidates with a kept text, by {what}: {fractions}")
+    if by_hand := figures.get("by_hand"):
+        unknown = by_hand.get("unknown", 0)
+        fit = f"; {unknown:,} decisions fit no candidate here (no such image, mask or text)" if unknown else ""
+        print_text(
+            f"by hand: {by_hand['kept']:,} kept, {by_hand['dropped']:,} dropped, {by_hand['changed']:,} of them other than by the "
+            f"rules{fit}"
+        )
     dropped = ", ".join(f"{reason} {number:,}" for reason, number in figures["reasons"].items())
     if dropped:
         print_text(f"dropped: {dropped}")

@@ -122,6 +122,10 @@ def filter(
     top_k_per_mask: TopK = None,
     min_words: MinWords = None,
     max_words: MaxWords = None,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(help="keep and drop decisions made by hand, as the report saves them; they win over the rules"),
+    ] = None,
 ) -> None:
     """Stage 3: score every expression against every mask of its image, and keep those that fit only theirs.
 
@@ -130,6 +134,7 @@ def filter(
     Example: pseudoris filter --min-doc 1.1. Next: pseudoris report, then pseudoris export --out OUT
     """
     flags = _filter_flags(min_doc, top_k_per_mask, min_words, max_words)
+    flags["filter.decisions"] = str(decisions.absolute()) if decisions else None
     with open_session(options, options.resolve_for("filter", flags)) as session:
         from pseudoris_cli.pipeline import run_command
 
@@ -271,8 +276,16 @@ def other_stage(command: str) -> Callable[..., None]:
 def _filter_figures(session: Session, version: str) -> dict[str, Any] | None:
     from pseudoris_cli.stages.filter import figures
 
-    entries = session.workspace.artifact("filter", version).manifest().entries
-    return figures(entries[part].notes for part in sorted(entries))
+    artifact = session.workspace.artifact("filter", version)
+    entries = artifact.manifest().entries
+    found = figures(entries[part].notes for part in sorted(entries))
+    if found and session.settings.filter.decisions:
+        from pseudoris_cli.codecs.decisions import read_decisions
+
+        by_hand = found.get("by_hand", {"kept": 0, "dropped": 0, "changed": 0})
+        decided = len(read_decisions(Path(session.settings.filter.decisions)).keep)
+        found["by_hand"] = by_hand | {"unknown": decided - by_hand["kept"] - by_hand["dropped"]}
+    return found
 
 
 def _pilot_report(session: Session, options: StageOptions) -> dict[str, str]:

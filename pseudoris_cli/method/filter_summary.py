@@ -46,7 +46,7 @@ def count_and_mark(columns: dict[str, Any]) -> tuple[Counts, np.ndarray]:
         "scored": {name: int(np.isfinite(values).sum()) for name, values in scores.items()},
         "spread": {name: _spread(values) for name, values in scores.items()},
         "masks_by_kept": {str(n): int(masks) for n, masks in enumerate(np.bincount(per_mask)) if masks},
-        "reasons": dict(Counter(reason for reason in columns["reason"] if reason)),
+        "reasons": dict(Counter(reason for reason, stays in zip(columns["reason"], kept, strict=True) if not stays)),
         "by_sampler": _survival(columns["sampler"], mask_text, surviving),
         "by_crop": _survival(columns["crop"], mask_text, surviving),
     }
@@ -86,6 +86,7 @@ def figures(counts: Counts) -> dict[str, Any]:
         "kept_per_mask": _ratio(counts["kept"], sum(masks.values())),
         "masks_by_kept": dict(sorted(masks.items())),
         "reasons": dict(sorted(counts["reasons"].items())),
+        **({"by_hand": counts["by_hand"]} if "by_hand" in counts else {}),
         "by_sampler": _with_fractions(counts["by_sampler"]),
         "by_crop": _with_fractions(counts["by_crop"]),
     }

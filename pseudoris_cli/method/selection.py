@@ -12,7 +12,8 @@ Rules, in this order; the first that a candidate fails is its reason:
     rank        below the best `top_k_per_mask` by DoC (one mask: by correctness)
 
 A text that several masks of an image share has a DoC above 1 for at most one of them, so it is kept for the mask that it
-fits best. With `fallback: best` a mask without any kept text keeps its best scored one.
+fits best. With `fallback: best` a mask without any kept text keeps its best scored one. Decisions made by hand come after all
+this (`by_hand.py`), with the reason `by hand` for kept and dropped ones.
 """
 
 from __future__ import annotations

@@ -69,9 +69,14 @@ class Card {
     chip.setAttribute("aria-pressed", "false");
     chip.append(make("i", "swatch"), make("span", "", ["mask", mask.id, mask.category].filter((part) => part !== undefined).join(" ")));
     const own = this.data.rows.filter((row) => row[AT.mask] === mask.id);
-    const told = [`${(100 * mask.fraction).toFixed(mask.fraction < 0.01 ? 2 : 1)} %`];
-    if (PAGE.filtered && own.length) told.unshift(`${own.filter(isKept).length} kept`);
-    chip.append(make("small", "", told.join(" · ")));
+    const small = make("small");
+    const area = `${(100 * mask.fraction).toFixed(mask.fraction < 0.01 ? 2 : 1)} %`;
+    chip.tell = () => {
+      const kept = new Set(own.filter((row) => stays(this.key, row) && reason(row) !== "duplicate"));
+      small.textContent = PAGE.filtered && own.length ? `${kept.size} kept · ${area}` : area;
+    };
+    chip.tell();
+    chip.append(small);
     chip.addEventListener("click", () => this.choose(mask.id));
     chip.addEventListener("pointerenter", () => this.light(mask.id));
     chip.addEventListener("pointerleave", () => this.light(this.only));
@@ -174,7 +179,26 @@ class Card {
     this.scroll.append(this.table);
   }
 
+  /* keep, drop or (null) neither; the same text of the mask goes with it. */
+  decide(row, decision) {
+    DECISIONS.decide(this.key, row, decision);
+    for (const chip of this.chips.children) chip.tell();
+    this.render();
+    tellDecisions();
+  }
+
   moveFocus(event, row) {
+    const word = { y: "keep", n: "drop", u: null }[event.key];
+    if (word !== undefined && PAGE.filtered && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault();
+      const at = row.sectionRowIndex;
+      this.decide(row.data, word);
+      const next = this.body.rows[Math.min(at + (word ? 1 : 0), this.body.rows.length - 1)];
+      this.body.rows[0].tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+      return;
+    }
     const step = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
     if (event.key === "Enter") {
       this.choose(Number(row.dataset.mask));
@@ -213,12 +237,13 @@ class Card {
   }
 
   row(row) {
-    const element = make("tr", PAGE.filtered ? (isKept(row) ? "yes" : "no") : "");
+    const element = make("tr", PAGE.filtered ? (stays(this.key, row) ? "yes" : "no") : "");
+    element.data = row;
     element.tabIndex = -1;
     element.dataset.mask = row[AT.mask];
     element.style.setProperty("--c", colour(row[AT.mask]));
     COLUMNS.forEach((column, index) => {
-      if (column.kind !== "hidden") element.append(CELLS[column.kind](row, index, column));
+      if (column.kind !== "hidden") element.append(CELLS[column.kind](row, index, column, this));
     });
     return element;
   }

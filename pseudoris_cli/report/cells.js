@@ -16,7 +16,7 @@ const make = (tag, className, text) => {
 const colour = (id) => `oklch(0.72 0.19 ${(25 + id * 137.508) % 360})`;
 const term = (index) => PAGE.terms[index];
 const reason = (row) => (PAGE.filtered ? term(row[AT.verdict]) : "");
-const isKept = (row) => PAGE.filtered && reason(row) === "";
+const isKept = (row) => PAGE.filtered && ["", "kept by hand"].includes(reason(row));
 
 const VERDICTS = {
   all: () => true,
@@ -71,11 +71,17 @@ const CELLS = {
     cell.append(meter, number);
     return cell;
   },
-  verdict(row) {
+  verdict(row, index, column, card) {
     const cell = make("td");
-    const [label, meaning] = isKept(row) ? ["kept", "kept by the filter"] : PAGE.reasons[reason(row)];
-    const badge = make("span", "verdict", `${isKept(row) ? "✓" : "✕"} ${label}`);
-    badge.title = meaning;
+    const decision = DECISIONS.of(card.key, row);
+    const [label, meaning] = decision
+      ? [decision, `decided here; the filter says: ${reason(row) || "kept"}`]
+      : reason(row) ? PAGE.reasons[reason(row)] : ["kept", "kept by the filter"];
+    const badge = make("button", decision ? "verdict hand" : "verdict", `${stays(card.key, row) ? "✓" : "✕"} ${label}`);
+    badge.type = "button";
+    badge.tabIndex = -1; // the row's keys do the same
+    badge.title = `${meaning}; press to decide otherwise`;
+    badge.addEventListener("click", () => card.decide(row, decision ? null : isKept(row) ? "drop" : "keep"));
     cell.append(badge);
     return cell;
   },

@@ -20,7 +20,15 @@ from pseudoris_cli.report.histograms import Histogram
 from pseudoris_cli.report.images import EmbeddedImage, Overlay
 from pseudoris_cli.report.rows import PageRows
 
-SCRIPTS = ("cells.js", "card.js", "script.js")
+SCRIPTS = ("cells.js", "decisions.js", "card.js", "script.js")
+
+MASK_SCORES = {
+    "predicted_iou": "predicted IoU",
+    "stability_score": "stability",
+    "detector_score": "detection",
+    "match_iou": "match IoU",
+}
+"""Scores of a mask by which images can be sorted, and what the page calls them."""
 
 
 def build_page(report: Report, images: list[EmbeddedImage], overlays: list[list[Overlay | None]]) -> str:
@@ -47,12 +55,16 @@ def build_page(report: Report, images: list[EmbeddedImage], overlays: list[list[
             histograms=_histograms(report),
             survivals=_survivals(report),
             cards=cards,
-            page=rows.page_data(),
+            page=rows.page_data() | {"mask_scores": list(MASK_SCORES.values())},
             style=Markup(_asset("style.css")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _environment() -> Environment:
@@ -76,6 +88,7 @@ def _card(shown: ShownImage, image: EmbeddedImage, overlays: list[Overlay | None
     masks = [
         {"id": mask.mask_id, "area": mask.area, "fraction": mask.area / (mask.rle.width * mask.rle.height)}
         | ({"category": mask.category[1]} if mask.category else {})
+        | {"scores": [_short(getattr(mask, name)) for name in MASK_SCORES]}
         | ({"uri": overlay.uri, "box": overlay.box} if overlay else {})
         for mask, overlay in zip(shown.masks, overlays, strict=True)
     ]
@@ -119,12 +132,13 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         "captions kept per mask": "Distinct texts that a mask keeps; a mask with 0 is not exported",
         "mask area": "Fraction of the image, logarithmic",
     }
-    found = report.totals.histograms
+    found, figures = report.totals.histograms, report.totals.figures or {}
+    medians = {name: figures.get(f"median_{name}") for name in axes}
     return [
         {
             "kind": "histogram",
             "title": axis.label[0].upper() + axis.label[1:],
-            "note": f"{notes[name]}.{_middle(found[name], axis, _COUNTED[name])}",
+            "note": f"{notes[name]}.{_middle(found[name], axis, _COUNTED[name], medians.get(name))}",
             "chart": charts.histogram(found[name], axis),
         }
         for name, axis in axes.items()
@@ -136,13 +150,18 @@ _COUNTED = {"masks per image": "images", "captions kept per mask": "masks", "mas
 _COUNTED |= dict.fromkeys(("doc", "uniqueness", "correctness"), "candidates that have one")
 
 
-def _middle(data: Histogram, axis: Axis, counted: str) -> str:
-    """The mean of what is counted, the median of a score (few DoC at the cap would decide a mean), and of how many values."""
+def _middle(data: Histogram, axis: Axis, counted: str, median: float | None) -> str:
+    """The mean of what is counted, the median of a score (few DoC at the cap would decide a mean), and of how many values.
+
+    `median` is that of the filter, which the tiles show too; before there is a filter it is the histogram's.
+    """
     number = f"{data.count:,} {counted}"
     if axis.every:
         return f" {number}."
     return (
-        f" Mean {data.mean:.1f} of {number}." if axis.integer else f" Median {summary.number(data.median)} of {number}."
+        f" Mean {data.mean:.1f} of {number}."
+        if axis.integer
+        else f" Median {summary.number(data.median if median is None else median)} of {number}."
     )
 
 

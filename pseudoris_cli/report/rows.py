@@ -33,6 +33,7 @@ _CAPTION_COLUMNS = (
     _MASK,
     _column("caption", "caption", "text", "×n: n candidates of this mask have this text"),
     _column("duplicates", "", "hidden"),
+    _column("candidate", "", "hidden"),
 )
 _SCORE_COLUMNS = (
     _column("doc", "DoC", "bar", "distinctiveness of caption"),
@@ -100,12 +101,13 @@ class PageRows:
         return [self._row(candidate) for candidate in sorted(image.candidates, key=_rank)]
 
     def _row(self, candidate: ShownCandidate) -> list[Any]:
-        row: list[Any] = [candidate.mask_id, candidate.caption, candidate.duplicates]
+        row: list[Any] = [candidate.mask_id, candidate.caption, candidate.duplicates, candidate.candidate_id]
         if self.has_scores:
             row += map(_short, (candidate.doc, candidate.uniqueness, candidate.correctness))
             row.append(self._term(candidate.flags))
         if self.is_filtered:
-            row.append(self._term(candidate.reason))
+            by_hand = candidate.kept and candidate.reason
+            row.append(self._term(f"kept {candidate.reason}" if by_hand else candidate.reason))
         if self.has_scores:
             row.append(self._term(candidate.noun))
         return [*row, self._term(candidate.crop), self._term(candidate.sampler), round(candidate.logprob, 2)]
@@ -119,6 +121,8 @@ class PageRows:
             "columns": self.columns,
             "terms": list(self._terms),
             "filtered": self.is_filtered,
+            "work": self.report.work,
+            "versions": {made.stage: made.version for made in self.report.stages},
             "flags": {term: meaning for term in self._terms if (meaning := summary.flags(term))},
             "reasons": {term: list(told) for term in self._terms if (told := summary.reason(term))},
         }

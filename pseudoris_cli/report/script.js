@@ -17,6 +17,36 @@ function sortBy(index) {
   cards.forEach((card) => card.render());
 }
 
+/* Images in the order of the source, or by their highest or lowest value of a score among the rows that are shown. */
+const order = document.getElementById("order");
+const source = [...cards];
+const scores = [
+  ...COLUMNS.map((column, index) => [column.label, (card) => card.fitting().map((row) => row[index]), column.kind]),
+  ...(AT.caption ? PAGE.mask_scores : []).map((label, index) => [
+    label, (card) => card.data.masks.map((mask) => mask.scores[index]), "number"]),
+].filter(([, values, kind]) =>
+  ["bar", "number", "fraction"].includes(kind) && cards.some((card) => values(card).some((value) => value !== null)));
+scores.forEach(([label], number) => {
+  for (const [way, what] of [["down", "highest"], ["up", "lowest"]]) {
+    const option = make("option", "", `${what} ${label} first`);
+    option.value = `${number} ${way}`;
+    order.append(option);
+  }
+});
+function arrange() {
+  const [number, way] = order.value.split(" ");
+  const best = new Map(
+    source.map((card) => {
+      const values = number ? scores[number][1](card).filter((value) => value !== null) : [];
+      return [card, values.length ? (way === "down" ? Math.max(...values) : -Math.min(...values)) : -Infinity];
+    })
+  );
+  cards.splice(0, cards.length, ...source);
+  if (number) cards.sort((one, other) => best.get(other) - best.get(one) || 0);
+  document.getElementById("nothing").before(...cards.map((card) => card.element));
+}
+order.addEventListener("change", arrange);
+
 function filter() {
   const narrowed = state.words.length > 0 || ["kept", "dropped"].includes(state.verdict);
   let [images, rows] = [0, 0];
@@ -74,6 +104,7 @@ const KEYS = {
   "/": () => input.focus(),
   "?": () => help.showModal(),
   t: theme,
+  s: () => PAGE.filtered && Object.values(DECISIONS.counts()).some(Boolean) && save("json"),
   o: () => cards.forEach((card) => card.frame.classList.toggle("bare")),
 };
 document.addEventListener("keydown", (event) => {
@@ -92,4 +123,16 @@ document.getElementById("theme").addEventListener("click", theme);
 document.getElementById("help-open").addEventListener("click", KEYS["?"]);
 document.getElementById("next").addEventListener("click", KEYS.j);
 document.getElementById("previous").addEventListener("click", KEYS.k);
+if (PAGE.filtered) {
+  document.getElementById("save").addEventListener("click", () => save("json"));
+  document.getElementById("save-csv").addEventListener("click", () => save("csv"));
+  document.getElementById("forget").addEventListener("click", () => {
+    if (!confirm("Forget all decisions that were made here?")) return;
+    DECISIONS.forget();
+    cards.forEach((card) => [...card.chips.children].forEach((chip) => chip.tell()));
+    cards.forEach((card) => card.render());
+    tellDecisions();
+  });
+  tellDecisions();
+}
 filter();

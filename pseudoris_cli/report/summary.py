@@ -17,6 +17,8 @@ _REASONS = {
     "words": ("word count", "fewer or more words than the filter allows"),
     "unscored": ("no score", "the score that decides is not a number"),
     "one-mask": ("lower half", "the image has one mask, so there is no DoC: the better half by correctness stays"),
+    "by hand": ("by hand", "dropped by hand"),
+    "kept by hand": ("by hand", "kept by hand"),
     "rank": ("rank", "the mask has enough captions with a higher DoC"),
 }
 

@@ -213,6 +213,10 @@ class FilterSettings(Section):
     top_k_per_mask: int | None = Field(None, ge=1, description="most captions kept per mask, by DoC")
     min_words: int = Field(1, ge=0, description="fewest words of a kept caption")
     max_words: int | None = Field(None, ge=1, description="most words of a kept caption")
+    decisions: str | None = added_later(
+        None,
+        description="file of keep and drop decisions made by hand (`pseudoris report` saves one); they win over the rules",
+    )
 
 
 class ExportSettings(Section):

@@ -7,5 +7,7 @@ A stage is one file here and a row of `storage/stage_table.py`. It defines
 * `make_spec(settings, make_context)`: the picklable StageSpec that loads its worker; `make_context()` gives device, numerics
   and images, and is called only by stages that run networks,
 * `check(settings, plan)`, if it is given data of the user's: lines on what of it does not fit the planned images, before any work,
+* `check_upstream(settings, versions)`, if some of its settings fit certain versions of the stages before only: UsageError, before
+  any work of its command,
 * `is_wanted(settings)`, if its row says that it is optional.
 """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from pseudoris_cli.codecs.decisions import Key, read_decisions
+from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.tasks import ContextMaker, PartInput, PartResult, StageSpec
 from pseudoris_cli.settings.models import FilterSettings, Settings, versioned
 from pseudoris_cli.storage.schema import COLUMNS, Columns
@@ -18,7 +21,22 @@ REVISION = 2
 def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
     selection = settings.filter
-    return {"revision": REVISION, "settings": versioned(selection, exclude=set(selection.SCORES))}
+    values = versioned(selection, exclude=set(selection.SCORES))
+    if selection.decisions is not None:  # what it says decides, not where it lies
+        values["decisions"] = read_decisions(Path(selection.decisions)).digest
+    return {"revision": REVISION, "settings": values}
+
+
+def check_upstream(settings: Settings, versions: Mapping[str, str]) -> None:
+    """UsageError (exit 2) if decisions were made on other masks: their numbers mean other objects here."""
+    if settings.filter.decisions is None:
+        return
+    made = read_decisions(Path(settings.filter.decisions)).masks
+    if made and made != versions["masks"]:
+        raise UsageError(
+            f"{settings.filter.decisions} was decided on the masks {made}, these captions are of the masks {versions['masks']}: "
+            "mask numbers mean other objects there. Decide in a report on these, or leave them out: --set filter.decisions=null"
+        )
 
 
 def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
@@ -35,24 +53,26 @@ class Spec(StageSpec):
 
     def make_worker(self) -> FilterWorker:
         """There is nothing to load."""
-        return FilterWorker(self.settings)
+        path = self.settings.decisions
+        return FilterWorker(self.settings, read_decisions(Path(path)).keep if path else {})
 
 
 class FilterWorker:
     """Selection among the scored candidates of a part."""
 
-    def __init__(self, settings: FilterSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: FilterSettings, decided: dict[Key, bool]) -> None:
+        self.settings, self.decided = settings, decided
 
     def run(self, part: PartInput) -> PartResult:
         """Every candidate of a part with its scores, the verdict and the reason."""
-        from pseudoris_cli.method import filter_summary, selection
+        from pseudoris_cli.method import by_hand, filter_summary, selection
 
         columns = join(part.columns["captions"], part.columns["scores"])
         chosen = selection.select(columns, self.settings)
+        decided = by_hand.apply(columns, chosen, self.decided) if self.decided else None
         columns = {c.name: (columns | chosen)[c.name] for c in COLUMNS[NAME]}
         rows: Counter[str] = Counter(columns["image_key"])
-        counts = filter_summary.count(columns)
+        counts = filter_summary.count(columns) | ({"by_hand": decided} if decided else {})
         kept_masks = sum(masks for kept, masks in counts["masks_by_kept"].items() if kept != "0")
         notes = {"kept": counts["kept"], "kept_masks": kept_masks, "summary": counts}
         return PartResult(columns, {ref.key: (rows.get(ref.key, 0), None) for ref in part.task.images}, notes)

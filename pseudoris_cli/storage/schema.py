@@ -79,7 +79,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         *_columns(
             ("duplicates", pa.int32(), "how many candidates of the mask have this text"),
             ("kept", pa.bool_(), "the selection's verdict"),
-            ("reason", pa.string(), "why not kept; empty when kept"),
+            (
+                "reason",
+                pa.string(),
+                "why not kept; empty when kept, but `by hand` where that was decided by hand, either way",
+            ),
         ),
     ),
     "export": _columns(

@@ -123,10 +123,10 @@ def test_rows_carry_scores_verdicts_and_origin(maker: Maker) -> None:
     ("stages", "columns"),
     [
         (1, ["mask", "fraction", "pixels", "predicted_iou", "stability", "detector", "match"]),
-        (2, ["mask", "caption", "duplicates", "crop", "sampler", "logprob"]),
+        (2, ["mask", "caption", "duplicates", "candidate", "crop", "sampler", "logprob"]),
         (
             3,
-            ["mask", "caption", "duplicates", *SCORES, "flags", "noun", "crop", "sampler", "logprob"],
+            ["mask", "caption", "duplicates", "candidate", *SCORES, "flags", "noun", "crop", "sampler", "logprob"],
         ),
     ],
 )
