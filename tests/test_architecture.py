@@ -35,7 +35,7 @@ LAYERS = (
 """Every folder and root module of the package, low to high. A module imports from its own folder and from lower layers."""
 
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
-MOST_ROOT_MODULES = 9
+MOST_ROOT_MODULES = 10
 PLUG_INS = {
     "backends": ("Settings", "load"),
     "sources": ("open_source",),

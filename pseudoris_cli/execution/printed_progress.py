@@ -27,21 +27,21 @@ class TellingObserver:
 
     def __init__(self, tell: Told) -> None:
         self._tell = tell
-        self._stage, self._done, self._within, self._total, self._told = "", 0, 0, 0, 0.0
+        self._stage, self._done, self._within, self._total, self._told = "", 0, 0.0, 0, 0.0
 
     def begin(self, stage: str, images: int, done: int, recovered: list[str]) -> None:
         """A stage begins."""
-        self._stage, self._done, self._within, self._total, self._told = stage, done, 0, images, 0.0
+        self._stage, self._done, self._within, self._total, self._told = stage, done, 0.0, images, 0.0
         self._show()
 
     def part(self, entry: PartEntry) -> None:
         """A part was committed."""
         self._done += sum(entry.counts.values())
-        self._within = 0
+        self._within = 0.0
         self._show()
 
-    def within(self, images: int, rows: int) -> None:
-        """So many more images of the part at work are done."""
+    def within(self, images: float, rows: int) -> None:
+        """So many more images of the part at work are done, in fractions too."""
         self._within += images
         self._show()
 
@@ -49,7 +49,7 @@ class TellingObserver:
         """The stage is over."""
 
     def _show(self) -> None:
-        done = min(self._done + self._within, self._total)
+        done = min(self._done + int(self._within + 1e-6), self._total)
         if self._within and done == self._total:
             done = max(self._done, self._total - 1)  # the part is still to be written
         if self._done >= self._total or time.monotonic() - self._told >= EVERY_SECONDS:
