@@ -51,9 +51,8 @@ const CELLS = {
     return cell;
   },
   term(row, index) {
-    const cell = make("td", "term", term(row[index]));
-    cell.title = term(row[index]); // long ones are cut
-    return cell;
+    const text = term(row[index]);
+    return make("td", text.length > 12 ? "term long" : "term", text);
   },
   number: (row, index, column) => make("td", "n", shown(row[index], column.digits)),
   fraction: (row, index) => make("td", "n", `${(100 * row[index]).toFixed(2)} %`),
