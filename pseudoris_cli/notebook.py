@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pseudoris_cli.export.base import ImageMode, load_format
 from pseudoris_cli.settings.resolve import resolve
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.storage.plan import PLAN, pilot_plan
+from pseudoris_cli.storage.remembered import recall
 from pseudoris_cli.storage.stage_table import commands
 from pseudoris_cli.storage.tables import read_table
 from pseudoris_cli.storage.workspace import Workspace
@@ -57,41 +58,53 @@ def run(
     """Run the stages on images, as `pseudoris run` does; what is done already is kept. docs/python.md shows it.
 
     `images` is a folder, list or annotation file, or None where the work directory `work` has its source; `settings` maps dotted
-    names to values, on top of the profile; `progress(stage, done, total)` is told how it goes. Returns what each stage came to.
-    Raises UsageError, MissingDependency or EnvironmentStop with a message that says what to do; Interrupted after Ctrl-C.
+    names to values, on top of the profile and of what the work directory remembers; `progress(stage, done, total)` is told how
+    it goes. Returns what each stage came to. Raises UsageError, MissingDependency or EnvironmentStop with a message that says what
+    to do; Interrupted after Ctrl-C.
     """
     chain, options = commands(), options or RunOptions()
     if options.until not in chain:
         raise UsageError(f"until={options.until!r}: choose from {', '.join(chain)}")
-    resolved = resolve(profile, flags=settings).settings
+    chosen = chain[: chain.index(options.until) + 1]
     workspace = Workspace(Path(work).expanduser())
+    plan_name = pilot_plan(options.pilot) if options.pilot else PLAN
+    resolved = {name: resolve(profile, flags=settings, base=recall(workspace, name, plan_name)) for name in chosen}
     sources.remember(workspace, sources.Wanted(Path(images).expanduser() if images is not None else None))
     observer = TellingObserver(progress)
     with graceful_stop() as stopper:
-        session = pipeline.Session(
-            workspace=workspace,
-            settings=resolved,
-            device=DeviceRequest(None, options.device),
-            selection=Selection(retry_failed=options.retry_failed),
-            engine=InProcess(resolved.source.part_timeout, observer.within),
-            observer=observer,
-            stopper=stopper,
-            plan_name=pilot_plan(options.pilot) if options.pilot else PLAN,
-        )
-        return _run(session, chain[: chain.index(options.until) + 1], options)
+        sessions = {
+            name: pipeline.Session(
+                workspace=workspace,
+                settings=one.settings,
+                device=DeviceRequest(None, options.device),
+                selection=Selection(retry_failed=options.retry_failed),
+                engine=InProcess(one.settings.source.part_timeout, observer.within),
+                observer=observer,
+                stopper=stopper,
+                plan_name=plan_name,
+                profile=one.profile,
+            )
+            for name, one in resolved.items()
+        }
+        return _run(sessions, options)
 
 
-def _run(session: pipeline.Session, commands: Sequence[str], options: RunOptions) -> list[Summary]:
-    out = Path(options.out).expanduser() if options.out and "export" in commands else None
-    if out:
+def _run(sessions: dict[str, pipeline.Session], options: RunOptions) -> list[Summary]:
+    """The stages of each command, with its session."""
+    export = sessions.get("export") if options.out else None
+    out = Path(options.out or "").expanduser()
+    if export:
         for name in options.formats:
             load_format(name)
-        pipeline.check_out(session, out, overwrite=False)
-    if len(commands) > 1:
-        pipeline.check_weights(session.settings)
-    summaries = [pipeline.run_masks(session)]
-    for command in commands[1:]:
-        summaries += pipeline.run_command(session, command, summaries[-1].version)
-    if out:
-        pipeline.render_export(session, out, options.formats, options.images, False, summaries[-1].version)
+        pipeline.check_out(export, out, overwrite=False)
+    if len(sessions) > 1:
+        pipeline.check_weights({name: session.settings for name, session in sessions.items()})
+    summaries: list[Summary] = []
+    for command, session in sessions.items():
+        if not summaries:
+            summaries.append(pipeline.run_masks(session))
+        else:
+            summaries += pipeline.run_command(session, command, summaries[-1].version)
+    if export:
+        pipeline.render_export(export, out, options.formats, options.images, False, summaries[-1].version)
     return summaries

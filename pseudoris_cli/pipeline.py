@@ -88,7 +88,7 @@ def versions(settings: Settings | Mapping[str, Settings], plan_name: str = PLAN)
     found: dict[str, str] = {}
     upstream = None
     given = dict.fromkeys(commands(), settings) if isinstance(settings, Settings) else settings
-    for row in (row for row in STAGES if row in wanted(given[row.command])):
+    for row in (row for row in STAGES if row.command in given and row in wanted(given[row.command])):
         content = _content(given[row.command], row, upstream, plan_name)
         upstream = found[row.name] = fingerprint(content)
     return found
