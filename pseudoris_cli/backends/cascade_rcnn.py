@@ -13,6 +13,7 @@ from pseudoris_cli.rle import encode_rle
 from pseudoris_cli.settings.models import BackendSettings, Channels, Fraction, Numerics
 from pseudoris_cli.weights.registry import resolve
 from pseudoris_cli.weights.tensors import load_tensors, torch_generator
+from pseudoris_cli.weights.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN
@@ -110,5 +111,7 @@ def build(settings: Settings) -> CascadeRCNN:
     else:
         assert checkpoint.path is not None
         name = str(checkpoint.path)
-        load_strictly(network, state_dict_of(load_tensors(checkpoint.path), name), name)
+        load_strictly(
+            network, state_dict_of(unwrapped(load_tensors(checkpoint.path), network.state_dict(), name), name), name
+        )
     return network

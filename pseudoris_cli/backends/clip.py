@@ -16,6 +16,7 @@ from pseudoris_cli.settings.models import BackendSettings, Numerics
 from pseudoris_cli.settings.resources import PACKAGE
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights import tensors
+from pseudoris_cli.weights.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,22 @@ OPENAI_ARCHIVES = {
 
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
+
+_ANCHORS = frozenset(
+    {
+        "logit_scale",
+        "visual.conv1.weight",
+        "visual.proj",
+        "visual.class_embedding",
+        "visual.attnpool.positional_embedding",
+    }
+    | {
+        f"{tower}{name}"
+        for tower in ("", "text.")
+        for name in ("token_embedding.weight", "ln_final.weight", "text_projection")
+    }
+)
+"""Names that some CLIP has; the network is built by what the file holds, so they are not asked of it."""
 
 ROLE = "scorer"
 
@@ -232,8 +249,7 @@ def _read_state(path: Path, digest: str) -> dict[str, Any]:
 
     if not tensors.is_torchscript(path):
         state = tensors.load_tensors(path)
-        state = state.get("state_dict", state)
-        return {name.removeprefix("module."): value for name, value in state.items()}
+        return unwrapped(state, _ANCHORS, str(path))
     if digest not in OPENAI_ARCHIVES.values():
         raise UsageError(
             f"{path} is a TorchScript archive, which can run code, and OpenAI published none with its sha256\n"

@@ -16,6 +16,7 @@ from pseudoris_cli.settings.models import CaptionSettings, CropStyle, Numerics
 from pseudoris_cli.settings.resources import PACKAGE
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights import tensors
+from pseudoris_cli.weights.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     from pseudoris_cli.decoding.engine import CropGroup
@@ -71,7 +72,8 @@ def load(settings: Settings, numerics: Numerics, device: str) -> CocaCaptioner:
     set_up(numerics)
     network = build_coca(settings.model, checkpoint.seed or 0)
     if checkpoint.path is not None:
-        load_weights(network, tensors.load_tensors(checkpoint.path), settings.checkpoint, settings.model)
+        state = unwrapped(tensors.load_tensors(checkpoint.path), network.state_dict(), settings.checkpoint)
+        load_weights(network, state, settings.checkpoint, settings.model)
     return CocaCaptioner(network.to(torch.device(device)), _tokenizer(settings.model), settings, numerics)
 
 

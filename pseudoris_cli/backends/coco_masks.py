@@ -24,6 +24,7 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.method.protocols import Proposal, Proposer
 from pseudoris_cli.records import Category
 from pseudoris_cli.settings.models import BackendSettings, Numerics, added_later
+from pseudoris_cli.settings.resources import expanded
 from pseudoris_cli.sources.metadata import name_of
 from pseudoris_cli.weights.registry import file_digest
 
@@ -211,7 +212,7 @@ def _categories(path: Path, entries: Any) -> dict[int, str]:
 
 
 def _existing(settings: Settings) -> Path:
-    path = Path(settings.path).expanduser()
+    path = expanded(settings.path, "masks.proposals.path")
     if not path.is_file():
         raise UsageError(f"masks.proposals.path: there is no file {path.absolute()}")
     return path

@@ -14,6 +14,7 @@ from pseudoris_cli.rle import encode_rle
 from pseudoris_cli.settings.models import BackendSettings, Channels, Fraction, Numerics
 from pseudoris_cli.weights.registry import resolve
 from pseudoris_cli.weights.tensors import load_tensors
+from pseudoris_cli.weights.unwrapping import unwrapped
 
 ROLE = "proposer"
 
@@ -95,7 +96,9 @@ def load(settings: Settings, numerics: Numerics, device: str) -> Detectron2Propo
     network = build_model(configure(settings, device))
     if checkpoint.path is not None:
         name = str(checkpoint.path)
-        load_strictly(network, state_dict_of(load_tensors(checkpoint.path), name), name)
+        load_strictly(
+            network, state_dict_of(unwrapped(load_tensors(checkpoint.path), network.state_dict(), name), name), name
+        )
     edges = [settings.min_size, settings.min_size]
     return Detectron2Proposer(network.eval(), ResizeShortestEdge(edges, settings.max_size), settings.channels)
 

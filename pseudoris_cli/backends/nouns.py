@@ -15,7 +15,7 @@ from pseudoris_cli.errors import MissingDependency, UsageError
 from pseudoris_cli.method import head_nouns
 from pseudoris_cli.method.protocols import NounFinder
 from pseudoris_cli.settings.models import BackendSettings, Numerics, added_later
-from pseudoris_cli.settings.resources import PACKAGE
+from pseudoris_cli.settings.resources import PACKAGE, expanded
 from pseudoris_cli.weights import registry as weights
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _locate(pipeline: str) -> str | Path:
         if not (_DEMO / "meta.json").is_file():
             raise MissingDependency(f"{_DEMO} is missing from this installation of pseudoris; install it again")
         return _DEMO
-    folder = Path(pipeline).expanduser()
+    folder = expanded(pipeline, "filter.nouns.pipeline")
     if (folder / "meta.json").is_file():
         return folder.absolute()
     if _PACKAGE_NAME.fullmatch(pipeline):

@@ -13,6 +13,7 @@ from pseudoris_cli.method.protocols import Segment, Segmenter
 from pseudoris_cli.settings.models import BackendSettings, Channels, Fraction, Numerics
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights import tensors
+from pseudoris_cli.weights.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -119,7 +120,7 @@ def _weights(settings: Settings) -> Sam:
     if checkpoint.path is None:
         assert checkpoint.seed is not None
         return randomise(sam, tensors.torch_generator(checkpoint.seed))
-    state = _unwrap(tensors.load_tensors(checkpoint.path))
+    state = unwrapped(tensors.load_tensors(checkpoint.path), sam.state_dict(), str(checkpoint.path))
     try:
         sam.load_state_dict(state, strict=True, assign=True)
     except (RuntimeError, AttributeError) as error:
@@ -128,14 +129,6 @@ def _weights(settings: Settings) -> Sam:
             "set masks.sam.model to the size that the file holds (vit_h, vit_l or vit_b), or give another file"
         ) from error
     return sam.float().requires_grad_(False)
-
-
-def _unwrap(state: dict[str, Any]) -> dict[str, Any]:
-    """The tensors themselves, which fine-tunes often keep under `model` or `state_dict`."""
-    for name in ("model", "state_dict"):
-        if isinstance(state.get(name), dict):
-            return state[name]
-    return state
 
 
 def _difference(sam: Sam, state: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.method.protocols import Captioner
 from pseudoris_cli.records import Caption, MaskedImage
 from pseudoris_cli.settings.models import CaptionSettings, Numerics
+from pseudoris_cli.settings.resources import expanded
 from pseudoris_cli.weights.registry import file_digest
 
 ROLE = "captioner"
@@ -166,7 +167,7 @@ def _read(path: Path) -> CaptionTable:
 
 
 def _existing(settings: Settings) -> Path:
-    path = Path(settings.path).expanduser()
+    path = expanded(settings.path, "captions.path")
     if not path.is_file():
         raise UsageError(f"captions.path: there is no file {path.absolute()}")
     return path

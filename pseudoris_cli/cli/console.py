@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import sys
 import time
 import warnings
@@ -38,7 +37,6 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 
 LOG_EVERY_SECONDS = 10
 WIDE = 110  # columns that the whole line of progress fits into; below, the rate of rows is left out
-_NO_TEXT = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def configure_logging(quiet: bool = False) -> None:
@@ -53,9 +51,8 @@ def configure_logging(quiet: bool = False) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A result for machines. What a terminal would act on, or is no text, is written as JSON's escapes."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    sys.stdout.write(_NO_TEXT.sub(lambda match: json.dumps(match[0])[1:-1], text) + "\n")
+    """A result for machines, in ASCII whatever the encoding of stdout."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
     sys.stdout.flush()
 
 

@@ -21,6 +21,7 @@ from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.settings.resolve import DEFAULT_PROFILE, LOCAL_FILE, PROFILES, Base, Resolved, resolve
+from pseudoris_cli.settings.resources import expanded
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.tasks import Selection
@@ -78,7 +79,7 @@ class WorkOptions:
         """The work directory."""
         from pseudoris_cli.storage.workspace import Workspace
 
-        return Workspace((self.work or Path(os.environ.get("PSEUDORIS_WORK") or "pseudoris-work")).expanduser())
+        return Workspace(expanded(self.work or os.environ.get("PSEUDORIS_WORK") or "pseudoris-work", "--work"))
 
 
 def existing_workspace(options: WorkOptions) -> Workspace:

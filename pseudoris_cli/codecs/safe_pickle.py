@@ -63,6 +63,34 @@ class _PlainUnpickler(_PythonUnpickler):
     dispatch[pickle.FROZENSET[0]] = load_frozenset
 
 
+class _ArrayUnpickler(_PlainUnpickler):
+    """Also knows numpy's arrays and ordered dictionaries, and builds nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        import numpy as np
+
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
+            example: Any = np.zeros(0) if name == "_reconstruct" else np.float64(0)
+            return example.__reduce__()[0]
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            in_protocol_5: Any = np.zeros(1).__reduce_ex__(5)
+            return in_protocol_5[0]
+        known = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("collections", "OrderedDict"): dict,
+            ("_codecs", "encode"): _encode_latin,
+        }
+        return known.get((module, name)) or super().find_class(module, name)
+
+
+def _encode_latin(text: str, encoding: str) -> bytes:
+    """What Python 3 writes for bytes in a protocol that Python 2 reads."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it encodes as {encoding!r}")
+    return text.encode("latin-1")
+
+
 def _check_keys(keys: list[Any]) -> None:
     if any(isinstance(key, (tuple, frozenset)) for key in keys):
         raise pickle.UnpicklingError("it has a key or an item of a set that is itself a container")
@@ -73,15 +101,24 @@ def load(path: Path) -> Any:
 
     Raises UsageError for a missing or truncated file, and for one that holds anything but plain values.
     """
+    return _load(path, _PlainUnpickler, "plain values")
+
+
+def load_arrays(path: Path) -> Any:
+    """The same for values that may hold numpy arrays, as detectron2's `.pkl` files do."""
+    return _load(path, _ArrayUnpickler, "plain values and arrays")
+
+
+def _load(path: Path, unpickler: Any, allowed: str) -> Any:
     try:
         with path.open("rb") as file:
-            return _PlainUnpickler(file, encoding="latin1").load()
+            return unpickler(file, encoding="latin1").load()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise UsageError(f"{path} is damaged or hostile: it needs more memory than there is") from error
     except Exception as error:  # hostile bytes make the unpickler raise nearly every class
-        raise UsageError(f"{path} is not a pickle of plain values: {error}") from error
+        raise UsageError(f"{path} is not a pickle of {allowed}: {error}") from error
 
 
 class PickleList:

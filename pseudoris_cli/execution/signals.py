@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -137,7 +137,8 @@ class Stopper:
 def _say(text: str) -> None:
     """Write to stderr as it is: a signal may come in the middle of a print, which cannot be entered twice."""
     text = f"\n{text}\n" if os.isatty(2) else f"{text}\n"  # below the progress bar and the ^C in it
-    os.write(2, text.encode())
+    with suppress(OSError):  # a log that cannot be written stops nothing
+        os.write(2, text.encode())
 
 
 _pending_signal = threading.Event()

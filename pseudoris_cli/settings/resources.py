@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pseudoris_cli.errors import UsageError
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -16,3 +18,11 @@ def resource(name: str) -> Path:
         if (root / name).exists():
             return root / name
     raise FileNotFoundError(f"{name} is missing from this installation of pseudoris")
+
+
+def expanded(path: str | Path, what: str) -> Path:
+    """A path with `~` replaced by the home. UsageError, naming `what` asked for it, where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{what} {str(path)!r}: {error}; write the entire path") from error

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from pseudoris_cli.errors import MissingDependency, UsageError
-from pseudoris_cli.settings.resources import PACKAGE, resource
+from pseudoris_cli.settings.resources import PACKAGE, expanded, resource
 
 _RANDOM = re.compile(r"random:(\d+)")
 _TAG = re.compile(r"[A-Za-z0-9_-]+")
@@ -66,14 +66,22 @@ class Entry(BaseModel):
 
 
 def cache_home() -> Path:
-    """The folder for caches, whose files can be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "pseudoris"
+    """The folder for caches, whose files can be deleted at any time.
+
+    Without a home it is a folder of the user's own in the one for temporary files.
+    """
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen).absolute() / "pseudoris"
+    try:
+        return Path.home().absolute() / ".cache" / "pseudoris"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"pseudoris-{os.getuid()}" / ".cache" / "pseudoris"
 
 
 def weights_home() -> Path:
     """The folder of fetched checkpoints: `$PSEUDORIS_WEIGHTS`, else a folder in the user's cache."""
     chosen = os.environ.get("PSEUDORIS_WEIGHTS")
-    return Path(chosen).expanduser().absolute() if chosen else cache_home() / "weights"
+    return expanded(chosen, "PSEUDORIS_WEIGHTS").absolute() if chosen else cache_home() / "weights"
 
 
 @lru_cache(maxsize=1)
@@ -196,10 +204,7 @@ def _existing_file(value: str) -> Path | None:
     """The absolute path of a file that a user named, or None. Raises UsageError for a folder or nothing at all."""
     if not value.strip():
         raise UsageError("a checkpoint setting is empty; give a registered name, a path or random:SEED")
-    try:
-        path = Path(value).expanduser().absolute()
-    except RuntimeError as error:
-        raise UsageError(f"checkpoint {value!r}: {error}") from error
+    path = expanded(value, "checkpoint").absolute()
     if _is_file(path):
         return path
     if path.is_dir():
@@ -266,7 +271,9 @@ def file_digest(path: Path) -> str:
     """
     stat = path.stat()
     try:
-        known = _memo(path, stat).read_text(encoding="ascii", errors="replace").strip()
+        memo = _memo(path, stat)
+        is_ours = memo.stat().st_uid == os.getuid() or not memo.is_relative_to(tempfile.gettempdir())
+        known = memo.read_text(encoding="ascii", errors="replace").strip() if is_ours else ""
     except OSError:
         known = ""
     if _DIGEST.fullmatch(known):

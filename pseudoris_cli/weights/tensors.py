@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import zipfile
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from pathlib import Path, PosixPath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from pseudoris_cli.codecs import safe_pickle
 from pseudoris_cli.errors import PseudorisError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 _FORBIDDEN = re.compile(r"GLOBAL (\S+)")
+_TORCH_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How torch's files of before 1.6 begin; another pickle is none of torch's."""
+_OTHERS = (
+    (b"\x89HDF\r\n", "an HDF5 file (Keras or another program)"),
+    (b"GGUF", "a GGUF file of llama.cpp"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"BZh", "compressed with bzip2; unpack it first"),
+    (b"\xfd7zXZ", "compressed with xz; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+    (b"\x93NUMPY", "a single numpy array"),
+    (b"%PDF", "a PDF"),
+)
 _FETCH_AGAIN = "fetch it again (pseudoris weights fetch NAME)"
 
 
@@ -66,6 +82,14 @@ def _check_is_checkpoint(path: Path) -> None:
         raise UsageError(
             f"{path} is a Git LFS pointer, not the checkpoint itself; run `git lfs pull` there or {_FETCH_AGAIN}"
         )
+    for magic, what in _OTHERS:
+        if head.startswith(magic):
+            raise UsageError(f"{path} is {what}, not a checkpoint of PyTorch or safetensors")
+    if head.lstrip().startswith(b"{"):
+        raise UsageError(
+            f"{path} is JSON, not a checkpoint (the index of one in several files?); put its tensors into one file, e.g. with "
+            "safetensors, and give that"
+        )
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is cut short; {_FETCH_AGAIN}")
 
@@ -83,6 +107,10 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _load_torch(path: Path) -> Any:
     import torch
 
+    with path.open("rb") as file:
+        head = file.read(len(_TORCH_PICKLE))
+    if head[:1] == b"\x80" and head != _TORCH_PICKLE:
+        return safe_pickle.load_arrays(path)  # detectron2's model zoo
     try:
         with _allowed_globals(_numpy_globals()):
             # weights_only: an unpickler that knows tensors and containers, and calls nothing else
@@ -94,8 +122,14 @@ def _load_torch(path: Path) -> Any:
         reason = f"it asks for {forbidden[1]}" if forbidden else "it is damaged or something else"
         raise UsageError(
             f"{path} is not a plain checkpoint (tensors, containers and numbers only): {reason}; {_FETCH_AGAIN}, "
-            "or save its tensors with safetensors and give that file"
+            f"or save its tensors with safetensors and give that file{_remark(str(error))}"
         ) from error
+
+
+def _remark(error: str) -> str:
+    if "DTensor" in error or "ShardedTensor" in error or "torch.distributed" in error:
+        return "\nits tensors are spread over a distributed run: gather them first (torch.distributed.checkpoint's dcp_to_torch)"
+    return ""
 
 
 def _allowed_globals(allowed: list[Any]) -> AbstractContextManager[None]:
@@ -120,4 +154,9 @@ def _numpy_globals() -> list[Any]:
     builders = {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     named = [(builder, f"{module}.{name}") for name, builder in builders.items() for module in modules]
-    return [*named, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+    plain = (
+        argparse.Namespace,
+        PurePosixPath,
+        PosixPath,
+    )  # the arguments of the training script, which many save beside
+    return [*named, *plain, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
