@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.settings import plugins
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.sources.detect import detect
-from pseudoris_cli.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pseudoris_cli.storage.workspace import Workspace
 
 
 def identify(path: Path, kind: str | None = None) -> dict[str, Any]:
