@@ -11,11 +11,12 @@ import pytest
 from trivial_stages import Bench, paint, paint_folder
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.execution.backlog import Backlog, _has_changed
+from pseudoris_cli.execution.backlog import Backlog, _has_changed, killed_alone
+from pseudoris_cli.execution.crash_log import KILLED_ALONE
 from pseudoris_cli.execution.tasks import Selection, UpstreamPart
 from pseudoris_cli.sources.base import Stamp
 from pseudoris_cli.sources.folder import Folder
-from pseudoris_cli.storage.manifest import ImageOutcome, Manifest
+from pseudoris_cli.storage.manifest import ImageOutcome, Manifest, PartFile
 
 
 @pytest.fixture
@@ -157,6 +158,46 @@ def test_failures_are_retried_only_on_demand_and_vanished_images_once_they_are_b
     rows_only = replace(backlog, source=None)
     rows_only.manifest = done
     assert rows_only.pending(Selection(retry_failed=True)) == []
+
+
+@dataclass
+class ToldOf:
+    """A part's entry as far as its images matter."""
+
+    images: list[ImageOutcome]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"failed": sum(image.status == "failed" for image in self.images)}
+
+
+def test_given_up_are_failures_that_killed_the_process_and_no_others() -> None:
+    alone = ImageOutcome("a", "failed", error=f"{KILLED_ALONE} (signal 9)")
+    others = [
+        ImageOutcome("b", "failed", error="not an image of a known format"),
+        ImageOutcome("c", "failed"),
+        ImageOutcome("d", "done", 3),
+        ImageOutcome("e", "gone", error=f"{KILLED_ALONE}, and then it went"),
+    ]
+    assert killed_alone(ToldOf([*others, alone])) == [alone]  # type: ignore[arg-type]
+    assert killed_alone(ToldOf(others)) == []  # type: ignore[arg-type]
+
+
+def test_a_vanished_image_is_told_of_even_without_a_reason(bench: Bench) -> None:
+    backlog = backlog_of(bench)
+    entry = backlog.before["masks"].entries[1]
+    lost = replace(entry.images[0], status="gone", rows=0, error=None)
+    backlog.lineage.entry = lambda stage, part: ToldOfPart(entry.file, [lost, *entry.images[1:]])  # type: ignore
+    [task] = backlog.tasks([1])
+    assert task.absent[lost.key] == "masks: None"
+
+
+@dataclass
+class ToldOfPart:
+    """A part's entry with other images."""
+
+    file: PartFile
+    images: list[ImageOutcome]
 
 
 @dataclass

@@ -26,6 +26,11 @@ def test_wrong_splits_are_named(text):
         parse(text)
 
 
+def test_every_split_of_refer_may_be_named():
+    names = ("train", "val", "test", "testA", "testB", "testC")
+    assert list(parse(",".join(f"{name}={1 / 6}" for name in names))) == list(names)
+
+
 def _resolved(plan):
     ids = ImageIds()
     return [ids.take(key, wanted) for key, wanted in plan]
