@@ -40,9 +40,9 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The attributes that a phrase names; None for those that it does not."""
+    """The attributes that a phrase names; None for those that it does not (the shape only in `expressions.py`: "one")."""
 
-    shape: str
+    shape: str | None
     colour: str | None = None
     texture: str | None = None
     size: str | None = None
@@ -71,8 +71,13 @@ def compose(wording: Wording) -> str:
     return " ".join([article, *words, *(("with", wording.tail) if wording.tail else ())])
 
 
+def agrees(article: str, following: str) -> bool:
+    """Whether an article may stand before these words."""
+    return article in ("the", _indefinite(following))
+
+
 def _indefinite(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+    return "an" if word[0] in "aeiou" and not word.startswith("one") else "a"
 
 
 def _either(words: Iterable[str]) -> str:
@@ -92,7 +97,7 @@ def parse(caption: str) -> Claim | None:
     if not found:
         return None
     article, size, texture, colour, shape, tail = found.groups()
-    if article != "the" and article != _indefinite(size or texture or colour or shape):
+    if not agrees(article, size or texture or colour or shape):
         return None
     if texture and tail:
         return None
@@ -108,4 +113,4 @@ def claims(of: Attributes) -> Iterator[Claim]:
 
 def phrase(claim: Claim) -> str:
     """The plainest wording of a claim."""
-    return compose(Wording(claim.shape, claim.colour or "", claim.texture or "", claim.size or ""))
+    return compose(Wording(claim.shape or "one", claim.colour or "", claim.texture or "", claim.size or ""))
