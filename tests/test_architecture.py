@@ -45,7 +45,7 @@ PLUG_INS = {
 NO_PLUG_INS = {"backends": {"registry"}, "sources": {"base", "registry", "detect", "metadata"}, "export/formats": set()}
 """Files of a plug-in folder that join the plug-ins to the rest."""
 
-STAGES = {"masks", "captions", "scores", "filter", "export_index"}
+STAGES = {"masks", "captions", "scores", "judge", "filter", "export_index"}
 ONLY_IN = {
     "typer": {"cli"},
     "pyarrow": {"storage", "export", "codecs", "sources"},

@@ -10,9 +10,9 @@ import pytest
 from invoking import invoke, rows_of
 from locations import FIXTURES
 
-from pseudoris_cli.storage.stage_table import NAMES
-
 OLD = FIXTURES / "work_0_1"
+NAMES = ("masks", "captions", "scores", "filter", "export")
+"""The stages that there were."""
 TEXTS = ("image_key", "mask_id", "candidate_id", "caption")
 
 
@@ -25,7 +25,18 @@ def work(tmp_path: Path) -> Path:
 
 def run(work: Path) -> dict:
     """`pseudoris run` on it, with an export beside it; what it printed for machines."""
-    common = ("--work", work, "--profile", "demo", "--device", "cpu", "-q", "--json")
+    common = (
+        "--work",
+        work,
+        "--profile",
+        "demo",
+        "--set",
+        "filter.judge.backend=none",
+        "--device",
+        "cpu",
+        "-q",
+        "--json",
+    )
     done = invoke("run", *common, "--image-root", OLD / "scenes", "--out", work.parent / "out")
     assert done.code == 0, done.stderr
     return json.loads(done.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,12 @@ def train(
     extra: list[torch.nn.Parameter],
     scenes: int,
     step_loss: Callable[[float], tuple[torch.Tensor, Figures]],
+    about: Mapping[str, object] | None = None,
 ) -> None:
-    """Minimise `step_loss(progress in 0..1)` over the model and `extra` parameters; save every 200 steps."""
+    """Minimise `step_loss(progress in 0..1)` over the model and `extra` parameters; save every 200 steps.
+
+    `about` goes into the metadata of the file, beside how it was made.
+    """
     matrices = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1] + extra
     groups = [{"params": matrices, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
@@ -102,4 +106,4 @@ def train(
             cpu = time.process_time() - start
             print(done, f"{cpu:.0f} CPU-s", mean, flush=True)
             if done % 200 == 0 or last:
-                save(model, run.out, run.provenance(done, scenes, cpu, mean))
+                save(model, run.out, run.provenance(done, scenes, cpu, mean) | dict(about or {}))

@@ -2,7 +2,7 @@
 
 One step: 16 scenes, mirrored at random, their objects from masks degraded as SAM's are, and ten texts for each scene (true
 ones, near misses, damaged ones; attributes, places, orders, comparisons, relations). The loss is a cross-entropy of "fits",
-object by object, against what the text means by the grammar.
+object by object, against what the text means by the grammar. Attribute heads on the objects help in training and are discarded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from crop_batches import TRUE_MASKS, degrade
 from located_phrases import draw, located
 from loop import Figures, Run, train
-from pool import MOST_OBJECTS, Pool
+from losses import attribute_loss
+from pool import MOST_OBJECTS, NAMES, Pool, encode
 
 from pseudoris_cli.demo import expressions, grammar
 from pseudoris_cli.demo.expressions import Located
@@ -55,7 +56,9 @@ class Scenes:
         return self._seen[key]
 
 
-def step_loss(net: SceneListener, seen: list[Seen], rng: np.random.Generator) -> tuple[torch.Tensor, Figures]:
+def step_loss(
+    net: SceneListener, heads: torch.nn.ModuleList, seen: list[Seen], rng: np.random.Generator
+) -> tuple[torch.Tensor, Figures]:
     objects = torch.zeros(len(seen), MOST_OBJECTS, WIDTH)
     places = torch.zeros(len(seen), MOST_OBJECTS, GEOMETRY)
     present = torch.zeros(len(seen), MOST_OBJECTS, dtype=torch.bool)
@@ -70,7 +73,11 @@ def step_loss(net: SceneListener, seen: list[Seen], rng: np.random.Generator) ->
     light = torch.from_numpy(rng.uniform(0.94, 1.06, (int(present.sum()), 1, 1, 1))).float()
     crops = torch.cat([one.crops for one in seen]).float()
     crops[:, :3] = (crops[:, :3] * light).clamp(max=255)
-    objects[present] = net.encode(crops, places[present])
+    encoded = net.encode(crops, places[present])
+    attributes, _ = attribute_loss(
+        heads, encoded, np.array([encode(o.attributes) for one in seen for o in one.objects])
+    )
+    objects[present] = encoded
     fits = net(*(x.repeat_interleave(TEXTS, 0) for x in (objects, places, present)), WORDS.read(texts))
     there, want = present.repeat_interleave(TEXTS, 0), wanted.flatten(0, 1)
     loss = F.binary_cross_entropy_with_logits(fits[there], want[there])
@@ -79,7 +86,8 @@ def step_loss(net: SceneListener, seen: list[Seen], rng: np.random.Generator) ->
         meant_one = want.sum(1) == 1
         answer = torch.where(meant_one, want.argmax(1), MOST_OBJECTS)
         right = (told == answer).float()
-    return loss, {
+    return loss + 0.2 * attributes, {
+        "attributes": attributes.item(),
         "loss": loss.item(),
         "right": right.mean().item(),
         "one": right[meant_one].mean().item(),
@@ -91,14 +99,15 @@ def main() -> None:
     run = Run.parse("training/train_listener.py", __doc__, steps=4500, rate=1.5e-3, seed=5)
     rng, pool = run.prepare(), Pool.open(run.pool)
     net, scenes = SceneListener(len(WORDS)), Scenes(pool, run.seed)
+    heads = torch.nn.ModuleList([torch.nn.Linear(WIDTH, len(names)) for names in NAMES])
     run.restore(net)
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters")
 
     def loss(progress: float) -> tuple[torch.Tensor, Figures]:
         drawn = [scenes(int(k), bool(rng.random() < 0.5)) for k in rng.integers(len(pool.images), size=SCENES)]
-        return step_loss(net, drawn, rng)
+        return step_loss(net, heads, drawn, rng)
 
-    train(run, net, [], len(pool.images), loss)
+    train(run, net, list(heads.parameters()), len(pool.images), loss, {"words": WORDS.words})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""No detector: the masks stage then keeps SAM's own masks by its `rules`."""
+"""Nobody in that role. Without a detector the masks stage keeps SAM's own masks by its `rules`; without a listener there is no
+judge stage."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from pydantic import Field
 
 from pseudoris_cli.settings.models import BackendSettings, Numerics
 
-ROLE = "proposer"
+ROLE = ("proposer", "listener")
 
 
 class Settings(BackendSettings):
     """There is nothing to set."""
 
-    backend: Literal["none"] = Field("none", description="who says which masks are objects")
+    backend: Literal["none"] = Field("none", description="nobody")
 
     @classmethod
     def tiny(cls) -> Settings:
@@ -22,5 +23,5 @@ class Settings(BackendSettings):
 
 
 def load(settings: Settings, numerics: Numerics, device: str) -> Any:
-    """No proposer; the stage knows what to do without one."""
+    """Nobody; the stages know what to do without."""
     return None

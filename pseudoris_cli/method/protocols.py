@@ -4,7 +4,7 @@ A backend is a module: a file of `pseudoris_cli/backends`, or of an installed pa
 
 * `ROLE`, one of the keys of `PROTOCOLS` or a tuple of them,
 * `Settings`, a frozen pydantic model derived from `pseudoris_cli.settings.models.BackendSettings` (captioners: from
-  `CaptionSettings`),
+  `CaptionSettings`, listeners: from `JudgeSettings`),
 * `Settings.tiny()`, a configuration with random weights that builds and runs in about a second on a CPU,
 * `load(settings, numerics, device)`, which imports torch, reads the checkpoint and returns what meets the protocol of its role,
 * optionally `version(settings)`, what identifies it in a version where that is not a `checkpoint`.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from pseudoris_cli.records import Caption, Category, MaskedImage, Rle
+from pseudoris_cli.records import Caption, Category, Mask, MaskedImage, Rle
 
 if TYPE_CHECKING:
     import torch
@@ -119,11 +119,42 @@ class NounFinder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """An image with its objects, in the order in which they are numbered, and expressions about any of them."""
+
+    key: str
+    image_rgb: np.ndarray
+    masks: tuple[Mask, ...]
+    expressions: tuple[str, ...]
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Who is shown all objects of an image and picks the one that an expression means."""
+
+    numbered: bool = True
+    """Whether the numbers of the objects can matter; then every expression is asked under several numberings."""
+
+    def listen(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
+        """For each image float [E, M + 1]: probabilities that expression e means mask m and no other; the last column is
+        none or several. Rows sum to 1; a row of NaN is a question without an answer."""
+        ...
+
+    def fits(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
+        """For each image float [E, M]: the probability that expression e fits mask m, whatever else it fits.
+
+        Only asked for multi-target and no-target expressions. NotImplementedError where the listener cannot tell.
+        """
+        raise NotImplementedError
+
+
 PROTOCOLS: dict[str, type] = {
     "segmenter": Segmenter,
     "proposer": Proposer,
     "captioner": Captioner,
     "scorer": Scorer,
     "nouns": NounFinder,
+    "listener": Listener,
 }
-"""Role -> what the backend's `load` returns. `none`, a proposer that proposes nothing, returns None."""
+"""Role -> what the backend's `load` returns. `none`, no proposer and no listener, returns None."""

@@ -182,3 +182,9 @@ def _rows(queries: Sequence[_Query], scores: RowScores) -> list[dict[str, Any]]:
         row = {"mask_id": query.mask_id, "candidate_id": query.candidate_id, "noun": query.noun}
         rows.append(row | {"correctness": correctness, "uniqueness": uniqueness, "doc": doc, "flags": flags})
     return rows
+
+
+def mask_likeness(image: MaskedImage, scorer: Scorer, settings: FilterSettings) -> np.ndarray:
+    """Cosines of the masked crops of an image's masks, float64 [M, M]."""
+    masked, _ = _encode_crops([image], scorer, settings)
+    return _cosines(masked, masked)

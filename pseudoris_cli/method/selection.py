@@ -8,7 +8,11 @@ Rules, in this order; the first that a candidate fails is its reason:
     unscored    the score that decides is null (a ratio that is not finite; see the column `flags`)
     doc<=X      DoC is not above `min_doc`
     one-mask    the image has one mask, so there is no DoC: the better half by correctness stays, of its distinct texts, or
-                (`one_mask_half: candidates`) of all its candidates, repeats included
+                (`one_mask_half: candidates`) of all its candidates, repeats included; with a judge the listener decides instead
+    not asked   there is a judge, and the listener was not asked or gave no answer
+    listener none, listener other, listener
+                the listener's probability of the mask is not above `min_listener`: it picks none or several, or another mask,
+                or this one without being sure
     rank        below the best `top_k_per_mask` by DoC (one mask: by correctness)
 
 A text that several masks of an image share has a DoC above 1 for at most one of them, so it is kept for the mask that it
@@ -26,11 +30,12 @@ import numpy as np
 from pseudoris_cli.settings.models import FilterSettings
 
 
-def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.ndarray]:
+def select(columns: dict[str, Any], settings: FilterSettings, one_mask_rule: bool = True) -> dict[str, np.ndarray]:
     """Apply the rules to every candidate.
 
-    `columns` must hold image_key, mask_id, caption, correctness, doc and flags: lists or arrays of one length with all
-    rows of an image, in any order; null floats are NaN or None. Returns, row by row, `duplicates` int32 (rows of the mask
+    `columns` must hold image_key, mask_id, caption, correctness, doc and flags, and with a judge listener and
+    listener_choice: lists or arrays of one length with all rows of an image, in any order; null floats are NaN or None.
+    Without `one_mask_rule` an image's only mask keeps both halves. Returns, row by row, `duplicates` int32 (rows of the mask
     with this text, the row itself included), `kept` bool and `reason` str (empty where kept).
     """
     group = mask_groups(columns)
@@ -52,12 +57,10 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
     eligible = selection.kept
     selection.reject(~one_mask & ~(score > settings.min_doc), f"doc<={settings.min_doc:g}")
     rank, size = _rank_within(group, score, eligible)
-    if settings.one_mask_half == "texts":
-        selection.reject(one_mask & (rank >= (size + 1) // 2), "one-mask")
-    else:  # the first row of a text has the rank of its best candidate, as equal texts have equal scores
-        everyone = np.ones(len(group), bool)
-        rank_of_all, candidates = _rank_within(group, np.where(np.isfinite(score), score, -np.inf), everyone)
-        selection.reject(one_mask & (rank_of_all >= candidates // 2), "one-mask")
+    if "listener" in columns:
+        _reject_unheard(selection, columns, settings.min_listener)
+    elif one_mask_rule:
+        selection.reject(one_mask & _worse_half(group, score, rank, size, settings), "one-mask")
     if settings.top_k_per_mask is not None:
         selection.reject(_rank_within(group, score, selection.kept)[0] >= settings.top_k_per_mask, "rank")
     if settings.fallback == "best":
@@ -65,6 +68,28 @@ def select(columns: dict[str, Any], settings: FilterSettings) -> dict[str, np.nd
         has_text[group[selection.kept]] = True
         selection.restore(eligible & (rank == 0) & ~has_text[group])
     return {"duplicates": counts[inverse].astype(np.int32), "kept": selection.kept, "reason": selection.reasons()}
+
+
+def _worse_half(
+    group: np.ndarray, score: np.ndarray, rank: np.ndarray, size: np.ndarray, settings: FilterSettings
+) -> np.ndarray:
+    """The rows that are not among the better half of their mask by score: bool [N]."""
+    if settings.one_mask_half == "texts":
+        return rank >= (size + 1) // 2
+    # the first row of a text has the rank of its best candidate, as equal texts have equal scores
+    everyone = np.ones(len(group), bool)
+    rank_of_all, candidates = _rank_within(group, np.where(np.isfinite(score), score, -np.inf), everyone)
+    return rank_of_all >= candidates // 2
+
+
+def _reject_unheard(selection: _Selection, columns: dict[str, Any], least: float) -> None:
+    """Reject what the listener does not take for the mask."""
+    listener, choice = as_floats(columns["listener"]), as_floats(columns["listener_choice"])
+    selection.reject(~np.isfinite(listener), "not asked")
+    unsure = ~(listener > least)
+    selection.reject(unsure & (choice == -1), "listener none")
+    selection.reject(unsure & (choice != np.asarray(columns["mask_id"])), "listener other")
+    selection.reject(unsure, "listener")
 
 
 def mask_groups(columns: dict[str, Any]) -> np.ndarray:

@@ -20,6 +20,8 @@ CropStyle = Literal["mended", "released"]
 PromptStyle = Literal["mended", "released"]
 SegmentationStyle = Literal["polygon", "rle"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NO_BACKEND = "none"
+"""The backend of a role that is not filled."""
 
 
 class Section(BaseModel):
@@ -76,6 +78,23 @@ class CaptionSettings(BackendSettings):
     image_batch: int = Field(4, ge=1, description="images that are captioned together")
 
 
+class JudgeSettings(BackendSettings):
+    """Which candidates a listener is asked, and how; the Settings of every listener derive from this."""
+
+    NO_RESULT: ClassVar[frozenset[str]] = frozenset({"image_batch"})
+
+    ask_per_mask: int = Field(16, ge=1, description="most candidates of a mask that are asked, best first")
+    min_doc: float | None = Field(
+        None, description="candidates at or below this DoC are not asked; null for filter.min_doc"
+    )
+    permutations: int = Field(2, ge=1, description="numberings of the objects under which each candidate is asked")
+    max_marks: int = Field(20, ge=2, description="most objects that are shown: the mask and the rivals most like it")
+    multi: bool = Field(False, description="ask for every object whether it fits, for expressions that mean several")
+    no_target_per_image: int = Field(0, ge=0, description="expressions of other images that are asked about an image")
+    seed: int = Field(0, ge=0, description="seed of the numberings and of the other images")
+    image_batch: int = Field(8, ge=1, description="images that are judged together")
+
+
 def select_backend(value: Any, role: str) -> Any:
     """Turn a mapping into the Settings of the backend that it names; ValueError if there is none, or it has another role."""
     if not isinstance(value, dict):
@@ -106,6 +125,8 @@ def role_problem(module: ModuleType, name: str, role: str) -> str | None:
         return f"{name!r} is a {' and a '.join(own)}, not a {role}; choose from {choices}"
     if role == "captioner" and not issubclass(module.Settings, CaptionSettings):
         return f"{name!r} is no captioner: its Settings must derive from pseudoris_cli.settings.models.CaptionSettings"
+    if role == "listener" and name != NO_BACKEND and not issubclass(module.Settings, JudgeSettings):
+        return f"{name!r} is no listener: its Settings must derive from pseudoris_cli.settings.models.JudgeSettings"
     return None
 
 
@@ -121,6 +142,7 @@ CaptionerSection = Annotated[
     SerializeAsAny[CaptionSettings], BeforeValidator(partial(select_backend, role="captioner"))
 ]
 ScorerSection = Annotated[SerializeAsAny[BackendSettings], BeforeValidator(partial(select_backend, role="scorer"))]
+ListenerSection = Annotated[SerializeAsAny[BackendSettings], BeforeValidator(partial(select_backend, role="listener"))]
 NounsSection = Annotated[SerializeAsAny[BackendSettings], BeforeValidator(partial(select_backend, role="nouns"))]
 
 
@@ -203,6 +225,12 @@ class FilterSettings(Section):
     clamp: bool = Field(True, description="clamp cosines at 0 before they are multiplied")
     doc_cap: float | None = Field(100.0, gt=0, description="largest DoC, flagged where it cuts; null for none")
     image_batch: int = Field(8, ge=1, description="images that are scored together")
+    judge: ListenerSection = Field(
+        default_factory=_default("listener", NO_BACKEND), description="who is asked which object an expression means"
+    )
+    min_listener: Fraction = added_later(
+        0.5, description="with a judge: keep captions for whose mask the listener's probability is larger"
+    )
     min_doc: float = Field(1.0, description="keep captions with a larger DoC")
     one_mask_half: Literal["texts", "candidates"] = added_later(
         "texts",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -11,17 +11,18 @@ from pseudoris_cli import watching
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError, is_device_lost, is_out_of_memory
 from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, ProgressCallback, UnreadImage
 from pseudoris_cli.records import Failure
-from pseudoris_cli.storage.schema import COLUMNS
+from pseudoris_cli.storage.schema import columns_of
 
 log = logging.getLogger("pseudoris")
 Work = Callable[[list[LoadedImage]], Sequence[ImageResult]]
 T = TypeVar("T")
 
 
-def run_batches(part: PartInput, size: int, work: Work, stage: str) -> PartResult:
+def run_batches(part: PartInput, size: int, work: Work, stage: str, optional: Collection[str] = ()) -> PartResult:
     """Give the images that could be read to `work`, `size` at a time, and gather the stage's rows, answers and notes.
 
-    Batches are cut by position within the part, so they are the same after a resume.
+    `optional`: the optional columns of the stage that this run makes. Batches are cut by position within the part, so they are
+    the same after a resume.
     """
     rows: list[dict[str, Any]] = []
     result = PartResult({}, {})
@@ -35,7 +36,8 @@ def run_batches(part: PartInput, size: int, work: Work, stage: str) -> PartResul
             rows.extend(answer.rows)
             result.answers[image.ref.key] = (len(answer.rows), answer.failure)
         part.on_progress(len(batch) - share.told, len(rows) - before)
-    result.columns = {column.name: [row[column.name] for row in rows] for column in COLUMNS[stage]}
+    names = [column.name for column in columns_of(stage, optional)]
+    result.columns = {name: [row[name] for row in rows] for name in names}
     return result
 
 

@@ -12,7 +12,8 @@ from pseudoris_cli.codecs.decisions import Key, read_decisions
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.tasks import ContextMaker, PartInput, PartResult, StageSpec
 from pseudoris_cli.settings.models import FilterSettings, Settings, versioned
-from pseudoris_cli.storage.schema import COLUMNS, Columns
+from pseudoris_cli.storage.rows import join
+from pseudoris_cli.storage.schema import OPTIONAL, Columns, columns_of
 
 NAME = "filter"
 REVISION = 2
@@ -21,7 +22,7 @@ REVISION = 2
 def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the results of this stage, beside its upstream."""
     selection = settings.filter
-    values = versioned(selection, exclude=set(selection.SCORES))
+    values = versioned(selection, exclude={*selection.SCORES, "judge"})
     if selection.decisions is not None:  # what it says decides, not where it lies
         values["decisions"] = read_decisions(Path(selection.decisions)).digest
     return {"revision": REVISION, "settings": values}
@@ -68,9 +69,11 @@ class FilterWorker:
         from pseudoris_cli.method import by_hand, filter_summary, selection
 
         columns = join(part.columns["captions"], part.columns["scores"])
+        if "judge" in part.columns:
+            columns |= heard(columns, part.columns["judge"])
         chosen = selection.select(columns, self.settings)
         decided = by_hand.apply(columns, chosen, self.decided) if self.decided else None
-        columns = {c.name: (columns | chosen)[c.name] for c in COLUMNS[NAME]}
+        columns = {c.name: (columns | chosen)[c.name] for c in columns_of(NAME, columns)}
         rows: Counter[str] = Counter(columns["image_key"])
         counts = filter_summary.count(columns) | ({"by_hand": decided} if decided else {})
         kept_masks = sum(masks for kept, masks in counts["masks_by_kept"].items() if kept != "0")
@@ -78,19 +81,21 @@ class FilterWorker:
         return PartResult(columns, {ref.key: (rows.get(ref.key, 0), None) for ref in part.task.images}, notes)
 
 
-def join(captions: Columns, scores: Columns) -> Columns:
-    """Captions with their scores. Both parts hold the same candidates in the same order, images that failed in between
-    excepted."""
-    wanted = list(zip(*(scores[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True))
-    keys = list(zip(*(captions[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True))
-    if keys != wanted:
-        present = set(wanted)
-        rows = [number for number, key in enumerate(keys) if key in present]
-        captions = {
-            name: values[rows] if hasattr(values, "dtype") else [values[row] for row in rows]
-            for name, values in captions.items()
-        }
-    return captions | scores
+def heard(candidates: Columns, judged: Columns) -> Columns:
+    """What the listener said of each candidate, in their order; null for those whose image it could not judge."""
+    keys = zip(*(judged[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True)
+    row_of = {(key, int(mask_id), int(number)): row for row, (key, mask_id, number) in enumerate(keys)}
+    wanted = zip(*(candidates[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True)
+    rows = [row_of.get((key, int(mask_id), int(number))) for key, mask_id, number in wanted]
+    return {
+        column.name: [None if row is None else _plain(judged[column.name][row]) for row in rows]
+        for column in OPTIONAL[NAME]
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value of a column, None for NaN, which stands for null in columns of numbers."""
+    return None if isinstance(value, float) and value != value else value
 
 
 def figures(notes: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

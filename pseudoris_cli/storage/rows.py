@@ -84,6 +84,21 @@ def candidates_by_image(columns: Columns) -> dict[str, list[CaptionCandidate]]:
     return dict(found)
 
 
+def join(captions: Columns, scores: Columns) -> Columns:
+    """Captions with their scores. Both parts hold the same candidates in the same order, images that failed in between
+    excepted."""
+    wanted = list(zip(*(scores[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True))
+    keys = list(zip(*(captions[name] for name in ("image_key", "mask_id", "candidate_id")), strict=True))
+    if keys != wanted:
+        present = set(wanted)
+        rows = [number for number, key in enumerate(keys) if key in present]
+        captions = {
+            name: values[rows] if hasattr(values, "dtype") else [values[row] for row in rows]
+            for name, values in captions.items()
+        }
+    return captions | scores
+
+
 class KeptCaption(NamedTuple):
     """A kept row of a filter part. `order` is the negated score that ranks it within its mask: smaller is better."""
 

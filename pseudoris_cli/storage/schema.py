@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -52,6 +53,14 @@ _SCORE = _columns(
     ("flags", pa.string(), "what was clamped or undefined, comma separated"),
 )
 
+_LISTENER = _columns(
+    ("listener", pa.float32(), "probability that the listener picks this mask; null where it was not asked", True),
+    ("listener_best_other", pa.float32(), "the largest probability of another mask", True),
+    ("listener_none", pa.float32(), "probability of none or several", True),
+    ("listener_choice", pa.int32(), "the mask that it picks, -1 for none or several", True),
+    ("listener_targets", pa.list_(pa.int32()), "every mask that it says the text fits; null unless judge.multi", True),
+)
+
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "masks": _columns(
         _KEY,
@@ -73,6 +82,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "captions": _CAPTION,
     "scores": (*_columns(_KEY, _MASK, _CANDIDATE), *_SCORE),
+    "judge": (
+        *_columns(
+            _KEY,
+            ("mask_id", pa.int32(), "as in masks; -1 for a text of another image that fits nothing here"),
+            _CANDIDATE,
+            ("caption", pa.string(), "the candidate expression"),
+        ),
+        *_LISTENER,
+        *_columns(
+            ("listener_shown", pa.list_(pa.int32()), "the masks that it was shown; null where it was not asked", True)
+        ),
+    ),
     "filter": (
         *_CAPTION,
         *_SCORE,
@@ -97,12 +118,23 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("caption", pa.string(), "the kept expression"),
     ),
 }
-"""Stage name to its columns, in order."""
+"""Stage name to the columns that all its parts have, in order."""
+
+OPTIONAL: dict[str, tuple[Column, ...]] = {
+    "filter": _LISTENER,
+}
+"""Stage name to columns that follow where a run makes them: every part of a version has them, or none."""
 
 
-def arrow_schema(stage: str) -> pa.Schema:
-    """The Arrow schema of a stage's parts."""
-    return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in COLUMNS[stage]])
+def columns_of(stage: str, given: Container[str]) -> tuple[Column, ...]:
+    """The columns of a part of a stage, of which `given` are there: the optional ones only if any of them is."""
+    optional = OPTIONAL.get(stage, ())
+    return COLUMNS[stage] + (optional if any(column.name in given for column in optional) else ())
+
+
+def arrow_schema(stage: str, given: Container[str] = ()) -> pa.Schema:
+    """The Arrow schema of a stage's parts; `given` as for `columns_of`."""
+    return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in columns_of(stage, given)])
 
 
 def to_table(stage: str, columns: dict[str, Any]) -> pa.Table:
@@ -110,16 +142,17 @@ def to_table(stage: str, columns: dict[str, Any]) -> pa.Table:
 
     Raises ValueError for a missing or unknown column or a null where none may be.
     """
-    expected = [c.name for c in COLUMNS[stage]]
+    wanted = columns_of(stage, columns)
+    expected = [c.name for c in wanted]
     if sorted(columns) != sorted(expected):
         raise ValueError(f"{stage}: columns {sorted(columns)} are not {sorted(expected)}")
     arrays = []
-    for column in COLUMNS[stage]:
+    for column in wanted:
         array = pa.array(columns[column.name], column.type, from_pandas=column.nullable)
         if array.null_count and not column.nullable:
             raise ValueError(f"{stage}: column {column.name} may not be null")
         arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=arrow_schema(stage))
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(stage, columns))
 
 
 def from_table(table: pa.Table) -> dict[str, Any]:

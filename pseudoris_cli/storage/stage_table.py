@@ -48,7 +48,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("masks", command="masks", unit="masks"),
     Stage("captions", command="captions", unit="captions", reads=("masks",)),
     Stage("scores", command="filter", unit="scores", reads=("masks", "captions")),
-    Stage("filter", command="filter", unit="captions", reads=("captions", "scores")),
+    Stage("judge", command="filter", unit="answers", reads=("masks", "captions", "scores"), optional=True),
+    Stage("filter", command="filter", unit="captions", reads=("captions", "scores", "judge")),
     Stage("export", command="export", unit="sentences", reads=("filter",), module="export_index"),
 )
 

@@ -10,7 +10,7 @@ import pytest
 
 from pseudoris_cli.backends import registry as backends
 from pseudoris_cli.errors import MissingDependency
-from pseudoris_cli.method.protocols import PROTOCOLS, Proposal, Segment
+from pseudoris_cli.method.protocols import PROTOCOLS, Lineup, Proposal, Segment
 from pseudoris_cli.records import Caption, Mask, MaskedImage
 from pseudoris_cli.rle import decode_rle, encode_rle, rle_area, rle_bbox
 from pseudoris_cli.settings import plugins
@@ -116,10 +116,25 @@ def check_nouns(backend, image: MaskedImage) -> None:
     assert nouns[1] == ""
 
 
+def check_listener(backend, image: MaskedImage) -> None:
+    if backend is None:
+        return  # `none`: there is no judge stage
+    texts = ("the red square on the left", "a blue square", "")
+    alone = Lineup("b.png", image.image_rgb, image.masks[:1], texts[:1])
+    both, one, silent = backend.listen(
+        [Lineup("a.png", image.image_rgb, image.masks, texts), alone, Lineup("c.png", image.image_rgb, image.masks, ())]
+    )
+    assert (both.shape, one.shape, silent.shape) == ((3, 3), (1, 2), (0, 3))
+    for answer in (both, one):
+        assert (answer >= 0).all()
+        assert np.allclose(answer.sum(1), 1)
+
+
 CHECKS = {
     "segmenter": check_segmenter,
     "proposer": check_proposer,
     "captioner": check_captioner,
     "scorer": check_scorer,
     "nouns": check_nouns,
+    "listener": check_listener,
 }

@@ -47,6 +47,7 @@ def test_every_backend_is_refused_in_every_other_role() -> None:
         "captioner": "captions",
         "scorer": "filter.scorer",
         "nouns": "filter.nouns",
+        "listener": "filter.judge",
     }
     assert len(plugins.names(plugins.BACKENDS)) >= 8
     for name in plugins.names(plugins.BACKENDS):
@@ -54,7 +55,8 @@ def test_every_backend_is_refused_in_every_other_role() -> None:
             if role in plugins.roles(name):
                 continue
             told = refusal(f"{section}.backend={name}")
-            assert f"{section}.backend: {name!r} is a {plugins.roles(name)[0]}, not a {role}; choose from " in told
+            own = " and a ".join(plugins.roles(name))
+            assert f"{section}.backend: {name!r} is a {own}, not a {role}; choose from " in told
             assert ", ".join(plugins.backends_of(role)) in told
 
 

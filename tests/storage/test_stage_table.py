@@ -19,7 +19,7 @@ def test_every_stage_has_columns_and_a_unit_in_words() -> None:
     assert COLUMNS.keys() == set(NAMES)
     for row in STAGES:
         assert row.columns == COLUMNS[row.name]
-        assert row.unit in ("masks", "captions", "scores", "sentences")
+        assert row.unit in ("masks", "captions", "scores", "answers", "sentences")
 
 
 def test_the_commands_cover_the_stages_in_order() -> None:
@@ -28,7 +28,8 @@ def test_the_commands_cover_the_stages_in_order() -> None:
 
 
 def test_a_stage_is_made_from_the_nearest_above_it() -> None:
-    assert [upstream_of(name) for name in NAMES] == [None, *NAMES[:-1]]
+    assert [upstream_of(name, NAMES) for name in NAMES] == [None, *NAMES[:-1]]
+    assert upstream_of("filter") == "scores", "no run lacks the scores; only some have a judge"
     assert upstream_of("filter", {"masks", "captions"}) == "captions"
     assert upstream_of("filter", ()) is None
     assert upstream_of(FIRST, NAMES) is None

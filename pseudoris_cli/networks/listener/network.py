@@ -31,7 +31,7 @@ class SceneListener(nn.Module):
         self.read = _Block()
         self.joint = nn.ModuleList([_Block() for _ in range(LAYERS)])
         self.norm = nn.LayerNorm(WIDTH)
-        self.fits = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
+        self.fits = nn.Sequential(nn.Linear(3 * WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
         self.register_buffer("temperature", torch.ones(()))
 
     def encode(self, crops: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -51,13 +51,15 @@ class SceneListener(nn.Module):
         words = words[:, :longest]
         said = words != 0
         text = self.read(self.word(words) + self.position[:longest], _mask(said))
-        sequence = torch.cat([text, objects], 1)
+        whole = (text * said[..., None]).sum(1, keepdim=True) / said.sum(1).clamp(min=1)[:, None, None]
+        sequence = torch.cat([text, objects + whole], 1)
         seen = _mask(torch.cat([said, present], 1))
         relative = self.between(_pairs(places)).permute(0, 3, 1, 2)  # [E, LAYERS * HEADS, M, M]
         for layer, block in enumerate(self.joint):
             bias = F.pad(relative[:, layer * HEADS : (layer + 1) * HEADS], (longest, 0, longest, 0))
             sequence = block(sequence, seen + bias)
-        logits = self.fits(self.norm(sequence[:, longest:]))[..., 0] * self.temperature
+        decided = torch.cat([self.norm(sequence[:, longest:]), objects, whole.expand_as(objects)], -1)
+        logits = self.fits(decided)[..., 0] * self.temperature
         return logits.masked_fill(~present, -30.0)
 
 
