@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.settings.models import Settings
-from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
+from pseudoris_cli.storage.schema import COLUMNS, OPTIONAL, SCHEMA_VERSION, Column
 
 MARKS = ("<!-- schema: made by `make docs` -->", "<!-- end of schema -->")
 DOCS = Path(__file__).resolve().parent
@@ -69,10 +69,16 @@ def artifacts_page(page: str) -> str:
     """The page with its generated part, between two marks, made anew."""
     parts = [f"Schema version {SCHEMA_VERSION}."]
     for stage, columns in COLUMNS.items():
-        rows = [f"| `{c.name}` | {c.type}{', may be null' if c.nullable else ''} | {c.meaning} |" for c in columns]
-        parts.append("\n".join([f"### {stage}", "", "| column | type | meaning |", "|---|---|---|", *rows]))
+        parts.append("\n".join([f"### {stage}", "", *_columns_table(columns)]))
+        if more := OPTIONAL.get(stage):
+            parts.append("\n".join(["In some runs also (all of these, or none):", "", *_columns_table(more)]))
     head, tail = page.split(MARKS[0])[0], page.split(MARKS[1])[1]
     return head + MARKS[0] + "\n\n" + "\n\n".join(parts) + "\n\n" + MARKS[1] + tail
+
+
+def _columns_table(columns: tuple[Column, ...]) -> list[str]:
+    rows = [f"| `{c.name}` | {c.type}{', may be null' if c.nullable else ''} | {c.meaning} |" for c in columns]
+    return ["| column | type | meaning |", "|---|---|---|", *rows]
 
 
 def _settings(model: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:

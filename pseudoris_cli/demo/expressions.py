@@ -105,7 +105,7 @@ class Expression:
     @property
     def kind(self) -> Kind:
         """The kind under which figures are reported."""
-        return "position" if self.form == "order" or self.form == "place" else self.form  # noqa: PLR1714: narrows the type
+        return "position" if self.form == "order" or self.form == "place" else self.form
 
 
 @dataclass(frozen=True, slots=True)
