@@ -34,7 +34,7 @@ from pseudoris_cli.settings.resolve import resolve
 from pseudoris_cli.sources.base import Stamp
 from pseudoris_cli.sources.folder import Folder
 from pseudoris_cli.stages import captions, masks, scores
-from pseudoris_cli.stages.filter import join
+from pseudoris_cli.storage.rows import join
 from pseudoris_cli.storage.schema import Columns
 
 _SCORES = ("correctness", "uniqueness", "doc")
