@@ -138,7 +138,8 @@ def run_command(session: Session, command: str, version: str | None = None) -> l
     for row in (row for row in chain if row in stages_of(command)):
         before = upstream_of(row.name, [other.name for other in chain])
         assert before is not None, "the first stage has a function of its own"
-        upstream = workspace.latest(before, summaries[-1].version if summaries else version, session.plan_name)
+        just_made = next((one.version for one in summaries if one.stage == before), None)
+        upstream = workspace.latest(before, just_made or (None if summaries else version), session.plan_name)
         if not summaries:
             _check_upstream(session, command, upstream)
             if not version:
