@@ -30,6 +30,7 @@ COMMANDS = (
     ("report",),
     ("evaluate",),
     ("use",),
+    ("diff",),
     ("prune",),
     ("config", "show"),
     ("doctor",),

@@ -1,4 +1,4 @@
-"""`pseudoris status` and `pseudoris prune`."""
+"""`pseudoris status`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudoris_cli.cli.console import duration, out, print_json, rate, size
+from pseudoris_cli.cli.console import out, print_json
 from pseudoris_cli.cli.options import WorkOptions, existing_workspace, with_options
+from pseudoris_cli.cli.status_table import MARK, print_states
+from pseudoris_cli.cli.tables import print_text
 from pseudoris_cli.errors import EnvironmentStop
 from pseudoris_cli.storage import left_out
 from pseudoris_cli.text import visible
@@ -16,11 +18,7 @@ from pseudoris_cli.text import visible
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.table import Table
-
     from pseudoris_cli.storage.status import VersionState
-
-STATUSES = ("done", "empty", "failed", "gone")
 
 
 @with_options
@@ -35,8 +33,9 @@ def status(
 ) -> None:
     """Show what is done, pending and failed in every stage and version.
 
-    Images are done, empty (no object found), failed, gone (vanished from the source) or pending. `img/s` is the rate of
-    the last parts, `left` the time that the pending images need at that rate.
+    Versions stand in the order in which they were begun, each with what differs from the one before; * marks the current
+    ones. `images` are those answered, of those planned: done, empty (no object found), failed or gone (vanished from the
+    source). `img/s` is the rate of the last parts, `left` the time that the others need at that rate.
 
     Example: pseudoris status; why images failed: pseudoris status --failed; a check of every byte: pseudoris status --verify
     """
@@ -100,8 +99,11 @@ def _show(states: list[VersionState], root: Path, source: dict[str, Any]) -> Non
     if not states:
         out.print("nothing is made yet; next: pseudoris masks", markup=False)
         return
-    out.print(_table(states))
-    out.print("* the version last run; later stages use it unless --from names another", markup=False)
+    print_states(states)
+    print_text(
+        f"{MARK} current: later stages take it. Below a version stands what differs from the one begun before it "
+        "(pseudoris diff A B; pseudoris use STAGE VERSION makes one current)"
+    )
     for state in states:
         for kind, count in left_out_of(state.notes if state.current else ()).items():
             out.print(f"left out of the annotations of {state.stage}: {count:,} {kind}", markup=False)
@@ -109,36 +111,3 @@ def _show(states: list[VersionState], root: Path, source: dict[str, Any]) -> Non
             out.print(
                 f"last error in {state.stage}: {state.last_error}   (all: pseudoris status --failed)", markup=False
             )
-
-
-def _table(states: list[VersionState]) -> Table:
-    """One row per version. A terminal too narrow for all columns goes without sizes and parts: no number is cut."""
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    wide = out.options.update(max_width=1000)
-    for without in ((), ("size",), ("size", "parts")):
-        rows = [{name: text for name, text in _cells(state).items() if name not in without} for state in states]
-        shown = [n for n in rows[0] if n not in STATUSES[1:] or any(state.counts[n] for state in states)]
-        table = Table(box=None, pad_edge=False)
-        for name in shown:
-            table.add_column(name, justify="left" if name in ("stage", "version") else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*(row[name] for name in shown))
-        if Measurement.get(out, wide, table).maximum <= out.width:
-            break
-    return table
-
-
-def _cells(state: VersionState) -> dict[str, str]:
-    return {
-        "stage": state.stage,
-        "version": state.version + ("*" if state.current else ""),
-        **{name: f"{state.counts[name]:,}" for name in STATUSES},
-        "pending": f"{state.pending:,}",
-        "parts": f"{state.parts:,}/{state.parts_planned:,}",
-        "rows": f"{state.rows:,}",
-        "size": size(state.bytes),
-        "img/s": rate(state.images_per_second) if state.images_per_second else "",
-        "left": duration(state.seconds_left) if state.seconds_left else "",
-    }

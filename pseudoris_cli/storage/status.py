@@ -48,10 +48,12 @@ class VersionState:
     """What the stage noted of each part, in the order of the plan."""
     created: str | None = None
     """When it was begun, in ISO 8601."""
+    unfinished: bool = False
+    """Whether images of its plan are still to be answered."""
     pilot: str | None = None
     """`pilot-8` for a version of a pilot of 8 images."""
     differs: tuple[Difference, ...] = ()
-    """In what it differs from the version of the stage that was begun before it."""
+    """In what it differs from the version of the stage that was begun before it (a pilot, from the pilot before it)."""
 
 
 def version_states(workspace: Workspace) -> Iterator[VersionState]:
@@ -59,13 +61,19 @@ def version_states(workspace: Workspace) -> Iterator[VersionState]:
     plan = cache(workspace.plan)  # reading that of millions of images takes a while
     for stage in NAMES:
         current = cache(partial(workspace.current, stage))
-        before = None
+        before: dict[bool, Artifact] = {}  # whether it is a pilot's -> the last such version
         for artifact in by_date(workspace.versions(stage)):
             is_current = artifact.version == current(artifact.plan_name)
-            yield _state(
-                plan(artifact.plan_name), artifact, is_current, differences(before, artifact) if before else []
-            )
-            before = artifact
+            pilot = artifact.plan_name != PLAN
+            last = before.get(pilot) or before.get(False)
+            yield _state(plan(artifact.plan_name), artifact, is_current, differences(last, artifact) if last else [])
+            before[pilot] = artifact
+
+
+def state_of(workspace: Workspace, artifact: Artifact) -> VersionState:
+    """One version, without what differs from others."""
+    current = workspace.current(artifact.stage, artifact.plan_name) == artifact.version
+    return _state(workspace.plan(artifact.plan_name), artifact, current, [])
 
 
 def _state(plan: Plan, artifact: Artifact, current: bool, differs: list[Difference]) -> VersionState:
@@ -95,6 +103,7 @@ def _state(plan: Plan, artifact: Artifact, current: bool, differs: list[Differen
         committed=entries[-1].committed if entries else None,
         notes=tuple(manifest.entries[part].notes for part in sorted(manifest.entries)),
         created=artifact.header.get("created"),
+        unfinished=pending > 0,
         pilot=pilot_of(artifact.plan_name),
         differs=tuple(differs),
     )

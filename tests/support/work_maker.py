@@ -12,7 +12,7 @@ from PIL import Image
 
 from pseudoris_cli.demo import grammar
 from pseudoris_cli.demo.world import Scene, render_scene, scene_seed
-from pseudoris_cli.method import selection
+from pseudoris_cli.method import filter_summary, selection
 from pseudoris_cli.records import CROP_KINDS, Category
 from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
 from pseudoris_cli.settings.models import FilterSettings
@@ -230,7 +230,9 @@ class WorkMaker:
                 flat = [row for made in answers.values() for row in made]
                 outcomes = [self._outcome(key, made, key == failed) for key, made in answers.items()]
                 digest = upstream.entries[part].file.sha256 if upstream else None
-                writer.commit(part, {n: [row[n] for row in flat] for n in names}, outcomes, digest, {}, 1.0)
+                columns = {n: [row[n] for row in flat] for n in names}
+                notes = {"summary": filter_summary.count(columns)} if artifact.stage == "filter" else {}
+                writer.commit(part, columns, outcomes, digest, notes, 1.0)
         self.workspace.settle(artifact)
 
     def _outcome(self, key: str, rows: Rows, failed: bool) -> ImageOutcome:
