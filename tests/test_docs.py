@@ -62,7 +62,7 @@ def test_every_setting_of_every_backend_says_what_it_means() -> None:
     for file in sorted(resource("backends").glob("[a-z]*.py")):
         if settings := getattr(import_module(f"pseudoris_cli.backends.{file.stem}"), "Settings", None):
             found.append(settings.tiny())
-    assert len(found) == len(PROFILES) + 9
+    assert len(found) > len(PROFILES) + 8, "this test has nothing to look at"
     assert [name for settings in found for name in _without_meaning(settings)] == []
 
 
