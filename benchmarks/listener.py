@@ -1,0 +1,190 @@
+"""How good the demo's listener is, and what it is worth as a judge, on scenes that nothing was trained or chosen on.
+
+    python benchmarks/listener.py [--scenes 200] [--first 900000] [--checkpoint demo_listener] [--set a.b=c ...]
+
+First its answers to texts about true masks, by the kind of the text: the share of right answers (the one object that is meant;
+none, where nothing or several are meant), with 95 % bootstrap intervals over scenes; and how far its probabilities are
+from frequencies (expected calibration error, ten equal bins of the largest probability). Then what it is worth: all
+candidates of the demo's captioner on SAM's masks, selected by nothing, by DoC, by the listener and by both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+from demo_quality import METHODS, Made, make, rows, show
+
+from pseudoris_cli.backends import listener_demo
+from pseudoris_cli.demo.expressions import KINDS, parse_expression
+from pseudoris_cli.demo.world import render_scene, scene_seed
+from pseudoris_cli.evaluation.metrics import CaptionRun, evaluate
+from pseudoris_cli.method.listening import Judge
+from pseudoris_cli.method.protocols import Lineup
+from pseudoris_cli.method.selection import select
+from pseudoris_cli.records import CaptionCandidate, Mask, MaskedImage, Rle
+from pseudoris_cli.rle import encode_rle
+from pseudoris_cli.settings.models import Numerics
+from pseudoris_cli.settings.resolve import resolve
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+from located_phrases import draw, place
+
+TEXTS = 30
+BINS = 10
+SELECTIONS = ("none", "DoC", "listener", "both")
+
+
+def ask_about_truth(numbers: range, checkpoint: str) -> list[tuple[int, str, bool, float, bool]]:
+    """(scene, kind, whether one object is meant, the largest probability, whether it is the right answer) of every text."""
+    import torch
+
+    torch.set_num_threads(1)
+    listener = listener_demo.load(listener_demo.Settings(checkpoint=checkpoint), Numerics(), "cpu")
+    found = []
+    for number in numbers:
+        scene = render_scene(scene_seed("evaluation", number))
+        rng = np.random.default_rng(number)
+        objects = [place(mask, of) for mask, of in zip(scene.masks, scene.attributes, strict=True)]
+        drawn = [draw(objects, rng) for _ in range(TEXTS)]
+        rles = [encode_rle(mask) for mask in scene.masks]
+        masks = tuple(Mask(k, rle, (0, 0, 1, 1), 1, 1.0, 1.0) for k, rle in enumerate(rles))
+        [answers] = listener.listen([Lineup(str(number), scene.image_rgb, masks, tuple(text for text, _ in drawn))])
+        for (text, meant), told in zip(drawn, answers, strict=True):
+            expression = parse_expression(text)
+            right = next(iter(meant)) if len(meant) == 1 else len(masks)
+            kind = expression.kind if expression else "damaged"
+            found.append((number, kind, len(meant) == 1, float(told.max()), int(told.argmax()) == right))
+    return found
+
+
+def interval(scenes: np.ndarray, right: np.ndarray) -> str:
+    """Per cent with its 95 % bootstrap interval over scenes."""
+    names, group = np.unique(scenes, return_inverse=True)
+    sums, counts = np.bincount(group, right), np.bincount(group)
+    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=2000)
+    low, high = np.percentile((drawn @ sums) / (drawn @ counts), (2.5, 97.5))
+    return f"{100 * right.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def calibration(probability: np.ndarray, right: np.ndarray) -> tuple[float, list[str]]:
+    """Expected calibration error, and a row for each bin: its probabilities, its share of right answers, its size."""
+    number = np.minimum((probability * BINS).astype(int), BINS - 1)
+    error, lines = 0.0, []
+    for index in range(BINS):
+        inside = number == index
+        if inside.any():
+            error += inside.mean() * abs(probability[inside].mean() - right[inside].mean())
+            lines.append(f"| {probability[inside].mean():.3f} | {right[inside].mean():.3f} | {inside.sum():,} |")
+    return error, lines
+
+
+def print_truth(found: list[tuple[int, str, bool, float, bool]]) -> None:
+    scenes, kinds, one, probability, right = (np.array(column) for column in zip(*found, strict=True))
+    print("\n| texts about true masks | one object meant | none or several meant | all |")
+    print("|---|---|---|---|")
+    for kind in (*KINDS, "damaged", "all"):
+        of_kind = np.ones(len(kinds), bool) if kind == "all" else kinds == kind
+        cells = []
+        for chosen in (of_kind & one, of_kind & ~one, of_kind):
+            cells.append(f"{interval(scenes[chosen], right[chosen])}, n={chosen.sum():,}" if chosen.any() else "-")
+        print(f"| {kind} | {' | '.join(cells)} |")
+    error, lines = calibration(probability, right)
+    print(f"\nECE {error:.3f}\n\n| probability | right | texts |\n|---|---|---|")
+    print("\n".join(lines))
+
+
+def listen(made: Made, numbers: range, checkpoint: str) -> None:
+    """Add the listener's columns to all scored candidates."""
+    settings = listener_demo.Settings(checkpoint=checkpoint)
+    judge = Judge(listener_demo.load(settings, Numerics(), "cpu"), settings, lambda image: np.zeros((0, 0)))
+    masks = defaultdict(list)
+    for row in rows(made.masks):
+        height, width = (int(n) for n in row["rle_size"])
+        rle = Rle(height, width, row["rle_counts"])
+        masks[row["image_key"]].append(Mask(int(row["mask_id"]), rle, (0, 0, 1, 1), int(row["area"]), 1.0, 1.0))
+    pictures = {f"{n:06d}.png": render_scene(scene_seed("evaluation", n)).image_rgb for n in numbers}
+    images = {key: MaskedImage(key, pictures[key], tuple(of)) for key, of in masks.items()}
+    for columns in made.scored.values():
+        candidates = defaultdict(list)
+        for row, (key, mask_id, text) in enumerate(
+            zip(columns["image_key"], columns["mask_id"], columns["caption"], strict=True)
+        ):
+            candidates[key].append(CaptionCandidate(int(mask_id), row, text))
+        said = {}
+        for key, of_image in candidates.items():
+            [answers] = judge.answers([images[key]], [of_image])
+            said |= {one.candidate_id: answer for one, answer in zip(of_image, answers, strict=True)}
+        columns["listener"] = [said[row].listener for row in range(len(said))]
+        columns["listener_choice"] = [said[row].choice for row in range(len(said))]
+
+
+def make_and_listen(numbers: range, assignments: list[str], checkpoint: str) -> Made:
+    made = make("evaluation", numbers, assignments, list(METHODS))
+    listen(made, numbers, checkpoint)
+    return made
+
+
+def print_selections(made: Made, least: float, assignments: list[str]) -> None:
+    """One row for each method, selection and bound of the listener."""
+    settings = resolve("demo", assignments=assignments).settings.filter
+    runs = []
+    for method, columns in made.scored.items():
+        deaf = {name: values for name, values in columns.items() if not name.startswith("listener")}
+        free = settings.model_copy(update={"min_doc": -1.0, "min_listener": least})
+        chosen = {
+            "none": select(deaf, free, one_mask_rule=False),
+            "DoC": select(deaf, settings),
+            "listener": select(columns, free),
+            "both": select(columns, settings.model_copy(update={"min_listener": least})),
+        }
+        table = rows(columns)
+        for name in SELECTIONS:
+            kept = [row for row, keep in zip(table, chosen[name]["kept"], strict=True) if keep]
+            runs.append(CaptionRun(f"{method}, {name}", kept, None))
+    result = evaluate(made.truth, rows(made.masks), runs)
+    print(
+        f"\n| listener > {least:g} | referring | masks with a referring expression | kept per mask |\n|---|---|---|---|"
+    )
+    for one in result.captions:
+        if one.method != "beam":
+            figures = (one.figures[name] for name in ("referring", "referring_coverage"))
+            print(
+                f"| {one.method} | {' | '.join(show(f, True) for f in figures)} | {one.figures['per_mask'].value:.1f} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument(
+        "--first", type=int, default=900_000, help="number of the first scene of the split `evaluation`"
+    )
+    parser.add_argument("--checkpoint", default="demo_listener")
+    parser.add_argument("--bounds", type=float, nargs="*", default=[0.5, 0.8, 0.9])
+    parser.add_argument("--set", dest="assignments", nargs="*", default=[], help="settings beyond the demo profile")
+    parser.add_argument("--only-truth", action="store_true", help="leave the selections out")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    options = parser.parse_args()
+    last = options.first + options.scenes
+    chunks = [range(options.first + k, last, options.workers) for k in range(options.workers)]
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+        print(f"scenes {options.first}..{last - 1} of the split `evaluation`")
+        parts = pool.map(ask_about_truth, chunks, [options.checkpoint] * len(chunks))
+        print_truth([one for part in parts for one in part])
+        if not options.only_truth:
+            jobs = [pool.submit(make_and_listen, chunk, options.assignments, options.checkpoint) for chunk in chunks]
+            made = reduce(add, (job.result() for job in jobs))
+            for least in options.bounds:
+                print_selections(made, least, options.assignments)
+
+
+if __name__ == "__main__":
+    main()
