@@ -15,7 +15,7 @@ ROLE = ("proposer", "listener")
 class Settings(BackendSettings):
     """There is nothing to set."""
 
-    backend: Literal["none"] = Field("none", description="nobody")
+    backend: Literal["none"] = Field("none", description="nobody in this role")
 
     @classmethod
     def tiny(cls) -> Settings:
