@@ -16,6 +16,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -116,7 +117,28 @@ def count_masks(name: str, folder: Path) -> int:
         return sum(len(o) for path in folder.glob("data/*") for o in pq.read_table(path)["objects"])
     if name == "jsonl":
         return sum(1 for path in folder.glob("*.jsonl") for _ in path.open())
+    if name == "grefcoco":
+        return len(json.loads((folder / "grefcoco" / "grefs(pseudo).json").read_bytes()))
+    if name in ("swift", "tao"):  # a line for each sentence, or each image with its expressions
+        lines = [line for path in folder.glob("*.jsonl") for line in path.open()]
+        sentences = len(lines) if name == "swift" else sum(len(json.loads(line)["expressions"]) for line in lines)
+        return sentences // len(SENTENCES)
+    if name == "sa-co":
+        pairs = sum(len(json.loads(path.read_bytes())["annotations"]) for path in folder.glob("annotations/*.json"))
+        return pairs // len(SENTENCES)
+    if name == "sa2va":
+        return sum(
+            len(item["mask"]) for path in folder.glob("refcoco/*.json") for item in json.loads(path.read_bytes())
+        )
+    if name == "webdataset":
+        return sum(_count_objects(path) for path in folder.glob("*.tar"))
     return sum(1 for path in folder.glob("pseudo_supervision/cutler_sam/*.csv") for _ in path.open()) - 2
+
+
+def _count_objects(path: Path) -> int:
+    with tarfile.open(path) as tar:
+        rows = (tar.extractfile(member) for member in tar if member.name.endswith(".json"))
+        return sum(len(json.load(row)["objects"]) for row in rows if row)
 
 
 def _count_records(path: Path) -> int:

@@ -6,7 +6,7 @@ import logging
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ from pseudoris_cli.execution.signals import Stopper
 from pseudoris_cli.execution.tasks import ImageReading, NetworkContext, Selection
 from pseudoris_cli.export import destination, render
 from pseudoris_cli.export.base import ImageMode
+from pseudoris_cli.export.choice import Choice
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.sources import registry as sources
@@ -56,6 +57,8 @@ class Session:
     """Whose current versions are gone on with: those of the whole source, or those of a pilot."""
     profile: str | None = None
     """The profile that the settings start from; the nearest one is noted in the work directory where none is named."""
+    choice: Choice = field(default_factory=Choice)
+    """What of the kept expressions an export takes."""
 
     @property
     def source(self) -> Source:
@@ -334,6 +337,9 @@ def render_export(
         images=images,
         provenance=provenance,
         segmentation=settings.segmentation,
+        sentences=settings.sentences,
+        shard_mb=settings.shard_mb,
+        choice=session.choice,
     )
     with files.os_errors_as_stop(folder):
         return render.render_export(job, folder, overwrite)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 import typer
 
 from pseudoris_cli.cli import completion
+from pseudoris_cli.cli.export_options import ExportOptions
 from pseudoris_cli.cli.options import SourceOptions, StageOptions, setting_option, with_options
 from pseudoris_cli.cli.report_command import report_on_pilot
 from pseudoris_cli.cli.session import open_session, remember_source, report
@@ -64,7 +65,6 @@ ImageFiles = Annotated[
 Split = Annotated[str | None, setting_option("export.split")]
 Dataset = Annotated[str | None, setting_option("export.dataset")]
 SplitBy = Annotated[str | None, setting_option("export.split_by")]
-Segmentation = Annotated[str | None, setting_option("export.segmentation")]
 MaxCaptions = Annotated[int | None, setting_option("export.max_captions", min=1)]
 
 
@@ -146,6 +146,7 @@ def filter(
 @with_options
 def export(
     options: StageOptions,
+    chosen: ExportOptions,
     out_folder: Annotated[Path | None, typer.Option("--out", help="folder for the exported files")] = None,
     formats: Formats = ["refcoco"],  # noqa: B006  # Typer reads the default, nobody changes it
     from_version: From = None,
@@ -155,14 +156,14 @@ def export(
     dataset: Dataset = None,
     split_by: SplitBy = None,
     max_captions: MaxCaptions = None,
-    segmentation: Segmentation = None,
 ) -> None:
     """Stage 4: write what was kept in the formats that training code reads.
 
     Example: pseudoris export --format refcoco --out data/pseudo
     """
-    flags = _export_flags(split, dataset, split_by, max_captions) | {"export.segmentation": segmentation}
+    flags = _export_flags(split, dataset, split_by, max_captions) | chosen.flags
     with open_session(options, options.resolve_for("export", flags)) as session:
+        session = replace(session, choice=chosen.choice)
         request = ExportRequest(_wanted_out(out_folder), formats, overwrite, image_files)
         summaries, extra = _export(session, request, from_version)
         report(options, summaries, extra, "report")
@@ -172,6 +173,7 @@ def export(
 def run(
     options: StageOptions,
     source: SourceOptions,
+    chosen: ExportOptions,
     limit: Limit = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="folder for the exported files; none: no export")
@@ -188,7 +190,7 @@ def run(
 
     Example: pseudoris run --images photos --gpu 0 --out data/pseudo
     """
-    flags = _filter_flags(min_doc, None, None, None) | _export_flags(split, dataset, None, max_captions)
+    flags = _filter_flags(min_doc, None, None, None) | _export_flags(split, dataset, None, max_captions) | chosen.flags
     resolved = options.resolve_all(commands(), flags)
     if source.images and str(source.images) in get_args(ImageMode) and not source.images.exists():
         raise UsageError(
@@ -207,6 +209,7 @@ def run(
             name: replace(session, settings=one.settings, profile=one.profile) for name, one in resolved.items()
         }
         request = ExportRequest(out_folder, formats, overwrite, image_files) if out_folder else None
+        sessions["export"] = replace(sessions["export"], choice=chosen.choice)
         if request:
             _check_export(session, request)
         pipeline.check_weights({name: one.settings for name, one in resolved.items()})

@@ -7,7 +7,8 @@ A format is one file in `formats/`, named like the format (`-` becomes `_`), tha
   input; leaving the context completes the files. No two formats write the same path, so they share a folder, its image
   files and one pass over the images;
 * `CANDIDATES = True` where it wants `ExportImage.candidates` filled;
-* `SEGMENTATION = True` where `ExportContext.segmentation` changes what it writes.
+* `REFERENCES = True` where it can write expressions for several objects or for none (`ExportImage.more_references`);
+* `OPTIONS`: names of those fields of `ExportContext` that change what it writes: `segmentation`, `sentences`, `shard_mb`.
 
 The rest of the package does everything else: the index and its ids, plan order, staging and atomic publishing.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
@@ -24,7 +25,7 @@ from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.export.polygons import Polygons
 from pseudoris_cli.records import Category, Mask
 from pseudoris_cli.settings import plugins
-from pseudoris_cli.settings.models import SegmentationStyle
+from pseudoris_cli.settings.models import SegmentationStyle, SentenceChoice
 
 T = TypeVar("T")
 ImageMode: TypeAlias = Literal["copy", "link", "none"]
@@ -54,13 +55,25 @@ class ExportSentence(ExportCandidate):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportObject:
-    """A mask with at least one kept caption. `ref_id` and `ann_id` are unique over the export; sentences best first."""
+    """A mask with its kept captions, best first. `ref_id` and `ann_id` are unique over the export.
+
+    One that is only a target of `ExportImage.more_references` has no sentences of its own, and their `ref_id`.
+    """
 
     ref_id: int
     ann_id: int
     mask: Mask
     sentences: tuple[ExportSentence, ...]
     category: Category = OBJECT_CATEGORY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReference:
+    """Expressions and what they refer to: one object, several, or none (`objects` is empty). `ref_id` is unique."""
+
+    ref_id: int
+    objects: tuple[ExportObject, ...]
+    sentences: tuple[ExportSentence, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +99,18 @@ class ExportImage:
     split: str
     objects: tuple[ExportObject, ...] = ()
     candidates: tuple[ScoredMask, ...] = ()
+    more_references: tuple[ExportReference, ...] = ()
+
+    @property
+    def references(self) -> tuple[ExportReference, ...]:
+        """Every reference of the image: those of one object, then those of several objects or of none."""
+        single = (ExportReference(ref_id=o.ref_id, objects=(o,), sentences=o.sentences) for o in self.objects)
+        return (*single, *self.more_references)
+
+    @property
+    def targets(self) -> tuple[ExportObject, ...]:
+        """Every object that some reference means, once."""
+        return tuple({o.ann_id: o for reference in self.references for o in reference.objects}.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +120,9 @@ class ExportContext:
     `read_image(key)` returns the bytes of an image file that every decoder shows upright. `locate_image(key)` returns the
     path of a file with these bytes, or None where there is none because the image had to be rotated; it raises UsageError
     where the source stores its images inside another file. `provenance` is plain JSON: models, settings, counts, licences.
-    `segmentation` is how a format writes masks that can write them in two ways; `polygons` makes them.
+    `segmentation` is how a format writes masks that can write them in two ways; `polygons` makes them. `sentences` says whether
+    a format with room for one sentence an object repeats the object for each; `shard_bytes` is how large a shard gets. `formats`
+    are the names of all formats that write to the folder.
     """
 
     dataset: str
@@ -106,6 +133,9 @@ class ExportContext:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     segmentation: SegmentationStyle = "polygon"
     polygons: Polygons = field(default_factory=Polygons)
+    sentences: SentenceChoice = "best"
+    shard_bytes: int = 512 << 20
+    formats: tuple[str, ...] = ()
 
 
 Write: TypeAlias = Callable[[ExportImage], None]
@@ -135,6 +165,7 @@ def write_formats(
     formats: Sequence[Format], images: Iterable[ExportImage], context: ExportContext, folder: Path
 ) -> None:
     """Write images in several formats below `folder`, in one pass."""
+    context = replace(context, formats=tuple(getattr(one, "__name__", "").rpartition(".")[2] for one in formats))
     with ExitStack() as stack:
         writers = [stack.enter_context(one.open_writer(context, folder)) for one in formats]
         for image in images:
@@ -155,9 +186,9 @@ def load_format(name: str) -> Format:
     return cast(Format, module)
 
 
-def follows_segmentation(formats: Sequence[Format]) -> bool:
-    """Whether `ExportContext.segmentation` changes the files of any of these formats."""
-    return any(getattr(one, "SEGMENTATION", False) for one in formats)
+def wants_references(formats: Sequence[Format]) -> bool:
+    """Whether `ExportImage.more_references` must be filled for any of these formats."""
+    return any(getattr(one, "REFERENCES", False) for one in formats)
 
 
 def wants_candidates(formats: Sequence[Format]) -> bool:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject
@@ -51,8 +51,16 @@ class InstancesFile:
         self._path = path
         self._info = dict(info)
         self._parts = {name: path.with_name(f"{path.name}.{name}") for name in ("images", "annotations")}
+        if any(part.exists() for part in self._parts.values()):
+            raise UsageError(f"two formats would write {path.parent.name}/{path.name}; choose another --dataset")
         self._lists = {name: JsonList(part) for name, part in self._parts.items()}
         self._categories: dict[int, str] = {}
+
+    def name_category(self, number: int, name: str) -> None:
+        """List a category, with or without annotations. UsageError if the number has another name."""
+        known = self._categories.setdefault(number, name)
+        if known != name:
+            raise UsageError(f"category {number} is called both {known!r} and {name!r}; ids must be unique")
 
     def add_image(self, image: Mapping[str, Any]) -> None:
         """Append to `images`."""
@@ -60,13 +68,10 @@ class InstancesFile:
 
     def add_annotation(self, annotation: Mapping[str, Any], category_name: str) -> None:
         """Append to `annotations`; its category is listed once."""
-        category = annotation["category_id"]
-        known = self._categories.setdefault(category, category_name)
-        if known != category_name:
-            raise UsageError(f"category {category} is called both {known!r} and {category_name!r}; ids must be unique")
+        self.name_category(annotation["category_id"], category_name)
         self._lists["annotations"].append(annotation)
 
-    def __enter__(self) -> InstancesFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -5,46 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.codecs.image_upright import is_portable, portable
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.export import base, destination, splits
-from pseudoris_cli.export.base import (
-    ExportCandidate,
-    ExportContext,
-    ExportImage,
-    ExportObject,
-    ExportSentence,
-    ImageMode,
-    ScoredMask,
-)
-from pseudoris_cli.records import ImageRef, Mask
+from pseudoris_cli.export import base, destination
+from pseudoris_cli.export.base import ExportContext, ExportImage, ImageMode
+from pseudoris_cli.export.choice import Choice
+from pseudoris_cli.export.image_stream import Artifacts, stream_images
+from pseudoris_cli.export.splits import Splits
 from pseudoris_cli.settings import plugins
-from pseudoris_cli.settings.models import SegmentationStyle
+from pseudoris_cli.settings.models import SegmentationStyle, SentenceChoice
 from pseudoris_cli.sources.base import FileReader, Source
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import Manifest
-from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.plan import Plan
-from pseudoris_cli.storage.rows import masks_by_image
-from pseudoris_cli.storage.schema import Columns
 
 REVISION = 2
 """Increase it when the same artifacts give other files than before, so that existing exports are made again."""
-_SCORES = ("correctness", "uniqueness", "doc")
 
 
 @dataclass(frozen=True)
 class ExportJob:
     """What to export: which parts, in which formats, under which names.
 
-    `manifests` are those of the stages `masks`, `filter` and `export`; `split` is the text of `--split`.
+    `manifests` are those of the stages `masks`, `filter` and `export`, and of `judge` where there is one; `split` is the text of
+    `--split`.
     """
 
     plan: Plan
@@ -57,26 +47,42 @@ class ExportJob:
     images: ImageMode
     provenance: dict[str, Any]
     segmentation: SegmentationStyle = "polygon"
+    sentences: SentenceChoice = "best"
+    shard_mb: int = 512
+    choice: Choice = field(default_factory=Choice)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the files: equal identities give equal bytes."""
         digest = hashlib.sha256()
-        for stage in ("masks", "filter", "export"):
+        formats = [base.load_format(name) for name in self.formats]
+        judged = base.wants_references(formats) and "judge" in self.manifests
+        for stage in ("masks", "filter", "export", *(("judge",) if judged else ())):
             for _, entry in sorted(self.manifests[stage].entries.items()):
                 digest.update(entry.file.sha256.encode())
         plug_ins = {name: owner for name in self.formats if (owner := plugins.identity(plugins.FORMATS, name))}
         more: dict[str, Any] = {"plug_ins": plug_ins} if plug_ins else {}
-        if self.segmentation != "rle" and base.follows_segmentation([base.load_format(name) for name in self.formats]):
-            more["segmentation"] = self.segmentation  # what older exports have is not named, so that they stay
-        return more | {
-            "formats": list(self.formats),
-            "dataset": self.dataset,
-            "split_by": self.split_by,
-            "images": self.images,
-            "revision": REVISION,
-            "artifacts": digest.hexdigest(),
-        }
+        options = {
+            "segmentation": "rle",
+            "sentences": "best",
+            "shard_mb": 512,
+        }  # what is as it was is not named: exports stay
+        followed = {option for one in formats for option in getattr(one, "OPTIONS", ())}
+        more |= {name: value for name in sorted(followed) if (value := getattr(self, name)) != options[name]}
+        if lists := Splits(self.split).digests():
+            more["split_lists"] = lists
+        return (
+            more
+            | self.choice.identity()
+            | {
+                "formats": list(self.formats),
+                "dataset": self.dataset,
+                "split_by": self.split_by,
+                "images": self.images,
+                "revision": REVISION,
+                "artifacts": digest.hexdigest(),
+            }
+        )
 
 
 def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
@@ -102,8 +108,11 @@ def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
             locate_image=lambda key: _locate(job.source, key),
             provenance=job.provenance,
             segmentation=job.segmentation,
+            sentences=job.sentences,
+            shard_bytes=job.shard_mb << 20,
         )
-        base.write_formats(formats, stream(job, base.wants_candidates(formats)), context, staging)
+        images = stream(job, base.wants_candidates(formats), base.wants_references(formats))
+        base.write_formats(formats, images, context, staging)
         figures = context.polygons.figures()
         made = {"export": job.identity, **job.provenance} | ({"polygons": figures} if figures else {})
         (staging / destination.MARKER).write_text(json.dumps(made, indent=2), encoding="utf-8")
@@ -114,96 +123,16 @@ def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
     return True
 
 
+def stream(job: ExportJob, candidates: bool, references: bool = False) -> Iterator[ExportImage]:
+    """The images of an export (`image_stream.stream_images`)."""
+    artifacts = Artifacts(job.plan, job.manifests, candidates, references)
+    return job.choice.of(stream_images(artifacts, Splits(job.split), job.choice))
+
+
 def polygon_figures(out: Path) -> dict[str, Any] | None:
     """How exactly the polygons of the export in `out` give back their masks (`Polygons.figures`); None where it has none."""
     made: dict[str, Any] = json.loads((out / destination.MARKER).read_text(encoding="utf-8"))
     return made.get("polygons")
-
-
-def stream(job: ExportJob, candidates: bool) -> Iterator[ExportImage]:
-    """Every image with a referred mask (or, with `candidates`, any scored mask) in plan order, read part by part."""
-    fractions = splits.parse(job.split)
-    ids = splits.ImageIds()
-    for part in job.plan.parts:
-        columns = {stage: _read(job.manifests[stage], part.part) for stage in ("masks", "filter", "export")}
-        masks = masks_by_image(columns["masks"]) if columns["masks"] else {}
-        scored = _by_mask(columns["filter"])
-        kept = _kept(columns["export"])
-        for ref in job.plan.images(part.part):
-            image_id = ids.take(ref.key, ref.image_id)
-            found = masks.get(ref.key, ())
-            objects = tuple(o for mask in found if (o := _object(ref, mask, kept, scored)))
-            all_scored = tuple(_scored(ref, mask, scored) for mask in found) if candidates else ()
-            if objects or all_scored:
-                yield ExportImage(
-                    image_key=ref.key,
-                    image_id=image_id,
-                    file_name=base.export_name(ref.file_name),
-                    width=found[0].rle.width,
-                    height=found[0].rle.height,
-                    split=splits.assign(ref.key, fractions),
-                    objects=objects,
-                    candidates=all_scored,
-                )
-
-
-@dataclass(frozen=True, slots=True)
-class KeptMask:
-    """The ids of a referred mask in the export, and its (sent_id, candidate_id) pairs, best first."""
-
-    ref_id: int
-    ann_id: int
-    sentences: list[tuple[int, int]]
-
-
-Scored = dict[tuple[str, int], dict[int, ExportCandidate]]
-Kept = dict[tuple[str, int], KeptMask]
-
-
-def _by_mask(columns: Columns) -> Scored:
-    found: Scored = defaultdict(dict)
-    if not columns:
-        return found
-    names = ("image_key", "mask_id", "candidate_id", "caption", "crop", "sampler", *_SCORES)
-    for key, mask_id, candidate_id, caption, crop, sampler, *scores in zip(*(columns[n] for n in names), strict=True):
-        numbers = {name: None if value != value else float(value) for name, value in zip(_SCORES, scores, strict=True)}
-        found[key, int(mask_id)][int(candidate_id)] = ExportCandidate(
-            candidate_id=int(candidate_id), caption=caption, crop=crop, sampler=sampler, **numbers
-        )
-    return found
-
-
-def _kept(columns: Columns) -> Kept:
-    """Every referred mask by (image key, mask id); the rows of a mask are best first already."""
-    found: Kept = {}
-    if not columns:
-        return found
-    names = ("image_key", "mask_id", "ref_id", "ann_id", "sent_id", "candidate_id")
-    for key, mask_id, ref_id, ann_id, sent_id, candidate_id in zip(*(columns[n] for n in names), strict=True):
-        mask = found.setdefault((key, int(mask_id)), KeptMask(int(ref_id), int(ann_id), []))
-        mask.sentences.append((int(sent_id), int(candidate_id)))
-    return found
-
-
-def _object(ref: ImageRef, mask: Mask, kept: Kept, scored: Scored) -> ExportObject | None:
-    found, candidates = kept.get((ref.key, mask.mask_id)), scored.get((ref.key, mask.mask_id), {})
-    if found is None:
-        return None
-    sentences = tuple(
-        ExportSentence(sent_id=sent_id, **asdict(candidates[candidate_id])) for sent_id, candidate_id in found.sentences
-    )
-    category = mask.category or base.OBJECT_CATEGORY
-    return ExportObject(ref_id=found.ref_id, ann_id=found.ann_id, mask=mask, sentences=sentences, category=category)
-
-
-def _scored(ref: ImageRef, mask: Mask, scored: Scored) -> ScoredMask:
-    candidates = scored.get((ref.key, mask.mask_id), {})
-    return ScoredMask(mask=mask, candidates=tuple(candidates[number] for number in sorted(candidates)))
-
-
-def _read(manifest: Manifest, part: int) -> Columns:
-    entry = manifest.entries.get(part)
-    return read_part(manifest.path_of(entry)) if entry else {}
 
 
 def _locate(source: Source, key: str) -> Path | None:

@@ -19,6 +19,7 @@ Channels = Literal["rgb", "bgr"]
 CropStyle = Literal["mended", "released"]
 PromptStyle = Literal["mended", "released"]
 SegmentationStyle = Literal["polygon", "rle"]
+SentenceChoice = Literal["best", "all"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NO_BACKEND = "none"
 """The backend of a role that is not filled."""
@@ -252,9 +253,13 @@ class ExportSettings(Section):
 
     dataset: str = Field("refcoco", pattern=r"^[A-Za-z0-9_+.-]+$", description="name of the data set folder")
     split_by: str = Field("pseudo", pattern=r"^[A-Za-z0-9_+.-]+$", description="REFER's splitBy, part of a file name")
-    split: str = Field("train=1", description="fraction of each split, by image, e.g. train=.9,val=.1")
+    split: str = Field(
+        "train=1", description="fraction of each split, by image, e.g. train=.9,val=.1; or lists: val=val.txt,train=*"
+    )
     max_captions: int | None = Field(None, ge=1, description="most sentences per mask, by DoC")
     segmentation: SegmentationStyle = Field("polygon", description="masks of refcoco: polygon (every reader) or rle")
+    sentences: SentenceChoice = Field("best", description="sa2va: the best sentence of an object, or all, repeating it")
+    shard_mb: int = Field(512, ge=1, description="webdataset: size of a shard in megabytes")
 
 
 class Settings(Section):

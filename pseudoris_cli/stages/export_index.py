@@ -24,12 +24,12 @@ def version_content(settings: Settings) -> dict[str, Any]:
     return {
         "revision": REVISION,
         "settings": versioned(settings.export, include={"split", "max_captions"}),
-    }
+    } | ({"split_lists": lists} if (lists := splits.Splits(settings.export.split).digests()) else {})
 
 
 def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
     """The stage; it runs no network."""
-    return Spec(settings.export)
+    return Spec(settings.export, splits.Splits(settings.export.split))
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Spec(StageSpec):
     """The index of an export."""
 
     settings: ExportSettings
+    splits: splits.Splits | None = None
+    """Read where the command runs, so that its lists need not be found by a worker."""
     name: ClassVar[str] = NAME
 
     def running_totals(self, plan: Plan, before: Mapping[str, Manifest]) -> dict[int, dict[str, int]]:
@@ -51,15 +53,14 @@ class Spec(StageSpec):
 
     def make_worker(self) -> IndexWorker:
         """There is nothing to load."""
-        return IndexWorker(self.settings)
+        return IndexWorker(self.settings, self.splits or splits.Splits(self.settings.split))
 
 
 class IndexWorker:
     """Numbers the kept expressions of a part."""
 
-    def __init__(self, settings: ExportSettings) -> None:
-        self.settings = settings
-        self.shares = splits.parse(settings.split)
+    def __init__(self, settings: ExportSettings, chosen: splits.Splits) -> None:
+        self.settings, self.splits = settings, chosen
 
     def run(self, part: PartInput) -> PartResult:
         """One row per kept expression, best first within a mask. Ids start at 1 and follow the running totals of the plan.
@@ -71,7 +72,7 @@ class IndexWorker:
         counts: dict[str, int] = {}
         for (key, mask_id), kept in groupby(kept_rows(part.columns["filter"]), lambda row: row[:2]):
             ref_id += 1
-            split = splits.assign(key, self.shares)
+            split = self.splits.of(key) or ""
             for rank, (_, _, _, candidate_id, caption) in enumerate(kept):
                 sent_id += 1
                 if self.settings.max_captions is None or rank < self.settings.max_captions:

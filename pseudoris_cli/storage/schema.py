@@ -111,7 +111,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("ref_id", pa.int64(), "one per mask with a kept expression, in plan order"),
         ("ann_id", pa.int64(), "annotation of the ref"),
         ("sent_id", pa.int64(), "one per kept expression"),
-        ("split", pa.string(), "train, val, ..."),
+        ("split", pa.string(), "train, val, ...; empty where the image is in no list of --split"),
         _KEY,
         _MASK,
         _CANDIDATE,

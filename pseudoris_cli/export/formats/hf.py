@@ -29,6 +29,7 @@ from pseudoris_cli.export.base import (
     link_target,
     read_image_file,
 )
+from pseudoris_cli.export.image_row import image_row
 
 _GROUP_BYTES = 1 << 25
 _GROUP_ROWS = 1000
@@ -124,22 +125,7 @@ class _Split:
 
 def _row(image: ExportImage, context: ExportContext) -> tuple[dict[str, Any], int]:
     """The row of an image, and about how many bytes it has."""
-    objects = [
-        {
-            "ref_id": obj.ref_id,
-            "ann_id": obj.ann_id,
-            "mask_id": obj.mask.mask_id,
-            "category_id": obj.category[0],
-            "category": obj.category[1],
-            "bbox": [int(value) for value in obj.mask.bbox],
-            "area": int(obj.mask.area),
-            "segmentation": obj.mask.rle.to_coco(),
-            "sentences": [sentence.caption for sentence in obj.sentences],
-            "doc": [sentence.doc for sentence in obj.sentences],
-        }
-        for obj in image.objects
-    ]
-    row = {name: getattr(image, name) for name in _ROW if name != "objects"} | {"objects": objects}
+    row = image_row(image)
     size = sum(len(obj.mask.rle.counts) + 100 * len(obj.sentences) for obj in image.objects)
     if context.images == "link" and (original := link_target(image, context)):
         row["image"] = {"bytes": None, "path": str(original)}

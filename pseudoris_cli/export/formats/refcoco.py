@@ -21,7 +21,7 @@ from pseudoris_cli.codecs.safe_pickle import PickleList
 from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, Write, image_folder, save_image_file
 from pseudoris_cli.export.json_stream import InstancesFile, JsonList, annotation, describe, image_record
 
-SEGMENTATION = True
+OPTIONS = ("segmentation",)
 
 
 @contextmanager

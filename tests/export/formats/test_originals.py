@@ -159,6 +159,42 @@ def test_the_originals_read_what_went_in(environment, exported):
     assert refs > 100
 
 
+def test_webdataset_and_datasets_stream_the_shards(environment, exported):
+    """The package's own decoders, and `load_dataset("webdataset")`, which wants the same members for every key.
+
+    Pillow turns no image by its EXIF by itself, and the package leaves it at that.
+    """
+    folder, expected = exported
+    read = """
+import json, sys
+from glob import glob
+import datasets, webdataset
+from PIL import ImageOps
+out = sys.argv[1]
+rows = []
+for path in sorted(glob(out + "/*-000000.tar")):
+    for sample in webdataset.WebDataset(path, shardshuffle=False).decode("pil"):
+        corner = ImageOps.exif_transpose(sample["jpg"]).convert("RGB").getpixel((4, 4))
+        rows += [[one["ref_id"], one["segmentation"], one["sentences"], corner] for one in sample["json"]["objects"]]
+files = {path.split("/")[-1].split("-")[0]: path for path in glob(out + "/*.tar")}
+data = datasets.load_dataset("webdataset", data_files=files, cache_dir=sys.argv[2])
+streamed = [
+    [one["ref_id"], one["segmentation"], one["sentences"], row["jpg"].convert("RGB").getpixel((4, 4))]
+    for part in data.values() for row in part for one in row["json"]["objects"]
+]
+print(json.dumps([rows, streamed]))
+"""
+    python = environment("datasets==5.2.0", "pillow", "webdataset==1.0.2")
+    for rows in _run(python, "-c", read, folder / "out", folder / "cache"):
+        assert {row[0] for row in rows} == {ref["ref_id"] for ref in expected["refs"]}
+        wanted = {ref["ref_id"]: ref for ref in expected["refs"]}
+        for ref_id, segmentation, sentences, corner in rows:
+            ref = wanted[ref_id]
+            assert segmentation == {"size": ref["size"], "counts": ref["counts"]}
+            assert sentences == ref["captions"]
+            assert min(corner) > 200
+
+
 def test_datasets_opens_the_hf_export(environment, exported):
     """The folder as a whole, as a trainer does: splits by the card, pictures decoded and upright, lists and nulls."""
     folder, expected = exported
