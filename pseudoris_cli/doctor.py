@@ -6,7 +6,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 from pseudoris_cli.errors import PseudorisError
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings.models import Settings
-from pseudoris_cli.storage.locks import exclusive
+from pseudoris_cli.storage import trial
 from pseudoris_cli.weights import registry as weights
 
 Status = Literal["ok", "warn", "fail"]
@@ -37,8 +36,10 @@ class Check:
     next_step: str = ""
 
 
-def examine(settings: Settings, work: Path, request: DeviceRequest | None = None) -> list[Check]:
-    """All checks for a run with `settings` in `work` on the requested device. Creates nothing that stays."""
+def examine(
+    settings: Settings, work: Path, request: DeviceRequest | None = None, out: Path | None = None
+) -> list[Check]:
+    """All checks for a run with `settings` in `work`, exported to `out`, on the requested device. Creates nothing that stays."""
     questions: list[Callable[[], Iterator[Check]]] = [
         _check_python,
         _check_torch,
@@ -46,7 +47,8 @@ def examine(settings: Settings, work: Path, request: DeviceRequest | None = None
         lambda: _check_checkpoints(settings),
         lambda: _check_pipeline(settings),
         lambda: _check_packages(settings),
-        lambda: _check_work(work),
+        lambda: _check_folder("--work", work, ("rename", "append", "sync", "lock")),
+        *([lambda: _check_folder("--out", out, ("rename", "sync"))] if out else []),
         _check_limits,
     ]
     return [check for question in questions for check in question()]
@@ -189,28 +191,40 @@ def _version(package: str) -> str:
         return "(version unknown)"
 
 
-def _check_work(work: Path) -> Iterator[Check]:
-    """Room, permission and file locks, tried in the work directory or, before it exists, in the folder to hold it."""
-    folder = work.absolute()
-    while not folder.exists():
-        folder = folder.parent
+def _check_folder(flag: str, folder: Path, needs: tuple[str, ...]) -> Iterator[Check]:
+    """Room, and what the file system can do, tried in a folder or, before it exists, in the folder to hold it."""
+    title = "" if flag == "--work" else f"{flag.removeprefix('--')}: "
     try:
-        free = shutil.disk_usage(folder).free
-        if free < _LITTLE_ROOM:
-            yield Check("disk", "warn", f"{free / 1e9:.1f} GB free in {folder}", "make room, or choose another --work")
-        else:
-            yield Check("disk", "ok", f"{free / 1e9:.1f} GB free in {folder}")
-        with (
-            tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as trial,
-            exclusive(Path(trial) / "lock", "doctor"),
-        ):
-            pass
-    except PseudorisError as error:
-        yield Check("locks", "fail", str(error), "choose a --work directory on a file system with flock")
+        place = trial.nearest_folder(folder)
+        found = list(trial.abilities(folder))
+        free = shutil.disk_usage(place).free
     except OSError as error:
-        yield Check("locks", "fail", f"cannot write in {folder}: {error.strerror}", "choose another --work directory")
+        why = f"cannot write in {error.filename or folder}: {error.strerror}"
+        yield Check(f"{title}write", "fail", why, f"choose another {flag} directory")
+        return
+    if free < _LITTLE_ROOM:
+        yield Check(
+            f"{title}disk", "warn", f"{free / 1e9:.1f} GB free in {place}", f"make room, or choose another {flag}"
+        )
     else:
-        yield Check("locks", "ok", f"flock works in {folder}")
+        yield Check(f"{title}disk", "ok", f"{free / 1e9:.1f} GB free in {place}")
+    for one in found:
+        name = f"{title}{_TITLES.get(one.name, one.name)}"
+        if one.error is None:
+            yield Check(name, "ok", f"{'flock' if one.name == 'lock' else one.name} works in {place}")
+        elif one.name in needs:
+            step = f"choose a {flag} directory on another file system, e.g. a local disk"
+            yield Check(name, "fail", f"{one.reason} in {place}; needed, so that {one.needed_for}", step)
+        else:
+            step = _WITHOUT.get(one.name, "")
+            yield Check(name, "warn", f"{one.reason} in {place}; needed for: {one.needed_for}", step)
+
+
+_TITLES = {"lock": "locks", "link": "links", "sync": "fsync"}
+_WITHOUT = {
+    "link": "--images copy needs no links",
+    "case": "images whose names differ in case only cannot be copied there",
+}
 
 
 def _check_limits() -> Iterator[Check]:

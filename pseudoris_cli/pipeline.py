@@ -285,14 +285,15 @@ def _package_version(name: str) -> str | None:
 # --- export ---------------------------------------------------------------------------------------------------------
 
 
-def check_out(session: Session, folder: Path, overwrite: bool) -> None:
-    """UsageError (exit 2) if an export may not go to `folder`: asked before the work begins."""
+def check_out(session: Session, folder: Path, overwrite: bool, links: bool = False) -> None:
+    """UsageError (exit 2) if an export may not or cannot go to `folder` (`links`: with links to images): asked before the work."""
     source = session.workspace.source() or {}
     images = [Path(source[name]) for name in ("root", "image_root") if source.get(name)]
     kept = [("the work directory", session.workspace.root), *(("the images", path) for path in images)]
     destination.check(
         folder, overwrite, [destination.ProtectedFolder(what, path) for what, path in kept if path.is_dir()]
     )
+    destination.check_abilities(folder, links)
 
 
 def render_export(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -126,3 +127,28 @@ def test_few_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert by_name(examine(tiny(), tmp_path))["open files"] == Check(
         "open files", "warn", "at most 256", "ulimit -n 4096"
     )
+
+
+def test_both_folders_are_tried_for_all_that_a_run_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("disk", "rename", "append", "fsync", "locks", "links", "case")
+    checks = by_name(examine(tiny(), tmp_path / "work", out=tmp_path / "out" / "deep"))
+    assert all(checks[name].status == checks[f"out: {name}"].status == "ok" for name in names[1:])
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    for module, call, name, work, out in (
+        (os, "replace", "rename", "fail", "fail"),
+        (fcntl, "flock", "locks", "fail", "warn"),
+        (os, "symlink", "links", "warn", "warn"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, call, refuse)
+            checks = by_name(examine(tiny(), tmp_path / "work", out=tmp_path / "out"))
+        assert (checks[name].status, checks[f"out: {name}"].status) == (work, out)
+        assert "Operation not permitted" in checks[name].detail
+        assert checks[name].next_step
+    (tmp_path / "file").write_text("x")
+    broken = by_name(examine(tiny(), tmp_path / "work", out=tmp_path / "file" / "out"))["out: write"]
+    assert (broken.status, "it is a file, not a folder" in broken.detail) == ("fail", True)

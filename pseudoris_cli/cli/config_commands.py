@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -96,6 +97,7 @@ class DoctorOptions(SettingOptions, WorkOptions):
 
     gpu: Annotated[int | None, typer.Option(help="CUDA device that would be used")] = None
     device: Annotated[str | None, typer.Option(help="device that would be used: cpu, mps, cuda:N")] = None
+    out_folder: Annotated[Path | None, typer.Option("--out", help="folder that would be exported to")] = None
 
 
 @with_options
@@ -109,7 +111,12 @@ def doctor(
     from pseudoris_cli.doctor import examine
     from pseudoris_cli.execution.devices import DeviceRequest
 
-    checks = examine(options.resolve().settings, options.workspace.root, DeviceRequest(options.gpu, options.device))
+    checks = examine(
+        options.resolve().settings,
+        options.workspace.root,
+        DeviceRequest(options.gpu, options.device),
+        options.out_folder,
+    )
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

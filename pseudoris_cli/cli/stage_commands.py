@@ -257,7 +257,7 @@ def _check_export(session: Session, request: ExportRequest) -> ImageMode:
         raise UsageError(f"image files in the export, {request.image_files!r}: choose from {_IMAGE_MODES}")
     for name in request.formats:
         load_format(name)
-    pipeline.check_out(session, request.folder, request.overwrite)
+    pipeline.check_out(session, request.folder, request.overwrite, request.image_files == "link")
     return cast(ImageMode, request.image_files)
 
 

@@ -1,8 +1,9 @@
 """Images as an export copies them, so that every reader sees them in the frame of their masks.
 
-Masks are upright. OpenCV, with which ETRIS and the Pseudo-RIS release read images, applies the EXIF orientation of a JPEG
-but not of a WebP, and reads neither GIF nor every TIFF and JPEG 2000 (OpenCV 4.11). Such an image is copied as an upright
-PNG of the same name; all others are copied byte for byte.
+Masks are upright, and many readers (Pillow among them) turn nothing, so an image with an orientation is copied as an upright PNG
+of the same name (`upright`). What OpenCV alone needs is `portable`: OpenCV, with which ETRIS and the Pseudo-RIS release read
+images, applies the EXIF orientation of a JPEG but not of a WebP, and reads neither GIF nor every TIFF and JPEG 2000 (OpenCV
+4.11). All others are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -38,8 +39,27 @@ def is_portable(file: BinaryIO) -> bool:
 
 def portable(data: bytes) -> bytes:
     """The bytes of an image file, or of an upright PNG of it where `is_portable` is false."""
-    if is_portable(io.BytesIO(data)):
-        return data
+    return data if is_portable(io.BytesIO(data)) else _as_png(data)
+
+
+def is_upright(file: BinaryIO) -> bool:
+    """Whether every reader sees the image as `decode_rgb` does: `is_portable`, and without an orientation that is to be applied."""
+    if not is_portable(file):
+        return False
+    file.seek(0)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return image.getexif().get(_ORIENTATION) not in _TURNED
+    except Exception:  # as in is_portable
+        return True
+
+
+def upright(data: bytes) -> bytes:
+    """The bytes of an image file, or of an upright PNG of it where `is_upright` is false; no reader can turn that wrongly."""
+    return data if is_upright(io.BytesIO(data)) else _as_png(data)
+
+
+def _as_png(data: bytes) -> bytes:
     try:
         image_rgb = decode_rgb(data, _MAX_PIXELS)
     except UndecodableImage:

@@ -22,13 +22,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.export import destination
 from pseudoris_cli.export.polygons import Polygons
 from pseudoris_cli.records import Category, Mask
 from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.models import SegmentationStyle, SentenceChoice
 
 T = TypeVar("T")
-ImageMode: TypeAlias = Literal["copy", "link", "none"]
+ImageMode: TypeAlias = Literal["copy", "upright", "link", "none"]
+"""`upright` is what `copy` does, by the name of what it promises: no file has an orientation that a reader must apply."""
 OBJECT_CATEGORY: Category = (1, "object")
 """Category of class-agnostic data. 1 is a real COCO id, which ETRIS' category map needs (it becomes 0)."""
 
@@ -247,6 +249,9 @@ def save_image_file(image: ExportImage, context: ExportContext, folder: Path) ->
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if context.images == "link" and (original := link_target(image, context)):
-        target.symlink_to(original)
+        try:
+            target.symlink_to(original)
+        except OSError as error:
+            raise UsageError(destination.no_links(folder, error)) from error
     else:
         target.write_bytes(read_image_file(image, context))

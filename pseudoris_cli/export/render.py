@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli.codecs.image_upright import is_portable, portable
+from pseudoris_cli.codecs.image_upright import is_upright, upright
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.export import base, destination
 from pseudoris_cli.export.base import ExportContext, ExportImage, ImageMode
@@ -25,7 +25,7 @@ from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
 
-REVISION = 2
+REVISION = 3
 """Increase it when the same artifacts give other files than before, so that existing exports are made again."""
 
 
@@ -96,7 +96,8 @@ def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
     if destination.export_identity(out) == job.identity:
         return False
     destination.check(out, overwrite)
-    staging = out.with_name(f".{out.name}.staging")
+    destination.check_abilities(out, job.images == "link")
+    staging = out / destination.STAGING if destination.is_within(out) else out.with_name(f".{out.name}.staging")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
@@ -104,7 +105,7 @@ def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
             dataset=job.dataset,
             split_by=job.split_by,
             images=job.images,
-            read_image=lambda key: portable(job.source.read(key)),
+            read_image=lambda key: upright(job.source.read(key)),
             locate_image=lambda key: _locate(job.source, key),
             provenance=job.provenance,
             segmentation=job.segmentation,
@@ -118,7 +119,10 @@ def render_export(job: ExportJob, out: Path, overwrite: bool) -> bool:
         (staging / destination.MARKER).write_text(json.dumps(made, indent=2), encoding="utf-8")
         _publish(staging, out)
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        if not any(
+            (out / name).is_dir() for name in (destination.REPLACING, destination.REPLACED)
+        ):  # else it can be finished
+            shutil.rmtree(staging, ignore_errors=True)
         raise
     return True
 
@@ -143,12 +147,15 @@ def _locate(source: Source, key: str) -> Path | None:
         )
     path = source.path(key)
     with path.open("rb") as file:
-        return path if is_portable(file) else None
+        return path if is_upright(file) else None
 
 
 def _publish(staging: Path, out: Path) -> None:
-    """Replace `out` by the finished folder."""
+    """Replace `out` by the finished folder, or what it holds by what the finished folder holds."""
     files.sync_tree(staging)
+    if staging.parent == out:
+        _publish_within(out)
+        return
     if out.exists() or out.is_symlink():
         files.publish(out, _backup_of(out))
     files.publish(staging, out)
@@ -156,8 +163,44 @@ def _publish(staging: Path, out: Path) -> None:
     _remove(_backup_of(out))
 
 
+def _publish_within(out: Path) -> None:
+    """Move the old files aside, then the new ones in, the marker last; each half can be found and finished after a crash."""
+    replacing, replaced = out / destination.REPLACING, out / destination.REPLACED
+    replacing.mkdir(exist_ok=True)
+    for path in destination.own_entries(out):
+        files.publish(path, replacing / path.name)
+    files.publish(replacing, replaced)
+    _move_in(out)
+
+
+def _move_in(out: Path) -> None:
+    staging = out / destination.STAGING
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == destination.MARKER):
+        files.publish(path, out / path.name)
+    files.sync_folder(out)
+    _remove(out / destination.REPLACED)
+    _remove(staging)
+
+
+def _finish_within(out: Path) -> None:
+    """Recover from a crash within `_publish_within`: put the old files back, or the rest of the new ones in."""
+    replacing, replaced, staging = (
+        out / name for name in (destination.REPLACING, destination.REPLACED, destination.STAGING)
+    )
+    if replacing.is_dir():
+        for path in sorted(replacing.iterdir()):
+            files.publish(path, out / path.name)
+        _remove(replacing)
+    elif replaced.is_dir() and staging.is_dir():
+        _move_in(out)
+    _remove(replaced)
+    _remove(staging)
+
+
 def _finish_publishing(out: Path) -> None:
     """Recover from a crash within `_publish`: restore the old folder where the new one was not published yet."""
+    if out.is_dir() and not out.is_symlink():
+        _finish_within(out)
     old = _backup_of(out)
     if not out.exists() and not out.is_symlink() and (old.exists() or old.is_symlink()):
         files.publish(old, out)

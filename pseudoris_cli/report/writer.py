@@ -39,6 +39,7 @@ def write_report(
         )
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a file in it, e.g. --out {out / 'report.html'}")
+    _check_ours(out)
     report = gather(workspace, choice, start, lambda done, total: progress("reading parts", done, total))
     source = open_source(description)
     encoded, overlays = [], []
@@ -52,3 +53,25 @@ def write_report(
         out.parent.mkdir(parents=True, exist_ok=True)
         files.replace_file(out, html.encode("utf-8", "backslashreplace"))  # paths may hold bytes that are not UTF-8
     return out
+
+
+def _check_ours(out: Path) -> None:
+    """Raise UsageError (exit 2) where `out` must not be replaced: a device, or a file that is no report of ours."""
+    if out.is_symlink() and not out.exists():
+        return
+    if out.exists() and not out.is_file():
+        raise UsageError(
+            f"--out {out} is no file that could be replaced (a device or a pipe); name a file, e.g. report.html"
+        )
+    try:
+        with out.open("rb") as file:
+            head = file.read(_HEAD_BYTES).lower()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}; name another file") from error
+    if head and (b"<html" not in head or b"pseudoris" not in head):
+        raise UsageError(f"--out {out} exists and is no report of pseudoris; name another file")
+
+
+_HEAD_BYTES = 1 << 16

@@ -62,11 +62,18 @@ def publish(temporary: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EISDIR, errno.EACCES)
+"""What file systems say that cannot sync a folder (CIFS, some of FUSE); nothing better can be done there."""
+
+
 def sync_folder(folder: Path) -> None:
-    """Force the folder's entries to the disk, so that a rename survives a power cut."""
+    """Force the folder's entries to the disk, so that a rename survives a power cut; nothing where the system cannot."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -189,9 +196,35 @@ def os_errors_as_stop(folder: Path) -> Iterator[None]:
         raise EnvironmentStop(_explain(error, folder)) from error
 
 
+_PROPERTIES = {
+    errno.EROFS: "it is mounted read-only. Choose another folder",
+    errno.EFBIG: "the file is larger than this file system takes (FAT32: 4 GB). Choose a folder on another one",
+    errno.EXDEV: "the folder cannot be renamed there (a mount, or a layer of a container). Choose a new folder below it",
+    errno.EBUSY: "the folder is a mount point or in use. Choose a new folder below it",
+    errno.ENAMETOOLONG: "a name is longer than this file system takes. Choose a folder on another one",
+    errno.EILSEQ: "a name has characters that this file system does not take. Choose a folder on another one",
+    errno.EOPNOTSUPP: "the file system cannot do this. Choose a folder on another one",
+    errno.ENOSYS: "the file system cannot do this. Choose a folder on another one",
+    errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder",
+    errno.EEXIST: "a file is in the place of a folder. Choose another folder",
+    errno.EIO: "the disk or its server reports an error (see `dmesg`). Mend it, then run the same command again",
+    errno.ESTALE: "the file server has lost track of the folder. Mount it anew, then run the same command again",
+}
+"""What will not go away by itself, and what to do."""
+
+
 def _explain(error: OSError, folder: Path) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.ENOSPC:
         return f"the disk is full ({folder}); committed work is kept. Free space and run the same command again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EDQUOT:
+        return f"the quota is used up ({folder}); committed work is kept. Free space and run the same command again"
+    place = f"{error.filename or folder}: {error.strerror or error}; committed work is kept"
+    if error.errno in _PROPERTIES:
+        return f"{place}: {_PROPERTIES[error.errno]}"
+    if error.errno == errno.EINVAL:
+        return f"{place}: the file system does not take this name or cannot do this. Choose a folder on another one"
+    if error.errno == errno.EPERM:
+        return f"{place}: the file system cannot do this, or forbids it whoever asks. Choose a folder on another one"
+    if error.errno == errno.EACCES:
         return f"cannot write in {folder}: {error.strerror}; committed work is kept. Check its permissions"
     return f"{folder}: {error}; committed work is kept, run the same command again"

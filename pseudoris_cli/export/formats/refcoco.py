@@ -11,6 +11,8 @@ run-length encoding, the only run-length form that REFER decodes.
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -22,6 +24,9 @@ from pseudoris_cli.export.base import ExportContext, ExportImage, ExportObject, 
 from pseudoris_cli.export.json_stream import InstancesFile, JsonList, annotation, describe, image_record
 
 OPTIONS = ("segmentation",)
+
+
+log = logging.getLogger("pseudoris")
 
 
 @contextmanager
@@ -77,6 +82,18 @@ def ref_record(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
 def _link_for_original_refer(folder: Path) -> None:
     """The original REFER looks below images/mscoco; ETRIS' copy does not."""
     link = folder / "images" / "mscoco" / "images" / "train2014"
-    if not link.is_symlink():
-        link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    try:
         link.symlink_to(Path("..") / ".." / "train2014", target_is_directory=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        for parent in (link.parent, link.parent.parent):
+            parent.rmdir()
+        log.warning(
+            "no symbolic links there (%s): the original REFER, which reads images/mscoco/images/train2014, finds the images in "
+            "images/train2014; ETRIS' copy reads them as they are",
+            error.strerror,
+        )
