@@ -208,7 +208,7 @@ def _check_folder(flag: str, folder: Path, needs: tuple[str, ...]) -> Iterator[C
         )
     else:
         yield Check(f"{title}disk", "ok", f"{free / 1e9:.1f} GB free in {place}")
-    for one in found:
+    for one in (one for one in found if one.name in needs or one.name in _WITHOUT):
         name = f"{title}{_TITLES.get(one.name, one.name)}"
         if one.error is None:
             yield Check(name, "ok", f"{'flock' if one.name == 'lock' else one.name} works in {place}")
@@ -216,7 +216,7 @@ def _check_folder(flag: str, folder: Path, needs: tuple[str, ...]) -> Iterator[C
             step = f"choose a {flag} directory on another file system, e.g. a local disk"
             yield Check(name, "fail", f"{one.reason} in {place}; needed, so that {one.needed_for}", step)
         else:
-            step = _WITHOUT.get(one.name, "")
+            step = _WITHOUT[one.name]
             yield Check(name, "warn", f"{one.reason} in {place}; needed for: {one.needed_for}", step)
 
 

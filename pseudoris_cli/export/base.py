@@ -29,7 +29,7 @@ from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.models import SegmentationStyle, SentenceChoice
 
 T = TypeVar("T")
-ImageMode: TypeAlias = Literal["copy", "upright", "link", "none"]
+ImageMode: TypeAlias = Literal["copy", "link", "none", "upright"]
 """`upright` is what `copy` does, by the name of what it promises: no file has an orientation that a reader must apply."""
 OBJECT_CATEGORY: Category = (1, "object")
 """Category of class-agnostic data. 1 is a real COCO id, which ETRIS' category map needs (it becomes 0)."""

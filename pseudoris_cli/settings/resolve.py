@@ -95,7 +95,7 @@ def resolve(
             else f"./{LOCAL_FILE} is not used, as --profile {profile} is given (--config {LOCAL_FILE} adds it)"
         )
     if file is not None:
-        given.append((str(file), _read(file)))
+        given.append((str(file), _without_foreign(_read(file), base)))
     given += [(f"--set {text}", _assignment(text)) for text in assignments]
     given += [("flag", _nested(name, value)) for name, value in (flags or {}).items()]
     merged: dict[str, Any] = {}
@@ -105,6 +105,26 @@ def resolve(
     settings = _validate(merged, layers)
     remembered = _remembered(base, profile, layers) if base else ()
     return Resolved(settings, layers, chosen, remembered, base.name if base else "", tuple(notes))
+
+
+def _without_foreign(values: dict[str, Any], base: Base | None) -> dict[str, Any]:
+    """The values of a file, less those for the usual backend of another command's section that has got another backend here.
+
+    They belong to a network that this work directory does not use; the stage that they are for is not run.
+    """
+    kept = dict(values)
+    for name in base.values if base else ():
+        *sections, last = name.split(".")
+        if base is None or last != "backend" or sections[0] not in base.others:
+            continue
+        inner = kept
+        for section in sections[:-1]:
+            inner[section] = dict(inner[section]) if isinstance(inner.get(section), dict) else {}
+            inner = inner[section]
+        named = inner.get(sections[-1])
+        if isinstance(named, dict) and "backend" not in named:
+            del inner[sections[-1]]
+    return kept
 
 
 def _remembered(base: Base, profile: str | None, layers: Mapping[str, str]) -> tuple[str, ...]:
@@ -176,7 +196,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = _plain_yaml(path.read_text(encoding="utf-8"))
+        data = _plain_yaml(_text(path.read_bytes()))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
@@ -189,6 +209,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UsageError(f"{path} must hold a mapping of setting names to values")
     return data
+
+
+def _text(data: bytes) -> str:
+    """UTF-8 or, as PowerShell redirects it, UTF-16 with its mark."""
+    return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
 
 
 def _assignment(text: str) -> dict[str, Any]:

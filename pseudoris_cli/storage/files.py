@@ -207,8 +207,6 @@ _PROPERTIES = {
     errno.ENOSYS: "the file system cannot do this. Choose a folder on another one",
     errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder",
     errno.EEXIST: "a file is in the place of a folder. Choose another folder",
-    errno.EIO: "the disk or its server reports an error (see `dmesg`). Mend it, then run the same command again",
-    errno.ESTALE: "the file server has lost track of the folder. Mount it anew, then run the same command again",
 }
 """What will not go away by itself, and what to do."""
 
@@ -217,7 +215,11 @@ def _explain(error: OSError, folder: Path) -> str:
     if error.errno == errno.ENOSPC:
         return f"the disk is full ({folder}); committed work is kept. Free space and run the same command again"
     if error.errno == errno.EDQUOT:
-        return f"the quota is used up ({folder}); committed work is kept. Free space and run the same command again"
+        return f"the disk is full ({folder}): quota; committed work is kept. Free space and run the same command again"
+    if error.errno in (errno.EIO, errno.ESTALE):
+        return (
+            f"{folder}: {error}; committed work is kept, run the same command again once the disk or its server is well"
+        )
     place = f"{error.filename or folder}: {error.strerror or error}; committed work is kept"
     if error.errno in _PROPERTIES:
         return f"{place}: {_PROPERTIES[error.errno]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.settings.models import Settings
-from pseudoris_cli.settings.resolve import PROFILES, resolve
+from pseudoris_cli.settings.resolve import PROFILES, Base, resolve
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -140,3 +141,22 @@ def test_hostile_yaml_is_refused_and_nothing_of_it_runs(
 def test_a_deep_value_of_a_flag_is_refused() -> None:
     with pytest.raises(UsageError, match="--set"):
         resolve(None, None, ["captions.seed=" + "[" * 5000])
+
+
+def test_a_file_for_the_usual_backend_goes_with_a_directory_of_another(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("masks: {proposals: {min_size: 128}, max_per_image: 4}\nfilter: {min_doc: 2}\n")
+    base = Base(
+        "work", "demo", {"masks.proposals.backend": "coco_masks", "masks.proposals.path": "own.json"}, others=("masks",)
+    )
+    settings = resolve(file=tmp_path / "x.yaml", base=base).settings
+    assert settings.masks.proposals.backend == "coco_masks"
+    assert (settings.masks.max_per_image, settings.filter.min_doc) == (4, 2)
+    own = replace(base, others=("captions",))
+    with pytest.raises(UsageError, match="min_size"):
+        resolve(file=tmp_path / "x.yaml", base=own)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_settings_file_of_windows_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "x.yaml").write_text("filter: {min_doc: 2}\r\n", encoding=encoding)
+    assert resolve(file=tmp_path / "x.yaml").settings.filter.min_doc == 2

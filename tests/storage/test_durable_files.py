@@ -117,7 +117,7 @@ def test_replacing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch
     [
         (errno.ENOSPC, "the disk is full .*committed work is kept. Free space"),
         (errno.EDQUOT, "the disk is full"),
-        (errno.EROFS, "cannot write in .*Check its permissions"),
+        (errno.EROFS, "mounted read-only"),
         (errno.EACCES, "cannot write in"),
         (errno.EIO, "committed work is kept, run the same command again"),
     ],
