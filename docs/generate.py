@@ -32,6 +32,7 @@ COMMANDS = (
     ("use",),
     ("diff",),
     ("prune",),
+    ("merge",),
     ("config", "show"),
     ("doctor",),
     ("weights", "list"),

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from pseudoris_cli.codecs.image_decode import UndecodableImage, decode_rgb
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.export import splits
+from pseudoris_cli.export import read_formats, splits
 from pseudoris_cli.export.read_back import Referred, read_jsonl, read_refer
 from pseudoris_cli.records import Rle
 from pseudoris_cli.rle import decode_rle
@@ -79,8 +79,9 @@ def collate(items: Sequence[Sample]) -> Batch:
 class PseudoRISDataset(Dataset[Sample]):
     """Image, mask and expression triples for training a referring segmentation model.
 
-    `root` is an export (`--format jsonl` or `refcoco`, or any other REFER data set) or a work directory, of which the
-    kept captions of the last filter run are taken. With `per="sentence"` every expression is an item; with
+    `root` is an export (`jsonl`, `refcoco` or any other REFER data set, `grefcoco`, `coco`, `sa-co`, `sa2va`, `webdataset`) or
+    a work directory, of which the kept captions of the last filter run are taken. An expression for several objects has the
+    union of their masks, one for none an empty mask. With `per="sentence"` every expression is an item; with
     `per="mask"` every mask is one, and each access draws one of its expressions with torch's generator, as ETRIS does.
 
     `transforms(image, mask, caption)` is applied to every item. `image_root` is the folder of the image files, by default the
@@ -101,11 +102,16 @@ class PseudoRISDataset(Dataset[Sample]):
         root = Path(root).expanduser()
         _check_root(root)
         self.transforms = transforms
-        self._reader: Source | FileReader
+        self._reader: Source | FileReader | read_formats.TarMembers
         if (root / "source.json").is_file():
             workspace = Workspace(root)
             self._reader = sources.open_source(workspace.source() or {})
-            records = _of_work_directory(workspace, split, splits.parse(shares))
+            records = _of_work_directory(workspace, split, splits.Splits(shares))
+        elif not _is_read_back(root, split) and read_formats.find(root, split):
+            in_tars = not image_root and read_formats.has_pictures(root, split)
+            files = None if in_tars else FileReader(Path(image_root) if image_root else _image_folder(root))
+            self._reader = files or read_formats.TarMembers(root)
+            records = read_formats.read(root, split, files.path if files else root.joinpath)
         else:
             records = _of_export(root, split)
             self._reader = FileReader(Path(image_root) if image_root else _image_folder(root))
@@ -188,6 +194,11 @@ def _check_root(root: Path) -> None:
         )
 
 
+def _is_read_back(root: Path, split: str) -> bool:
+    """Whether `root` has a jsonl file of the split or a REFER data set, which come first."""
+    return (root / f"{split}.jsonl").is_file() or (root.is_dir() and bool(refer.dataset_folders(root)))
+
+
 def _of_export(root: Path, split: str) -> Iterator[Referred]:
     lines = root if root.suffix == ".jsonl" else root / f"{split}.jsonl"
     if lines.is_file():
@@ -206,7 +217,7 @@ def _image_folder(root: Path) -> Path:
     raise UsageError(f"{root} has no image files. Export again with --images copy or link, or pass image_root")
 
 
-def _of_work_directory(workspace: Workspace, split: str, fractions: dict[str, float]) -> Iterator[Referred]:
+def _of_work_directory(workspace: Workspace, split: str, chosen: splits.Splits) -> Iterator[Referred]:
     """The kept captions of the last filter run, best first; parts that no longer fit together are left out."""
     chain = workspace.chain(workspace.latest("filter"))
     lineage = Lineage({stage: artifact.manifest() for stage, artifact in chain.items()})
@@ -223,6 +234,6 @@ def _of_work_directory(workspace: Workspace, split: str, fractions: dict[str, fl
             captions.setdefault((row.image_key, row.mask_id), []).append(row.caption)
         for (key, mask_id), texts in captions.items():
             ref_id += 1
-            if splits.assign(key, fractions) == split:
+            if chosen.of(key) == split:
                 rle = next(mask.rle for mask in masks[key] if mask.mask_id == mask_id)
                 yield Referred(key, ids[key], ref_id, rle, tuple(texts))

@@ -231,7 +231,7 @@ class WorkMaker:
                 outcomes = [self._outcome(key, made, key == failed) for key, made in answers.items()]
                 digest = upstream.entries[part].file.sha256 if upstream else None
                 columns = {n: [row[n] for row in flat] for n in names}
-                notes = {"summary": filter_summary.count(columns)} if artifact.stage == "filter" else {}
+                notes = _filter_notes(columns) if artifact.stage == "filter" else {}
                 writer.commit(part, columns, outcomes, digest, notes, 1.0)
         self.workspace.settle(artifact)
 
@@ -240,3 +240,9 @@ class WorkMaker:
         if failed:
             return ImageOutcome(key, "failed", 0, "not an image of a known format", sha256=digest)
         return ImageOutcome(key, "done" if rows else "empty", len(rows), sha256=digest)
+
+
+def _filter_notes(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """What the filter stage notes of a part."""
+    kept = [key for key in zip(columns["image_key"], columns["mask_id"], columns["kept"], strict=True) if key[2]]
+    return {"summary": filter_summary.count(columns), "kept": len(kept), "kept_masks": len(set(kept))}
