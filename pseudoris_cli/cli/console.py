@@ -139,7 +139,9 @@ class ProgressObserver:
         rows = f", {rate(all_rows / elapsed)} {self.unit}/s"
         if self.progress:
             return f"{rate(worked / elapsed)}/s{rows if err.width >= WIDE else ''}{failed}"
-        left = max(self.total - self.done - self.images_within, 0) / max(worked / elapsed, 1e-9)
+        if not worked:
+            return f"{rate(0.0)}/s{rows}{failed}"  # how long it takes nobody knows yet
+        left = max(self.total - self.done - self.images_within, 0) / (worked / elapsed)
         return f"{rate(worked / elapsed)}/s{rows}{failed}, about {duration(left)} left"
 
     def _say(self, text: str) -> None:

@@ -70,6 +70,17 @@ def test_count_and_time_left_of_ten_million_images_fit(monkeypatch: pytest.Monke
         observer.end()
 
 
+def test_nothing_done_yet_has_no_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    observer = observed(monkeypatch, 80, clock)
+    observer.begin("masks", 12, 0, [])
+    observer.end()  # as where nothing is a terminal: a line now and then
+    clock.now += 100
+    assert "left" not in observer._rate()
+    observer.worked = 1
+    assert "about" in observer._rate()
+
+
 def test_images_slower_than_half_a_minute_have_a_time_left_without_the_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     observer = observed(monkeypatch, 100, clock)
