@@ -72,7 +72,7 @@ def artifacts_page(page: str) -> str:
     parts = [f"Schema version {SCHEMA_VERSION}."]
     for stage, columns in COLUMNS.items():
         parts.append("\n".join([f"### {stage}", "", *_columns_table(columns)]))
-        if more := OPTIONAL.get(stage):
+        for more in OPTIONAL.get(stage, ()):
             parts.append("\n".join(["In some runs also (all of these, or none):", "", *_columns_table(more)]))
     head, tail = page.split(MARKS[0])[0], page.split(MARKS[1])[1]
     return head + MARKS[0] + "\n\n" + "\n\n".join(parts) + "\n\n" + MARKS[1] + tail

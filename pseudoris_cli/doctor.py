@@ -51,7 +51,27 @@ def examine(
         *([lambda: _check_folder("--out", out, ("rename", "sync"))] if out else []),
         _check_limits,
     ]
+    if settings.captions.RUNS_ELSEWHERE and hasattr(settings.captions, "endpoint"):
+        questions.append(lambda: iter(examine_endpoint(settings)))
     return [check for question in questions for check in question()]
+
+
+def examine_endpoint(settings: Settings, endpoint: str | None = None) -> list[Check]:
+    """What a server can do and what the backends will use of it: the server at `endpoint`, else that of the settings."""
+    from pseudoris_cli.backends.vlm import Settings as VlmSettings
+    from pseudoris_cli.endpoint.address import Address
+    from pseudoris_cli.endpoint.client import Client
+    from pseudoris_cli.endpoint.examination import examine as examine_server
+
+    captions = settings.captions if isinstance(settings.captions, VlmSettings) else VlmSettings()
+    try:
+        address = Address.of(
+            endpoint or captions.endpoint, captions.api_key_env, "--endpoint" if endpoint else "captions.endpoint"
+        )
+        client = Client(address, captions.timeout, 1, captions.concurrency)
+    except PseudorisError as error:
+        return [Check("endpoint", "fail", str(error), "name the server with --endpoint http://HOST:PORT/v1")]
+    return [Check(one.name, one.status, one.detail, one.next_step) for one in examine_server(client, captions.model)]
 
 
 def _check_python() -> Iterator[Check]:

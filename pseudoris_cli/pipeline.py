@@ -30,7 +30,7 @@ from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage import files, left_out
 from pseudoris_cli.storage.lineage import Lineage
-from pseudoris_cli.storage.manifest import Manifest
+from pseudoris_cli.storage.manifest import Manifest, writer_name
 from pseudoris_cli.storage.plan import PLAN, Plan, images_of
 from pseudoris_cli.storage.remembered import remember
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
@@ -218,6 +218,7 @@ def _run_stage(session: Session, row: Stage, upstream: Artifact | None, content:
     begun = workspace.begun(row.name, plan.path.name)
     artifact = workspace.open_version(row.name, content, _record(session, row, upstream))
     header = {key: artifact.header[key] for key in artifact.header if key != "resolved"}
+    spec = spec.placed(artifact.folder, writer_name(session.selection.shard))
     job = Job(artifact, spec, backlog, session.selection, session.engine, header)
     try:
         summary = runner.run(job, session.observer, session.stopper)

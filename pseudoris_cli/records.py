@@ -67,6 +67,7 @@ class Caption:
 
     `crop` names what the captioner saw: one of CROP_KINDS, or a name of the captioner's own (`marks+crop`, say).
     `sampler` names how the words were drawn (`beam`, `top_k=5`, ...). `logprob` is the sum over its `tokens` tokens.
+    `kind` says what tells the object apart (attribute, position, ...), where the captioner says so.
     """
 
     mask_id: int
@@ -76,6 +77,7 @@ class Caption:
     sampler: str
     logprob: float
     tokens: int
+    kind: str | None = None
 
 
 class CaptionCandidate(NamedTuple):

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("COLUMNS", "120")
-for name in ("PSEUDORIS_WORK", "FORCE_COLOR", "CUDA_VISIBLE_DEVICES"):
+for name in ("PSEUDORIS_WORK", "FORCE_COLOR", "CUDA_VISIBLE_DEVICES", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
     os.environ.pop(name, None)
 
 import pytest  # noqa: E402  # after the environment is set
 
 if TYPE_CHECKING:
     from command_server import CommandServer
+    from vlm_proxy import Proxy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -86,3 +87,30 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     done = invoke("demo", "--scenes", "3", "--out", folder, "--json", "--quiet")
     assert done.code == 0, done.stderr
     return folder, done.stdout
+
+
+@pytest.fixture(scope="session")
+def vlm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the real `transformers serve` with the tiny vision-language model."""
+    from vlm_server import transformers_serve
+
+    with transformers_serve(tmp_path_factory.mktemp("serve")) as url:
+        yield url
+
+
+@pytest.fixture
+def vlm_proxy(vlm_server: str) -> Iterator[Proxy]:
+    """A proxy in front of it that misbehaves on demand."""
+    from vlm_proxy import misbehaving
+
+    with misbehaving(vlm_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def logits_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server around the same model that gives log-probabilities and holds answers to a schema."""
+    from vlm_server import logits_server
+
+    with logits_server(tmp_path_factory.mktemp("logits")) as url:
+        yield url

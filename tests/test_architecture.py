@@ -23,7 +23,7 @@ LAYERS = (
     {"rle"},
     {"settings", "codecs", "decoding", "demo"},
     {"storage", "networks", "method", "prompting"},
-    {"weights", "sources", "evaluation"},
+    {"weights", "sources", "evaluation", "endpoint"},
     {"backends", "execution"},
     {"export"},
     {"stages", "report"},

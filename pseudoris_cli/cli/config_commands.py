@@ -102,21 +102,25 @@ class DoctorOptions(SettingOptions, WorkOptions):
 
 @with_options
 def doctor(
-    options: DoctorOptions, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False
+    options: DoctorOptions,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="ask only this server what it can do, and how fast it is")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Tell what is missing for a profile on this machine, and which device and numerics would be used.
 
-    Example: pseudoris doctor --profile paper
+    Example: pseudoris doctor --profile paper; a server: pseudoris doctor --endpoint http://localhost:8000/v1
     """
-    from pseudoris_cli.doctor import examine
+    from pseudoris_cli.doctor import examine, examine_endpoint
     from pseudoris_cli.execution.devices import DeviceRequest
 
-    checks = examine(
-        options.resolve().settings,
-        options.workspace.root,
-        DeviceRequest(options.gpu, options.device),
-        options.out_folder,
-    )
+    settings = options.resolve().settings
+    if endpoint:
+        checks = examine_endpoint(settings, endpoint)
+    else:
+        request = DeviceRequest(options.gpu, options.device)
+        checks = examine(settings, options.workspace.root, request, options.out_folder)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

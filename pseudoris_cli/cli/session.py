@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudoris_cli.cli.console import ProgressObserver, configure_logging, note, out, print_json
+from pseudoris_cli.cli.cost_table import print_cost
 from pseudoris_cli.cli.filter_table import print_filter
 from pseudoris_cli.cli.options import SourceOptions, StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
@@ -90,7 +91,7 @@ def report(
 
     `following` are the commands that make sense next; they go to stderr. SomeImagesFailed (exit 4) if images failed.
     """
-    extra = extra or {}
+    extra = {name: value for name, value in (extra or {}).items() if name != "cost" or value}
     listed = options.workspace.root if any(summary.stage == FIRST for summary in summaries) else None
     if options.json_output:
         passed_over = {"left_out": left_out.load(listed)} if listed else {}
@@ -100,6 +101,8 @@ def report(
             out.print(describe(summary), markup=False)
             for line in summary.remarks + [f"left out: {n:,} {what}" for what, n in summary.left_out.items()]:
                 out.print(f"  {line}", markup=False)
+            if summary.stage == "captions" and "cost" in extra:
+                print_cost(extra["cost"])
         for line in left_out.described(listed) if listed else ():
             note(line)
         if extra.get("filter"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 import typer
 
 from pseudoris_cli.cli import completion
+from pseudoris_cli.cli.cost_table import PriceIn, PriceOut, cost_figures
 from pseudoris_cli.cli.export_options import ExportOptions
 from pseudoris_cli.cli.options import SourceOptions, StageOptions, setting_option, with_options
 from pseudoris_cli.cli.report_command import report_on_pilot
@@ -102,15 +103,20 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None) -> 
 
 @with_options
 @_lists_backends(captions="captioner")
-def captions(options: StageOptions, from_version: From = None) -> None:
-    """Stage 2: candidate expressions for every mask by distinctive caption sampling.
+def captions(
+    options: StageOptions, from_version: From = None, price_in: PriceIn = None, price_out: PriceOut = None
+) -> None:
+    """Stage 2: candidate expressions for every mask: by distinctive caption sampling, or by a vision-language model.
 
     Example: pseudoris captions --gpu 0. Next: pseudoris filter
     """
     with open_session(options, options.resolve_for("captions")) as session:
         from pseudoris_cli.pipeline import run_command
 
-        report(options, run_command(session, "captions", from_version), None, "filter")
+        summaries = run_command(session, "captions", from_version)
+        report(
+            options, summaries, {"cost": cost_figures(session, summaries[-1].version, price_in, price_out)}, "filter"
+        )
 
 
 @with_options
@@ -185,6 +191,8 @@ def run(
     split: Split = None,
     dataset: Dataset = None,
     max_captions: MaxCaptions = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
 ) -> None:
     """All four stages, one after the other. A second run does nothing; new images are the only ones worked on.
 
@@ -217,6 +225,8 @@ def run(
         for command in pipeline.commands_between("masks", "export"):
             summaries += pipeline.run_command(sessions[command], command, summaries[-1].version)
         extra: dict[str, Any] = {"filter": _filter_figures(session, summaries[-1].version)}
+        captioned = next(summary.version for summary in summaries if summary.stage == "captions")
+        extra["cost"] = cost_figures(session, captioned, price_in, price_out)
         if request:
             indexed, exported = _export(sessions["export"], request, summaries[-1].version)
             summaries += indexed

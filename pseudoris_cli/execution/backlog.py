@@ -90,6 +90,8 @@ class Backlog:
             return True
         if selection.retry_failed and any(self._may_recover(image) for image in _without_rows(entry)):
             return True
+        if selection.retry_failed and entry.notes.get("failed_masks"):
+            return True
         return self.stage == FIRST and any(_has_changed(image, self.source) for image in entry.images)
 
     def _may_recover(self, image: ImageOutcome) -> bool:

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain
 
 from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Finished
 from pseudoris_cli.execution.prefetch import Prefetcher, load_part
-from pseudoris_cli.execution.signals import PartClock, Stopper
+from pseudoris_cli.execution.signals import AskedElsewhere, PartClock, Stopper
 from pseudoris_cli.execution.tasks import (
     Fingerprint,
     ImageReading,
@@ -44,14 +45,15 @@ class InProcess:
     ) -> Generator[Finished, None, None]:
         worker = spec.make_worker()
         recorded = device_notes(spec)
-        safe, quarantined = _split(tasks, crash_log)
+        safe, quarantined = (iter(tasks), []) if spec.runs_elsewhere else _split(tasks, crash_log)
+        clock_of = AskedElsewhere if spec.runs_elsewhere else PartClock
         pace: float | None = None
         prefetcher = Prefetcher(spec.reading, crash_log.begin)
         for part in chain(prefetcher.parts(safe), self._quarantined(quarantined, worker, spec.reading, crash_log)):
             started = time.perf_counter()
-            stopper.in_flight = clock = PartClock(part.task.part, len(part.task.images), pace)
+            stopper.in_flight = clock = clock_of(part.task.part, len(part.task.images), pace)
             with _time_limit(part.task, self.part_timeout, crash_log):
-                one_by_one = crash_log.runs_one_by_one(part.task.part)
+                one_by_one = crash_log.runs_one_by_one(part.task.part) and not spec.runs_elsewhere
                 result = run_part(worker, part, one_by_one, self._telling(clock))
             result.notes |= recorded
             crash_log.finish(part.task.part)
@@ -105,6 +107,8 @@ def _split(tasks: Iterable[PartTask], crash_log: CrashLog) -> tuple[Iterator[Par
 
 def device_notes(spec: StageSpec) -> dict[str, str]:
     """What the manifest records of the device with each part; nothing for a stage without networks."""
+    if spec.runs_elsewhere:
+        return {"device": "endpoint"}
     return {"device": spec.device_kind()} if isinstance(spec, ImageStage) else {}
 
 
@@ -127,10 +131,13 @@ def run_part(
                 yield image
 
     if one_by_one and part.task.to_load:
-        results = [worker.run(PartInput(part.task.only(i.ref), iter([i]), part.columns, on_progress)) for i in noted()]
+        results = [
+            worker.run(replace(part, task=part.task.only(i.ref), images=iter([i]), on_progress=on_progress))
+            for i in noted()
+        ]
         result = _join(results)
     else:
-        result = worker.run(PartInput(part.task, noted(), part.columns, on_progress))
+        result = worker.run(replace(part, images=noted(), on_progress=on_progress))
     result.fingerprints = fingerprints
     return result
 

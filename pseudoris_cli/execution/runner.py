@@ -108,6 +108,8 @@ def run(job: Job, observer: Observer, stopper: Stopper) -> Summary:
         summary.parts_done_before = sum(job.selection.takes(p.part) for p in job.backlog.plan.parts) - len(pending)
         _announce(job, observer, manifest, pending)
         queue = _Queue(manifest, pending)
+        if not pending:
+            job.spec.clean_up()
         given_up = job.backlog.given_up(job.selection, pending)
         crash_log = CrashLog(folder, writer, [*pending, *given_up])
         watch = _Watch(observer, stopper, summary)
@@ -157,6 +159,7 @@ class _Watch:
             _check_device(queue.manifest.manifest, finished.result.notes.get("device"))
         with self.stopper.shielded():
             entry = _commit(queue.manifest, finished, job.spec.source)
+            job.spec.clean_up()
         self.observer.part(entry)
         self.summary.add(entry)
         return entry

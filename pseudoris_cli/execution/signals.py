@@ -23,6 +23,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class InFlight(Protocol):
     """Work that is lost if it is broken off."""
 
+    loss: str = ""
+    """Why it is broken off, and what that costs, where it is not that it takes too long."""
+
     def describe(self) -> str:
         """What it is, and how far."""
         ...
@@ -32,7 +35,7 @@ class InFlight(Protocol):
         ...
 
 
-class OnWorkers:
+class OnWorkers(InFlight):
     """Parts on other processes or machines, of which nothing is heard before they end."""
 
     def describe(self) -> str:
@@ -44,7 +47,7 @@ class OnWorkers:
         return True
 
 
-class PartClock:
+class PartClock(InFlight):
     """A part in flight. `pace`: seconds an image of the parts before, where there were any; its own images tell better."""
 
     def __init__(self, part: int, images: int, pace: float | None = None) -> None:
@@ -72,6 +75,16 @@ class PartClock:
         """Whether the rest of it takes no longer."""
         left = self.seconds_left()
         return left is not None and left <= seconds
+
+
+class AskedElsewhere(PartClock):
+    """A part whose answers come from a server and are kept one by one: it can be left at any moment."""
+
+    loss = "is asked of a server; what was answered is kept"
+
+    def waits(self, seconds: float) -> bool:
+        """There is nothing to wait for."""
+        return False
 
 
 class Stopper:
@@ -109,7 +122,7 @@ class Stopper:
             _say(f"{name}: finishing {waits} (at most {GRACE_SECONDS} s); once more to stop at once")
             return
         if self.in_flight:
-            why = f"cannot end within {GRACE_SECONDS} s; the next run does it again"
+            why = self.in_flight.loss or f"cannot end within {GRACE_SECONDS} s; the next run does it again"
             _say(f"{name}: stopping at once, as {self.in_flight.describe()} {why}")
         self._stop_now()
 

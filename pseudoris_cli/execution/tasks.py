@@ -174,6 +174,18 @@ class StageSpec:
         """Where pixels come from; None for a stage that needs none."""
         return self.reading.source if self.reading else None
 
+    @property
+    def runs_elsewhere(self) -> bool:
+        """Whether the work is done by a server: no device is used, and a part can be left at any moment without loss."""
+        return False
+
+    def placed(self, folder: Path, writer: str) -> StageSpec:
+        """The same stage, told in which folder and under which name its parts are written."""
+        return self
+
+    def clean_up(self) -> None:
+        """Called when a part was committed, or none is left to do: what was kept for the part at work may go."""
+
     def running_totals(self, plan: Plan, before: Mapping[str, Manifest]) -> dict[int, dict[str, int]]:
         """For a stage that numbers its rows over the whole plan: what the parts before each part amount to."""
         return {}

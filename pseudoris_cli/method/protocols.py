@@ -14,13 +14,14 @@ Classes that derive from a protocol inherit its defaults.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from pseudoris_cli.records import Caption, Category, Mask, MaskedImage, Rle
+from pseudoris_cli.records import Caption, Category, Failure, Mask, MaskedImage, Rle
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,38 @@ class Captioner(Protocol):
 
         No rule may depend on the other images of the batch; numbers may in their last digits (equal batches give equal rows on
         equal machines; in another batch tokens are equal but for near-ties and log-probabilities agree to 1e-4).
+        """
+        ...
+
+
+def nothing_answered(image: MaskedImage) -> dict[int, list[Caption]]:
+    """For work that begins anew."""
+    return {}
+
+
+@dataclass(frozen=True)
+class PartAtWork:
+    """What such a captioner is told of the part that it works on."""
+
+    journal: Path | None = None
+    """Where answers may be kept until the part is committed; None for nowhere."""
+    answered: Callable[[MaskedImage], dict[int, list[Caption]]] = nothing_answered
+    """The captions, by mask, that an earlier state of the part has of just this image with just these masks."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """For the manifest."""
+
+
+@runtime_checkable
+class PartCaptioner(Captioner, Protocol):
+    """A captioner that takes images as they come, with masks of several in work at once.
+
+    One that asks a server says so by `RUNS_ELSEWHERE` of its settings; a signal ends its work at any moment.
+    """
+
+    def caption_part(self, images: Iterable[MaskedImage], part: PartAtWork) -> Iterator[list[Caption] | Failure]:
+        """Captions of each image (as in `caption`) or why it has none, in the order of the images.
+
+        What `part.answered` gives is taken over, not asked again.
         """
         ...
 

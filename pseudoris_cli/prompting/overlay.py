@@ -50,6 +50,8 @@ class Overlay:
         self.image_rgb, self.marks = image_rgb, list(marks)
         self._line = max(1, round(max(height, width) / 512))
         self._font = max(11, round(max(height, width) / 44))
+        self._bounds = [bounds(mark.mask) for mark in self.marks]
+        self._areas = [int(mark.mask.sum()) for mark in self.marks]
         self.plates = self._place()
         self._plain: np.ndarray | None = None
 
@@ -57,21 +59,21 @@ class Overlay:
         """The picture, uint8 [H, W, 3]; the mark at this position of the list is drawn last and with a thicker contour."""
         if self._plain is None:
             self._plain = self.image_rgb.copy()
-            for mark in self.marks:
-                self._outline(self._plain, mark.mask, self._line)
+            for place in range(len(self.marks)):
+                self._outline(self._plain, place, self._line)
         drawn = self._plain.copy()
         if target is not None:
-            self._outline(drawn, self.marks[target].mask, 2 * self._line + 1)
+            self._outline(drawn, target, 2 * self._line + 1)
         return self._numbered(drawn)
 
-    def _outline(self, drawn: np.ndarray, mask: np.ndarray, line: int) -> None:
+    def _outline(self, drawn: np.ndarray, place: int, line: int) -> None:
         """A white band along the contour, `line` pixels to each side of it, and a black band along both its sides."""
-        left, top, right, bottom = bounds(mask)
+        left, top, right, bottom = self._bounds[place]
         black = line + max(1, self._line)
         x, y = max(left - black, 0), max(top - black, 0)
         window = (slice(y, bottom + black), slice(x, right + black))
-        part = mask[window]
-        keeps_all = int(part.sum()) < _SMALL**2
+        part = self.marks[place].mask[window]
+        keeps_all = self._areas[place] < _SMALL**2
         white_rim = dilated(part, line) & ~(part if keeps_all else eroded(part, line))
         black_rim = dilated(part, black) & ~(part if keeps_all else eroded(part, black))
         drawn[window][black_rim] = 0
@@ -80,24 +82,26 @@ class Overlay:
     # --- numbers ------------------------------------------------------------------------------------------------------
 
     def _numbered(self, drawn: np.ndarray) -> np.ndarray:
-        if not self.plates:
-            return drawn
-        picture = Image.fromarray(drawn)
-        pen = ImageDraw.Draw(picture)
+        if leaders := [plate.leader for plate in self.plates if plate.leader]:
+            picture = Image.fromarray(drawn)
+            pen = ImageDraw.Draw(picture)
+            for leader in leaders:
+                pen.line(leader, fill=(0, 0, 0), width=3 * self._line + 2)
+                pen.line(leader, fill=(255, 255, 255), width=self._line + 1)
+            drawn = np.array(picture)
         for plate in self.plates:
-            if plate.leader:
-                pen.line(plate.leader, fill=(0, 0, 0), width=3 * self._line + 2)
-                pen.line(plate.leader, fill=(255, 255, 255), width=self._line + 1)
-        for plate in self.plates:
-            picture.paste(plate_image(plate.number, self._font), plate.box[:2])
-        return np.array(picture)
+            left, top, right, bottom = plate.box
+            pixels = np.asarray(plate_image(plate.number, self._font))
+            drawn[top:bottom, left:right] = pixels[: bottom - top, : right - left]
+        return drawn
 
     def _place(self) -> list[Plate]:
         """A plate for every number: first those that fit inside their mask, then the others where they hide least."""
         height, width = self.image_rgb.shape[:2]
         taken = np.zeros((height, width), np.float32)
-        for mark in self.marks:  # a small object is worse to hide than the corner of a large one
-            taken[mark.mask] += 1 + 1e4 / (1 + float(mark.mask.sum()))
+        for mark, (x0, y0, x1, y1), area in zip(self.marks, self._bounds, self._areas, strict=True):
+            inside = mark.mask[y0:y1, x0:x1]  # a small object is worse to hide than the corner of a large one
+            taken[y0:y1, x0:x1][inside] += 1 + 1e4 / (1 + area)
         placed: dict[int, Plate] = {}
         outside: list[int] = []
         free = self._uncovered()
@@ -112,7 +116,7 @@ class Overlay:
                 taken[box[1] : box[3], box[0] : box[2]] += 1e3
             else:
                 outside.append(place)
-        for place in sorted(outside, key=lambda place: int(self.marks[place].mask.sum())):
+        for place in sorted(outside, key=self._areas.__getitem__):
             plate = self._beside(place, taken)
             placed[place] = plate
             taken[plate.box[1] : plate.box[3], plate.box[0] : plate.box[2]] += 1e3
@@ -120,7 +124,7 @@ class Overlay:
 
     def _uncovered(self) -> list[np.ndarray]:
         """Each mask without the smaller ones that lie over it: a number there is taken for no other object's."""
-        order = sorted(range(len(self.marks)), key=lambda place: int(self.marks[place].mask.sum()))
+        order = sorted(range(len(self.marks)), key=self._areas.__getitem__)
         covered = np.zeros(self.image_rgb.shape[:2], bool)
         free: dict[int, np.ndarray] = {}
         for place in order:
@@ -135,7 +139,7 @@ class Overlay:
         size = plate_image(mark.number, self._font).size
         height, width = taken.shape
         sums = np.pad(taken.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        left, top, right, bottom = bounds(mark.mask)
+        left, top, right, bottom = self._bounds[place]
         best: tuple[float, tuple[int, int, int, int]] | None = None
         for step, gap in enumerate((0.6, 1.4, 2.4, 3.6)):
             reach_x, reach_y = size[0] / 2 + gap * self._font, size[1] / 2 + gap * self._font

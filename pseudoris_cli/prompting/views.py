@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -54,9 +55,11 @@ class Scene:
     def __init__(self, image: MaskedImage, view: View, max_side: int, max_marks: int) -> None:
         """`max_side`: pixels of the longer side of a picture, at most; `max_marks`: objects marked in a picture, at most."""
         self.image, self.view, self.max_side, self.max_marks = image, view, max_side, max_marks
+        self._preparing = Lock()
 
     def show(self, place: int) -> Shown:
-        """The pictures for the mask at this position of the image's masks."""
+        """The pictures for the mask at this position of the image's masks. May be called from several threads."""
+        self._prepare()
         if self.view == "rgba":
             return Shown((self._with_alpha(place),), None, 0)
         if self.view == "crop":
@@ -88,6 +91,15 @@ class Scene:
     def all_marked(self) -> Picture:
         """The whole picture with every mask numbered and none of them the target: what a listener sees."""
         return _jpeg(self._all.draw())
+
+    def _prepare(self) -> None:
+        """Make what the targets share, once."""
+        with self._preparing:
+            if self.view == "crop":
+                return
+            self._masks  # noqa: B018
+            if self.view == "marks+crop" and len(self.image.masks) <= self.max_marks:
+                self._all.draw()
 
     # --- made once per image --------------------------------------------------------------------------------------------
 

@@ -310,6 +310,10 @@ def _backend_problems(merged: dict[str, Any], layers: dict[str, str]) -> Iterato
             yield _explain(error, path, model, layers)
 
 
+MAY_HOLD_A_KEY = ("endpoint", "api_key_env")
+"""Settings into which somebody may write a key by mistake: a wrong value of them is not repeated."""
+
+
 def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseModel], layers: dict[str, str]) -> str:
     lines = []
     for problem in error.errors():
@@ -321,6 +325,8 @@ def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseMode
             inside = [name for name in _names() if name.startswith(f"{location}.")]
             example = f", e.g. {inside[-1]}" if inside else ""
             lines.append(f"{location} is a section, not {problem['input']!r}: set what is in it{example}{said}")
+        elif location.rpartition(".")[2] in MAY_HOLD_A_KEY:
+            lines.append(f"{location}: {problem['msg']}")
         else:
             lines.append(f"{location}: {problem['msg']}, not {problem['input']!r}{said}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -11,10 +12,12 @@ from pseudoris_cli import watching
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError, is_device_lost, is_out_of_memory
 from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, ProgressCallback, UnreadImage
 from pseudoris_cli.records import Failure
-from pseudoris_cli.storage.schema import columns_of
+from pseudoris_cli.storage.schema import Columns, columns_of
 
 log = logging.getLogger("pseudoris")
 Work = Callable[[list[LoadedImage]], Sequence[ImageResult]]
+StreamWork = Callable[[Iterator[LoadedImage], dict[str, Any]], Iterator[ImageResult]]
+"""Answers of images as they come, in their order; notes for the manifest go into the dictionary."""
 T = TypeVar("T")
 
 
@@ -36,8 +39,46 @@ def run_batches(part: PartInput, size: int, work: Work, stage: str, optional: Co
             rows.extend(answer.rows)
             result.answers[image.ref.key] = (len(answer.rows), answer.failure)
         part.on_progress(len(batch) - share.told, len(rows) - before)
-    names = [column.name for column in columns_of(stage, optional)]
-    result.columns = {name: [row[name] for row in rows] for name in names}
+    result.columns = as_columns(rows, stage, optional)
+    return result
+
+
+def as_columns(rows: Sequence[dict[str, Any]], stage: str, optional: Collection[str] = ()) -> Columns:
+    """Rows as the columns of a stage, with those optional ones that are named or that the rows have."""
+    names = [column.name for column in columns_of(stage, {*optional, *(rows[0] if rows else ())})]
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def run_stream(part: PartInput, work: StreamWork, stage: str) -> PartResult:
+    """Give the images that could be read to `work` as they come, and gather rows and answers; `work` answers in their order.
+
+    For work that runs elsewhere, with many images in flight: there are no batches, and nothing is tried again here.
+    """
+    rows: list[dict[str, Any]] = []
+    result = PartResult({}, {})
+    waiting: deque[LoadedImage | UnreadImage] = deque()
+
+    def loaded() -> Iterator[LoadedImage]:
+        for image in part.images:
+            waiting.append(image)
+            if isinstance(image, LoadedImage):
+                yield image
+
+    def add(image: LoadedImage | UnreadImage, answer: ImageResult) -> None:
+        rows.extend(answer.rows)
+        result.answers[image.ref.key] = (len(answer.rows), answer.failure)
+        part.on_progress(1, len(answer.rows))
+
+    def pass_unread() -> None:
+        while waiting and isinstance(image := waiting[0], UnreadImage):
+            add(waiting.popleft(), ImageResult(failure=image.failure))
+
+    for answer in work(loaded(), result.notes):
+        pass_unread()
+        add(waiting.popleft(), answer)
+    pass_unread()
+    assert not waiting, "an image has no answer"
+    result.columns = as_columns(rows, stage)
     return result
 
 

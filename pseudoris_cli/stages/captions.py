@@ -1,14 +1,17 @@
-"""Stage 2: candidate expressions for every mask by distinctive caption sampling (paper §3.2)."""
+"""Stage 2: candidate expressions for every mask (paper §3.2: by distinctive caption sampling)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pseudoris_cli.backends import registry as backends
+from pseudoris_cli.endpoint.journal import discard, journal_path
 from pseudoris_cli.execution.tasks import (
     ContextMaker,
     ImageResult,
@@ -18,25 +21,32 @@ from pseudoris_cli.execution.tasks import (
     PartResult,
     StageSpec,
 )
-from pseudoris_cli.method.protocols import Captioner, LeavesOut
-from pseudoris_cli.records import Mask, MaskedImage
+from pseudoris_cli.method.protocols import Captioner, LeavesOut, PartAtWork, PartCaptioner
+from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
 from pseudoris_cli.settings.models import CaptionSettings, Numerics, Settings
-from pseudoris_cli.stages.batching import run_batches
+from pseudoris_cli.stages.batching import run_batches, run_stream
+from pseudoris_cli.storage.manifest import Manifest
+from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.plan import Plan
-from pseudoris_cli.storage.rows import caption_row, masks_by_image
+from pseudoris_cli.storage.rows import caption_row, captions_by_image, masks_by_image
 
 NAME = "captions"
 REVISION = 2
+SCENES = "scenes"
+"""In the notes of a part whose captioner takes images as they come: image key -> digest of the image and its masks."""
 
 
 def version_content(settings: Settings) -> dict[str, Any]:
-    """What decides the results of this stage, beside its upstream."""
-    return {
+    """What decides the results of this stage, beside its upstream; a server's answers do not depend on numerics of this machine."""
+    content = {
         "revision": REVISION,
         "settings": backends.results_of(settings.captions),
         "numerics": settings.numerics.model_dump(mode="json"),
         "checkpoints": {NAME: backends.identify(settings.captions, NAME)},
     }
+    if settings.captions.RUNS_ELSEWHERE:
+        content.pop("numerics")
+    return content
 
 
 def check(settings: Settings, plan: Plan) -> list[str]:
@@ -53,14 +63,32 @@ def make_spec(settings: Settings, make_context: ContextMaker) -> StageSpec:
 
 @dataclass(frozen=True)
 class Spec(ImageStage):
-    """The captions stage."""
+    """The captions stage. `place`: the folder of its parts and the name of its writer."""
 
     settings: CaptionSettings
+    place: tuple[Path, str] | None = None
     name: ClassVar[str] = NAME
 
-    def make_worker(self) -> CaptionWorker:
+    @property
+    def runs_elsewhere(self) -> bool:
+        """Whether the captioner is a server's."""
+        return self.settings.RUNS_ELSEWHERE
+
+    def placed(self, folder: Path, writer: str) -> Spec:
+        """The journal of answers lies beside the parts."""
+        return replace(self, place=(folder, writer))
+
+    def clean_up(self) -> None:
+        """The part is committed: its answers need no journal."""
+        if self.place and self.runs_elsewhere:
+            discard(*self.place)
+
+    def make_worker(self) -> CaptionWorker | StreamWorker:
         """Load the captioner."""
-        captioner = backends.load(self.settings, self.context.numerics, self.context.device.resolve())
+        device = "elsewhere" if self.runs_elsewhere else self.context.device.resolve()
+        captioner = backends.load(self.settings, self.context.numerics, device)
+        if isinstance(captioner, PartCaptioner):
+            return StreamWorker(captioner, self.place)
         return CaptionWorker(self.settings, captioner)
 
 
@@ -108,9 +136,62 @@ class CaptionWorker:
         return result
 
 
+class StreamWorker:
+    """A captioner that takes images as they come. What an earlier state of the part has of equal images and masks is taken over."""
+
+    def __init__(self, captioner: PartCaptioner, place: tuple[Path, str] | None) -> None:
+        self.captioner, self.place = captioner, place
+
+    def run(self, part: PartInput) -> PartResult:
+        """Candidates of every mask of a part."""
+        masks = masks_by_image(part.columns["masks"])
+        scenes: dict[str, str] = {}
+
+        def work(images: Iterator[LoadedImage], notes: dict[str, Any]) -> Iterator[ImageResult]:
+            journal = journal_path(*self.place) if self.place else None
+            at_work = PartAtWork(journal, self._answered(part.task.part, scenes), notes)
+            given: list[LoadedImage] = []
+
+            def masked() -> Iterator[MaskedImage]:
+                for image in images:
+                    given.append(image)
+                    found = MaskedImage(image.ref.key, image.image_rgb, masks[image.ref.key])
+                    scenes[image.ref.key] = scene_digest(image.sha256, found)
+                    yield found
+
+            for answer in self.captioner.caption_part(masked(), at_work):
+                image = given.pop(0)
+                if isinstance(answer, Failure):
+                    yield ImageResult(failure=answer)
+                else:
+                    yield ImageResult([caption_row(image.ref, caption) for caption in answer])
+
+        result = run_stream(part, work, NAME)
+        result.notes[SCENES] = scenes
+        return result
+
+    def _answered(self, part: int, scenes: dict[str, str]) -> Callable[[MaskedImage], dict[int, list[Caption]]]:
+        """A look into the committed part of this number, if there is one: what it has of an image, by mask."""
+        if self.place is None:
+            return lambda image: {}
+        manifest = Manifest(self.place[0])
+        entry = manifest.entries.get(part)
+        if entry is None or not manifest.is_intact(entry):
+            return lambda image: {}
+        before = entry.notes.get(SCENES, {})
+        rows = captions_by_image(read_part(manifest.path_of(entry)))
+        return lambda image: rows.get(image.key, {}) if before.get(image.key) == scenes[image.key] else {}
+
+
 def _blank_images(part: PartInput, masks: dict[str, tuple[Mask, ...]]) -> Iterator[LoadedImage]:
     """The images that have masks, without pixels: of their size, in no memory."""
     for ref in part.task.images:
         if own := masks.get(ref.key):
             blank = np.broadcast_to(np.uint8(0), (own[0].rle.height, own[0].rle.width, 3))
             yield LoadedImage(ref, blank, None, "")
+
+
+def scene_digest(image_sha256: str, image: MaskedImage) -> str:
+    """What tells whether an image and its masks are those of before."""
+    text = "\n".join([image_sha256, *(f"{mask.mask_id} {mask.rle.counts}" for mask in image.masks)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -89,7 +89,7 @@ def heard(candidates: Columns, judged: Columns) -> Columns:
     rows = [row_of.get((key, int(mask_id), int(number))) for key, mask_id, number in wanted]
     return {
         column.name: [None if row is None else _plain(judged[column.name][row]) for row in rows]
-        for column in OPTIONAL[NAME]
+        for column in OPTIONAL[NAME][0]
     }
 
 

@@ -33,8 +33,8 @@ def mask_row(ref: ImageRef, mask: Mask) -> dict[str, Any]:
 
 
 def caption_row(ref: ImageRef, caption: Caption) -> dict[str, Any]:
-    """A row of the captions artifact."""
-    return {
+    """A row of the captions artifact; `kind` only where the captioner gives one."""
+    row = {
         "image_key": ref.key,
         "image_id": ref.image_id,
         "mask_id": caption.mask_id,
@@ -45,6 +45,25 @@ def caption_row(ref: ImageRef, caption: Caption) -> dict[str, Any]:
         "logprob": caption.logprob,
         "tokens": caption.tokens,
     }
+    return row if caption.kind is None else row | {"kind": caption.kind}
+
+
+def captions_by_image(columns: Columns, keys: Collection[str] | None = None) -> dict[str, dict[int, list[Caption]]]:
+    """The candidates of each image of a captions part by mask, in order; with `keys`, of these images only."""
+    found: dict[str, dict[int, list[Caption]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows_of_images(columns, keys):
+        caption = Caption(
+            mask_id=int(row["mask_id"]),
+            candidate_id=int(row["candidate_id"]),
+            caption=row["caption"],
+            crop=row["crop"],
+            sampler=row["sampler"],
+            logprob=float(row["logprob"]),
+            tokens=int(row["tokens"]),
+            kind=row.get("kind"),
+        )
+        found[row["image_key"]][caption.mask_id].append(caption)
+    return {key: dict(masks) for key, masks in found.items()}
 
 
 def masks_by_image(columns: Columns, keys: Collection[str] | None = None) -> dict[str, tuple[Mask, ...]]:

@@ -40,10 +40,18 @@ _CAPTION = _columns(
     _MASK,
     _CANDIDATE,
     ("caption", pa.string(), "the candidate expression"),
-    ("crop", pa.string(), "masked, crop_1.0, crop_1.1 or crop_1.2"),
-    ("sampler", pa.string(), "beam, top_k=5 .. top_p=0.8"),
-    ("logprob", pa.float32(), "sum of log-softmax of the own logits before any rule, end token included"),
-    ("tokens", pa.int32(), "generated tokens, end token included"),
+    (
+        "crop",
+        pa.string(),
+        "masked, crop_1.0, crop_1.1 or crop_1.2; of a vision-language model its view, such as marks+crop",
+    ),
+    ("sampler", pa.string(), "beam, top_k=5 .. top_p=0.8; vlm"),
+    (
+        "logprob",
+        pa.float32(),
+        "sum of log-softmax of the own logits before any rule, end token included; 0 if not told (vlm)",
+    ),
+    ("tokens", pa.int32(), "generated tokens, end token included; 0 if not told (vlm)"),
 )
 _SCORE = _columns(
     ("noun", pa.string(), "head noun of the caption"),
@@ -120,16 +128,24 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 """Stage name to the columns that all its parts have, in order."""
 
-OPTIONAL: dict[str, tuple[Column, ...]] = {
-    "filter": _LISTENER,
+_KIND = _columns(
+    (
+        "kind",
+        pa.string(),
+        "attribute, position, relation, action or other: what tells the object apart, as the captioner says",
+    ),
+)
+OPTIONAL: dict[str, tuple[tuple[Column, ...], ...]] = {
+    "captions": (_KIND,),
+    "filter": (_LISTENER, _KIND),
 }
-"""Stage name to columns that follow where a run makes them: every part of a version has them, or none."""
+"""Stage name to groups of columns that follow where a run makes them: every part of a version has all of a group, or none."""
 
 
 def columns_of(stage: str, given: Container[str]) -> tuple[Column, ...]:
-    """The columns of a part of a stage, of which `given` are there: the optional ones only if any of them is."""
-    optional = OPTIONAL.get(stage, ())
-    return COLUMNS[stage] + (optional if any(column.name in given for column in optional) else ())
+    """The columns of a part of a stage, of which `given` are there: those of an optional group only if any of it is."""
+    groups = (group for group in OPTIONAL.get(stage, ()) if any(column.name in given for column in group))
+    return COLUMNS[stage] + tuple(column for group in groups for column in group)
 
 
 def arrow_schema(stage: str, given: Container[str] = ()) -> pa.Schema:

@@ -213,11 +213,11 @@ class Workspace:
             self._point(artifact.stage, "begun", artifact.plan_name, artifact.version)
 
     def discard(self, artifact: Artifact, begun: str | None) -> None:
-        """Take back a version in which nothing was done, and name `begun` as begun again; one that holds parts stays."""
+        """Take back a version in which nothing was done, and name `begun` as begun again; one with parts or answers stays."""
         with self.changing(), files.os_errors_as_stop(artifact.folder), ExitStack() as locks:
             for lock in sorted(artifact.folder.glob("manifest-*.lock")):
                 locks.enter_context(exclusive(lock, "discard"))
-            if artifact.manifest().entries:
+            if artifact.manifest().entries or any(artifact.folder.glob("requests-*.jsonl")):
                 return
             if self.begun(artifact.stage, artifact.plan_name) == artifact.version:
                 self._point(artifact.stage, "begun", artifact.plan_name, begun)

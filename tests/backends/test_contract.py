@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from locations import FIXTURES
 
 from pseudoris_cli.backends import registry as backends
 from pseudoris_cli.errors import MissingDependency
@@ -49,7 +50,13 @@ def test_there_are_backends_of_every_role() -> None:
 
 
 @pytest.mark.parametrize(("name", "role"), PAIRS)
-def test_it_builds_and_answers(name: str, role: str, image: MaskedImage) -> None:
+def test_it_builds_and_answers(
+    name: str, role: str, image: MaskedImage, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "vlm":
+        monkeypatch.setenv("OPENAI_BASE_URL", request.getfixturevalue("vlm_server"))
+    if name == "captioner_hf":
+        Path("tiny-vlm").symlink_to(FIXTURES / "tiny_vlm")
     module = plugins.load(plugins.BACKENDS, name)
     assert role_problem(module, name, role) is None
     settings = module.Settings.tiny()

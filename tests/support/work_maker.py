@@ -124,7 +124,7 @@ class WorkMaker:
             columns = read_part(captions.path_of(captions.entries[part]))
             columns |= read_part(manifest.path_of(manifest.entries[part]))
             columns |= selection.select(columns, settings)
-            wanted = [c.name for c in COLUMNS["filter"]]
+            wanted = [c.name for c in COLUMNS["filter"] if c.name in columns]
             made = [
                 dict(zip(wanted, values, strict=True)) for values in zip(*(columns[n] for n in wanted), strict=True)
             ]

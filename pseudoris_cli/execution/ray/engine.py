@@ -99,7 +99,7 @@ class RayEngine:
     def run(
         self, spec: StageSpec, tasks: Iterable[PartTask], crash_log: CrashLog, stopper: Stopper
     ) -> Generator[Finished, None, None]:
-        if not isinstance(spec, ImageStage):  # selecting rows is faster than moving them
+        if not isinstance(spec, ImageStage) or spec.runs_elsewhere:  # selecting rows is faster than moving them
             yield from InProcess(self.part_timeout).run(spec, tasks, crash_log, stopper)
             return
         with stopper.shielded():  # Ray swallows what a signal handler raises

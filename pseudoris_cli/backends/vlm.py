@@ -1,0 +1,311 @@
+"""Expressions by a vision-language model behind an endpoint: it is shown the whole picture with all rivals numbered.
+
+One request per mask, many in flight; the answers are kept in a journal until their part is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from pseudoris_cli.endpoint import probe
+from pseudoris_cli.endpoint.address import Address, address_problem
+from pseudoris_cli.endpoint.asking import Asker, user_message
+from pseudoris_cli.endpoint.client import Client
+from pseudoris_cli.endpoint.failures import RequestFailed
+from pseudoris_cli.endpoint.journal import Journal
+from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
+from pseudoris_cli.prompting import prompts, selecting
+from pseudoris_cli.prompting.prompts import Prompt, Style
+from pseudoris_cli.prompting.selecting import Usable
+from pseudoris_cli.prompting.views import Scene, View
+from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
+from pseudoris_cli.settings.models import CaptionSettings, Numerics
+
+ROLE = "captioner"
+log = logging.getLogger("pseudoris")
+
+DRAWING_THREADS = 2
+AHEAD = 8
+"""Requests that are drawn and encoded while all places are taken: what memory they need is bounded by this."""
+HOPELESS = 24
+"""So many masks in a row without a usable answer, and no other yet: this model or prompt will not do."""
+HOPELESS_PART = 4
+"""The same at the end of a part."""
+
+warnings.filterwarnings("ignore", message='Field name "schema" in "Settings" shadows', category=UserWarning)
+
+
+class Settings(CaptionSettings):
+    """A vision-language model that is served with OpenAI's protocol (vLLM, SGLang, transformers serve, hosted)."""
+
+    RUNS_ELSEWHERE: ClassVar[bool] = True
+    NO_RESULT: ClassVar[frozenset[str]] = frozenset(
+        {"endpoint", "api_key_env", "model", "prompt", "concurrency", "timeout", "retries", "image_batch"}
+    )  # `version` holds the model as the server lists it and the digest of the prompt
+
+    backend: Literal["vlm"] = Field("vlm", description="who writes the expressions")
+    endpoint: str | None = Field(None, description="address, e.g. http://localhost:8000/v1; null: $OPENAI_BASE_URL")
+    model: str | None = Field(None, description="name as the server lists it; null: the only one that it lists")
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key, if one is needed")
+    candidates: int = Field(8, ge=1, le=64, description="expressions asked for per mask")
+    view: View = Field("marks+crop", description="what is shown: marks+crop, contour+crop, box+crop, crop, rgba")
+    max_side: int = Field(1024, ge=64, le=8192, description="pixels of the longer side of a picture, at most")
+    max_marks: int = Field(
+        20, ge=1, le=99, description="numbered objects in a picture, at most; the most similar rivals stay"
+    )
+    style: Style = Field(
+        "free", description="how expressions read: free, refcoco, refcoco+ (no positions), refcocog (long)"
+    )
+    language: str = Field("English", pattern=r"^[^\n\r\t$]{2,40}$", description="language of the expressions")
+    temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature of the server")
+    top_p: float | None = Field(None, gt=0, le=1, description="nucleus of the server's sampling; null: its default")
+    max_tokens: int = Field(512, ge=16, description="tokens of an answer, at most")
+    concurrency: int = Field(16, ge=1, le=1024, description="requests in flight")
+    timeout: float = Field(120.0, gt=0, description="seconds that one attempt may take")
+    retries: int = Field(5, ge=0, le=20, description="further attempts after a timeout, a busy or a failing server")
+    schema: Literal["auto", "on", "off"] = Field(  # type: ignore[assignment]
+        "auto", description="hold answers to a JSON schema: if the server can, always, never"
+    )
+    prompt: str = Field(prompts.BUILT_IN, description="built-in prompt (refer), or a text file with fields as $number")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and (problem := address_problem(value)):
+            raise ValueError(f"the address {problem}")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_variable(cls, value: str) -> str:
+        if not (value.isascii() and value.isidentifier() and value.isupper()):
+            raise ValueError("api_key_env is the NAME of an environment variable, in capitals, never the key itself")
+        return value
+
+    @classmethod
+    def tiny(cls) -> Settings:
+        """For the server that OPENAI_BASE_URL names."""
+        return cls(candidates=2, temperature=0.0, max_tokens=64, max_side=256, timeout=60)
+
+
+def load(settings: Settings, numerics: Numerics, device: str) -> VlmCaptioner:
+    """Connect to the server and find out what it can do; `numerics` and `device` are those of this machine and not used.
+
+    UsageError (exit 2) for a missing or refused key, a missing model, or one that sees no pictures; EnvironmentStop (exit 1) for
+    a server that is down; MissingDependency (exit 3) without the package openai.
+    """
+    prompt = _prompt(settings)
+    client = _client(settings)
+    served = client.wait_for(_examine(client, settings))
+    log.info(
+        "captions: %s at %s, JSON schema: %s", served.form.model, client.address.url, served.schema or "not held to"
+    )
+    return VlmCaptioner(settings, client, prompt, served)
+
+
+def version(settings: Settings) -> str:
+    """The model as the server lists it (asked only if the settings name none) and the digest of the prompt."""
+    model = settings.model
+    if model is None:
+        client = _client(settings)
+        listed = client.wait_for(probe.listed_models(client, retries=1))
+        model = probe.choose_model(None, listed, client, "captions.model")
+    return f"{model} {_prompt(settings).digest[:16]}"
+
+
+def check(settings: Settings) -> None:
+    """Whether the server answers and takes the key; raises as `load` does. Asked before other stages run for hours."""
+    client = _client(settings)
+    listed = client.wait_for(probe.listed_models(client, retries=0))
+    probe.choose_model(settings.model, listed, client, "captions.model")
+
+
+def _client(settings: Settings) -> Client:
+    address = Address.of(settings.endpoint, settings.api_key_env)
+    return Client(address, settings.timeout, settings.retries, settings.concurrency)
+
+
+def _prompt(settings: Settings) -> Prompt:
+    return prompts.load_prompt(settings.prompt, settings.view, settings.style, settings.language, settings.candidates)
+
+
+@dataclass(frozen=True)
+class Served:
+    """How the server is asked."""
+
+    form: probe.ChatForm
+    schema: probe.SchemaForm | None
+
+
+async def _examine(client: Client, settings: Settings) -> Served:
+    listed = await probe.listed_models(client, retries=1)
+    model = probe.choose_model(settings.model, listed, client, "captions.model")
+    form = await probe.chat_form(client, model, listed)
+    sees = await probe.sees_pictures(client, form)
+    if sees is False:
+        raise UsageError(
+            f"{client.address.url}: the model {model!r} does not see pictures (a picture cost no tokens, or was refused); serve a "
+            "vision-language model"
+        )
+    if sees is None:
+        log.warning("%s counts no tokens: whether %s sees the pictures cannot be told", client.address.url, model)
+    schema = None if settings.schema == "off" else await probe.schema_form(client, form)
+    if settings.schema == "on" and schema is None:
+        raise UsageError(
+            f"{client.address.url} does not hold answers to a JSON schema, as captions.schema=on asks; take auto or off"
+        )
+    return Served(form, schema)
+
+
+@dataclass
+class MaskAnswer:
+    """What one mask came to."""
+
+    usable: Usable = field(default_factory=Usable)
+    failure: str | None = None
+    raw: str = ""
+    """The last answer, where it was of no use."""
+
+
+class VlmCaptioner(PartCaptioner):
+    """The model at work."""
+
+    def __init__(self, settings: Settings, client: Client, prompt: Prompt, served: Served) -> None:
+        self.settings, self.client, self.prompt, self.served = settings, client, prompt, served
+        self._drawing = ThreadPoolExecutor(DRAWING_THREADS, thread_name_prefix="draw")
+        self._useless, self._useful = 0, 0
+
+    def caption(self, images: Sequence[MaskedImage]) -> list[list[Caption]]:
+        """Captions without a part around them. A failed image raises RequestFailed."""
+        found = []
+        for answer in self.caption_part(images, PartAtWork()):
+            if isinstance(answer, Failure):
+                raise RequestFailed(answer.reason)
+            found.append(answer)
+        return found
+
+    def caption_part(self, images: Iterable[MaskedImage], part: PartAtWork) -> Iterator[list[Caption] | Failure]:
+        """Captions of each image in order; masks of many images are in flight at once."""
+        journal = Journal(part.journal)
+        asker = Asker(self.client, journal)
+        outcome = selecting.Outcome()
+        open_images: deque[_Open] = deque()
+
+        def jobs() -> Iterator[Any]:
+            for image in images:
+                scene = Scene(image, self.settings.view, self.settings.max_side, self.settings.max_marks)
+                opened = _Open(image, part.answered(image))
+                open_images.append(opened)
+                for place in opened.places:
+                    yield partial(self._ask, asker, scene, place)
+
+        ahead = self.settings.concurrency + AHEAD
+        try:
+            for answer in self.client.in_order(jobs(), ahead):
+                while open_images[0].is_whole:
+                    yield self._finish(open_images.popleft(), outcome)
+                open_images[0].answers.append(answer)
+                self._count(answer, at_end=False)
+            while open_images:
+                yield self._finish(open_images.popleft(), outcome)
+            self._count(None, at_end=True)
+        finally:
+            journal.close()
+        part.notes.update({"requests": asker.note(), "resolved": {"schema": self.served.schema}, **outcome.notes()})
+
+    def _finish(self, opened: _Open, outcome: selecting.Outcome) -> list[Caption] | Failure:
+        """The captions of an image, mask by mask; a Failure if no mask has any."""
+        found, failed = dict(opened.known), {}
+        for place, answer in zip(opened.places, opened.answers, strict=True):
+            mask = opened.image.masks[place]
+            outcome.add(opened.image.key, mask.mask_id, answer.usable.rejected, answer.failure)
+            if answer.failure is None:
+                found[mask.mask_id] = self._captions(mask, answer.usable)
+            else:
+                failed[mask.mask_id] = answer.failure
+        if failed and not found:
+            return Failure(f"no mask has an expression; mask {min(failed)}: {failed[min(failed)]}"[:300])
+        return [caption for mask in opened.image.masks for caption in found.get(mask.mask_id, [])]
+
+    def _captions(self, mask: Mask, usable: Usable) -> list[Caption]:
+        return [
+            Caption(mask.mask_id, number, one.text, self.settings.view, "vlm", 0.0, 0, one.kind)
+            for number, one in enumerate(usable.passed[: self.settings.candidates])
+        ]
+
+    def _count(self, answer: MaskAnswer | None, at_end: bool) -> None:
+        """EnvironmentStop if nothing usable has come yet and enough was asked to know that nothing will."""
+        if answer is not None and answer.failure is None:
+            self._useful += 1
+        elif answer is not None:
+            self._useless += 1
+            self._last = answer
+        if not self._useful and self._useless >= (HOPELESS_PART if at_end else HOPELESS):
+            said = f"; the last answer began: {self._last.raw[:120]!r}" if self._last.raw else ""
+            raise EnvironmentStop(
+                f"none of the first {self._useless} masks got a usable expression from {self.served.form.model} at "
+                f"{self.client.address.url}: {self._last.failure}{said}\n"
+                "look whether this is a vision-language model that follows instructions, and at captions.max_tokens, "
+                "captions.schema and captions.prompt; `pseudoris doctor --endpoint` shows what the server can do"
+            )
+
+    # --- in the client's loop -----------------------------------------------------------------------------------------------
+
+    async def _ask(self, asker: Asker, scene: Scene, place: int) -> MaskAnswer:
+        """Ask for one mask, and once more if the answer is of no use."""
+        loop = asyncio.get_running_loop()
+        settings = self.settings
+        mask = scene.image.masks[place]
+        try:
+            shown = await loop.run_in_executor(self._drawing, scene.show, place)
+        except Exception as error:  # a mask that cannot be drawn is that mask's failure
+            return MaskAnswer(failure=f"cannot be drawn: {type(error).__name__}: {error}"[:200])
+        messages = [user_message(shown.pictures, self.prompt.text(shown))]
+        result, asked = MaskAnswer(), []
+        for attempt in range(2):
+            seed = selecting.request_seed(settings.seed, scene.image.key, mask.mask_id, attempt)
+            body = self.served.form.body(
+                messages, settings.max_tokens, temperature=settings.temperature, top_p=settings.top_p, seed=seed
+            )
+            if self.served.schema:
+                body |= probe.constrained(self.served.schema, prompts.answer_schema(settings.candidates), "expressions")
+            try:
+                answer = await asker.chat(body)
+            except RequestFailed as failure:
+                return MaskAnswer(result.usable, failure.reason[:200], result.raw)
+            asker.usage.counts["repairs"] += attempt
+            asked.append((body, answer))
+            usable = selecting.usable(answer["text"], settings.style, shown.marked)
+            usable.rejected[:0] = result.usable.rejected
+            if usable.passed:
+                asker.keep(asked)
+                return MaskAnswer(usable)
+            reason = usable.reason(answer["finish"])
+            result = MaskAnswer(usable, reason, answer["text"])
+            said = {"role": "assistant", "content": answer["text"] or "(nothing)"}
+            messages = [messages[0], said, user_message((), self.prompt.repair(reason))]
+        return result
+
+
+class _Open:
+    """An image whose masks are in flight."""
+
+    def __init__(self, image: MaskedImage, known: dict[int, list[Caption]]) -> None:
+        self.image, self.known = image, known
+        self.places = [place for place, mask in enumerate(image.masks) if mask.mask_id not in known]
+        self.answers: list[MaskAnswer] = []
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.answers) == len(self.places)
