@@ -131,18 +131,9 @@ def _copy(
         if name in columns:
             columns[name] = [f"{label}/{value}" for value in columns[name]]
     outcomes = [replace(one, key=f"{label}/{one.key}") for one in entry.images]
-    upstream = _upstream(entry, manifests, written, stage, old)
-    return writers[stage].commit(new, columns, outcomes, upstream, entry.notes, entry.seconds)
-
-
-def _upstream(
-    entry: PartEntry, manifests: dict[str, Manifest], written: dict[str, PartEntry], stage: str, part: int
-) -> str | None:
-    """The digest of the part before, with whatever else the entry's own had behind it."""
     above = upstream_of(stage, manifests)
-    if above is None or entry.upstream is None:
-        return entry.upstream
-    return written[above].file.sha256 + entry.upstream[len(manifests[above].entries[part].file.sha256) :]
+    upstream = written[above].file.sha256 if above else None
+    return writers[stage].commit(new, columns, outcomes, upstream, entry.notes, entry.seconds)
 
 
 def _note_duplicate(merged: Merged, seen: dict[bytes, str], key: str, sha256: str | None) -> None:

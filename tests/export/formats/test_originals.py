@@ -208,6 +208,11 @@ for split, part in data.items():
         corner = row["image"].convert("RGB").getpixel((4, 4))
         for one in row["objects"]:
             rows.append([one["ref_id"], split, row["image"].size, corner, one["segmentation"], one["sentences"], one["category"]])
+objects = data["train"].features["objects"]
+inner = getattr(objects, "feature", objects)
+assert type(data["train"].features["image"]).__name__ == "Image", data["train"].features
+assert {"bbox", "segmentation", "sentences", "doc"} <= set(inner), objects
+assert inner["segmentation"]["counts"].dtype == "string", inner
 print(json.dumps(rows))
 """
     rows = _run(environment("datasets==5.2.0", "pillow"), "-c", read, folder / "out", folder / "cache")
