@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli import __version__
-from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
+from pseudoris_cli.backends import registry as backends
+from pseudoris_cli.errors import EnvironmentStop, MissingDependency, PseudorisError, UsageError
 from pseudoris_cli.execution import runner
 from pseudoris_cli.execution.backlog import Backlog
 from pseudoris_cli.execution.devices import DeviceRequest
@@ -167,8 +168,16 @@ def commands_between(first: str, last: str) -> list[str]:
 
 
 def check_weights(settings: Settings | Mapping[str, Settings]) -> None:
-    """MissingDependency (exit 3) if a checkpoint of any stage is not here: asked before the first stage has run for hours."""
+    """MissingDependency (exit 3) if a checkpoint of any stage is not here: asked before the first stage has run for hours.
+
+    A captioner's server that does not answer yet is only warned of: it may not be needed, or not be up before the masks are made.
+    """
     versions(settings)
+    captions = (settings["captions"] if isinstance(settings, Mapping) else settings).captions
+    try:
+        backends.check_reachable(captions)
+    except PseudorisError as error:
+        log.warning("captions will need their server, which does not answer now: %s", error)
 
 
 def _tell_what_is_taken(workspace: Workspace, upstream: Artifact, command: str) -> None:

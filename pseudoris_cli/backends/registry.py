@@ -78,6 +78,12 @@ def check_images(settings: BackendSettings, keys: Iterable[str]) -> list[str]:
     return check(settings, keys) if check else []
 
 
+def check_reachable(settings: BackendSettings) -> None:
+    """Ask the server of a backend that runs elsewhere whether it answers and takes the key; raises as its `load` does."""
+    if check := getattr(plugins.load(plugins.BACKENDS, settings.backend), "check", None):
+        check(settings)
+
+
 def results_of(settings: BackendSettings) -> dict[str, Any]:
     """The settings that change results, as JSON."""
     return versioned(settings, exclude=_NO_RESULT | settings.NO_RESULT)

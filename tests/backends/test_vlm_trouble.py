@@ -116,3 +116,20 @@ def test_no_endpoint_and_bad_addresses(tmp_path: Path, vlm_proxy: Proxy, monkeyp
     assert done.code == 2
     assert "NAME of an environment variable" in done.stderr
     assert CANARY not in done.stderr
+
+
+def test_a_run_is_warned_of_a_dead_server_before_its_first_stage(
+    tmp_path: Path, vlm_server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    from pseudoris_cli.pipeline import check_weights
+    from pseudoris_cli.settings.resolve import resolve
+
+    monkeypatch.setattr(logging.getLogger("pseudoris"), "propagate", True)
+    (tmp_path / "instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    for url, warned in ((vlm_server, False), ("http://127.0.0.1:9/v1", True)):
+        caplog.clear()
+        file = write_config(tmp_path / "s.yaml", url, model="tiny-vlm")
+        check_weights(resolve(file=file).settings)
+        assert ("captions will need their server" in caplog.text) == warned
