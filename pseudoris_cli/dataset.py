@@ -20,6 +20,7 @@ from pseudoris_cli.rle import decode_rle
 from pseudoris_cli.sources import refer
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.base import FileReader, Source
+from pseudoris_cli.storage.copies import copies
 from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.rows import kept_rows, masks_by_image
@@ -222,6 +223,8 @@ def _of_work_directory(workspace: Workspace, split: str, chosen: splits.Splits) 
     chain = workspace.chain(workspace.latest("filter"))
     lineage = Lineage({stage: artifact.manifest() for stage, artifact in chain.items()})
     plan = workspace.plan(chain["filter"].plan_name)
+    if chosen.several:
+        chosen.keep_together(copies(lineage.manifests["masks"]))
     ref_id = 0
     for part in range(len(plan)):
         entries = {stage: lineage.entry(stage, part) for stage in ("masks", "filter")}

@@ -30,6 +30,7 @@ from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.storage import files, left_out
+from pseudoris_cli.storage.copies import count_copies
 from pseudoris_cli.storage.lineage import Lineage
 from pseudoris_cli.storage.manifest import Manifest, writer_name
 from pseudoris_cli.storage.plan import PLAN, Plan, images_of
@@ -199,6 +200,11 @@ def _tell_what_is_taken(workspace: Workspace, upstream: Artifact, command: str) 
             )  # fmt: skip
 
 
+def _remark_on_copies(masks: Artifact) -> list[str]:
+    found = count_copies(masks.manifest())
+    return [f"{found:,} files hold the image of another file; an export keeps them in one split"] if found else []
+
+
 def next_command(name: str) -> str:
     """The command that works on what a stage made."""
     chain = commands()
@@ -231,7 +237,7 @@ def _run_stage(session: Session, row: Stage, upstream: Artifact | None, content:
     job = Job(artifact, spec, backlog, session.selection, session.engine, header)
     try:
         summary = runner.run(job, session.observer, session.stopper)
-        summary.remarks = remarks
+        summary.remarks = remarks + (_remark_on_copies(artifact) if row.name == FIRST and summary.parts else [])
         return summary
     except (UsageError, MissingDependency):
         with suppress(EnvironmentStop):  # another shard is at work in it

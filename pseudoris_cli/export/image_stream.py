@@ -18,6 +18,7 @@ from pseudoris_cli.export.base import (
 )
 from pseudoris_cli.export.choice import Choice
 from pseudoris_cli.records import ImageRef, Mask
+from pseudoris_cli.storage.copies import copies
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.plan import Plan
@@ -53,6 +54,8 @@ def stream_images(artifacts: Artifacts, chosen_splits: splits.Splits, choice: Ch
     UsageError for a split's list that names none of the images.
     """
     choice.check(artifacts.plan)
+    if chosen_splits.several:
+        chosen_splits.keep_together(copies(artifacts.manifests["masks"]))
     ids, extra = splits.ImageIds(), count(FIRST_EXTRA_ID)
     for part in artifacts.plan.parts:
         columns = artifacts.columns(part.part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -58,6 +59,8 @@ class Splits:
         self._names: dict[str, str] = {}
         self._rest: str | None = None
         self._used: set[str] = set()
+        self._copies: Mapping[str, str] = {}
+        self._of_copies: dict[str, str] = {}
         if not any(_is_list(item) for item in text.split(",")):
             self._fractions: dict[str, float] | None = parse(text)
             return
@@ -82,11 +85,23 @@ class Splits:
             raise UsageError(f"--split: {twice[0]} is in the lists of both {self._names[twice[0]]} and {name}")
         self._names |= dict.fromkeys(keys, name)
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one split, so that copies of an image could come apart."""
+        return self._fractions is None or len(self._fractions) > 1
+
+    def keep_together(self, copies: Mapping[str, str]) -> None:
+        """Give every file of one image the split of the first, or that of the one that a list names (`storage.copies`)."""
+        self._copies = copies
+        listed = ((first, self._names[key]) for key, first in copies.items() if key in self._names)
+        self._of_copies = dict(reversed(list(listed)))
+
     def of(self, image_key: str) -> str | None:
         """The split of an image; None if it is in no list."""
+        first = self._copies.get(image_key, image_key)
         if self._fractions is not None:
-            return assign(image_key, self._fractions)
-        split = self._names.get(image_key, self._rest)
+            return assign(first, self._fractions)
+        split = self._names.get(image_key, self._of_copies.get(first, self._rest))
         if split is not None:
             self._used.add(split)
         return split

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pseudoris_cli.execution.tasks import ContextMaker, PartInput, PartResult, StageSpec
 from pseudoris_cli.export import splits
 from pseudoris_cli.settings.models import ExportSettings, Settings, versioned
+from pseudoris_cli.storage.copies import copies
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.rows import kept_rows
@@ -21,10 +22,16 @@ REVISION = 1
 
 def version_content(settings: Settings) -> dict[str, Any]:
     """What decides the index, beside its upstream; the name of the data set does not."""
-    return {
+    chosen = splits.Splits(settings.export.split)
+    content: dict[str, Any] = {
         "revision": REVISION,
         "settings": versioned(settings.export, include={"split", "max_captions"}),
-    } | ({"split_lists": lists} if (lists := splits.Splits(settings.export.split).digests()) else {})
+    }
+    if lists := chosen.digests():
+        content["split_lists"] = lists
+    if chosen.several:
+        content["copies"] = "together"  # files of one image went apart before
+    return content
 
 
 def make_spec(settings: Settings, make_context: ContextMaker) -> Spec:
@@ -42,7 +49,12 @@ class Spec(StageSpec):
     name: ClassVar[str] = NAME
 
     def running_totals(self, plan: Plan, before: Mapping[str, Manifest]) -> dict[int, dict[str, int]]:
-        """Refs and sentences in all parts before each part, from the notes of the filter stage: ids follow the plan's order."""
+        """Refs and sentences in all parts before each part, from the notes of the filter stage: ids follow the plan's order.
+
+        Files of one image are found here too, where all of the plan is at hand.
+        """
+        if self.splits and self.splits.several and "masks" in before:
+            self.splits.keep_together(copies(before["masks"]))
         totals, refs, sentences = {}, 0, 0
         for part in plan.parts:
             totals[part.part] = {"refs": refs, "sentences": sentences}

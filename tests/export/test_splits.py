@@ -6,7 +6,8 @@ import pytest
 
 from pseudoris_cli.codecs.refer_tokens import clean
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.export.splits import ImageIds, assign, parse
+from pseudoris_cli.export.splits import ImageIds, Splits, assign, parse
+from pseudoris_cli.storage.copies import copies, count_copies
 
 
 def test_fractions_are_met_and_depend_on_the_key_alone():
@@ -74,3 +75,32 @@ def test_an_image_whose_first_hash_is_taken_too_gets_the_next():
     assert len({5, first, second, third}) == 4
     assert min(first, second, third) > 0
     assert max(first, second, third) < 2**52
+
+
+def test_files_of_one_image_are_in_one_split(tmp_path):
+    groups = {f"copy/{n}.jpg": f"{n}.jpg" for n in range(500)} | {f"{n}.jpg": f"{n}.jpg" for n in range(500)}
+    chosen = Splits("train=.5,val=.5")
+    apart = sum(chosen.of(key) != chosen.of(first) for key, first in groups.items())
+    assert apart > 150, "by their keys they would come apart"
+    chosen.keep_together(groups)
+    assert all(
+        chosen.of(key) == chosen.of(first) == assign(first, parse("train=.5,val=.5")) for key, first in groups.items()
+    )
+    (tmp_path / "val.txt").write_text("copy/7.jpg\n8.jpg\n")
+    listed = Splits(f"val={tmp_path / 'val.txt'},train=*")
+    listed.keep_together(groups)
+    assert [listed.of(key) for key in ("7.jpg", "copy/7.jpg", "8.jpg", "copy/8.jpg", "9.jpg")] == ["val"] * 4 + [
+        "train"
+    ]
+
+
+def test_copies_are_known_by_their_bytes(tmp_path):
+    from PIL import Image
+    from work_maker import WorkMaker
+
+    maker = WorkMaker(tmp_path, 6, part_size=2)
+    Image.open(maker.images / "000000.png").save(maker.images / "000003.png")
+    assert (maker.images / "000000.png").read_bytes() == (maker.images / "000003.png").read_bytes()
+    masks = maker.masks().manifest()
+    assert copies(masks) == {"000000.png": "000000.png", "000003.png": "000000.png"}
+    assert count_copies(masks) == 1
