@@ -27,7 +27,6 @@ from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.storage.manifest import ImageOutcome, ManifestWriter
 from pseudoris_cli.storage.rows import mask_row
 from pseudoris_cli.storage.schema import COLUMNS, SCHEMA_VERSION
-from pseudoris_cli.storage.stage_table import NAMES as STAGES
 from pseudoris_cli.storage.stage_table import upstream_of
 from pseudoris_cli.storage.workspace import Workspace
 
@@ -114,7 +113,7 @@ def _work_directory(world, root, schema=SCHEMA_VERSION):
             for values, value in zip(filtered.values(), row, strict=True):
                 values.append(value)
     upstream, version = None, None
-    for stage in STAGES[:4]:
+    for stage in ("masks", "captions", "scores", "filter"):
         before = upstream_of(stage)
         content = {"schema": schema, "upstream": version, "plan": "plan.jsonl", "settings": {}}
         artifact = workspace.open_version(stage, content, {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
@@ -111,7 +110,7 @@ class CrashLog:
         if self._dump_file is not None:
             faulthandler.disable()
             if self._was_on:  # by -X faulthandler, say; where it wrote to cannot be asked, and is nearly always stderr
-                faulthandler.enable(sys.__stderr__ or 2)
+                faulthandler.enable(2)  # sys.__stderr__ may be detached by now
             self._dump_file.close()
             self._dump_file = None
         self._dump.unlink(missing_ok=True)
