@@ -50,7 +50,7 @@ def filtered(ref: ImageRef, masks: Masks) -> tuple[dict[str, Any], dict[str, Any
         for stage in ("captions", "scores")
     }
     task = PartTask(0, (ref,), frozenset(), {}, None)
-    result = FilterWorker(FilterSettings(min_doc=1.2)).run(PartInput(task, iter(()), columns))
+    result = FilterWorker(FilterSettings(min_doc=1.2), {}).run(PartInput(task, iter(()), columns))
     return result.columns, result.notes
 
 
