@@ -14,6 +14,7 @@ from pseudoris_cli.cli.options import SourceOptions, StageOptions, WorkOptions, 
 from pseudoris_cli.cli.report_command import progress_shown
 from pseudoris_cli.cli.session import open_session, remember_source
 from pseudoris_cli.settings.resolve import resolve
+from pseudoris_cli.storage.files import os_errors_as_stop
 
 CAPTION_RUNS: tuple[tuple[str, list[str]], ...] = (
     ("plain sampling", ["captions.contrast=0"]),
@@ -41,7 +42,8 @@ def demo(
 
     if not quiet:
         note(f"rendering {scenes} scenes whose every object is known, into {out_folder / 'scenes'}")
-    truth = write_scenes(out_folder / "scenes", "demo", scenes)
+    with os_errors_as_stop(out_folder):
+        truth = write_scenes(out_folder / "scenes", "demo", scenes)
     options = StageOptions(work=out_folder / "work", profile="demo", device="cpu", quiet=quiet)
     run_demo(options, out_folder)
     evaluation = evaluate_workspace(options.workspace, truth)

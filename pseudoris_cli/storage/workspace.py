@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.storage import files
+from pseudoris_cli.storage import files, trial
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.plan import PLAN, Plan, pilot_of
@@ -64,9 +64,24 @@ class Workspace:
         self.root = root
 
     def create(self) -> None:
-        """Make the directory; EnvironmentStop if that is impossible."""
+        """Make the directory; EnvironmentStop if that is impossible.
+
+        UsageError (exit 2) for a new one whose file system lacks what every command needs, or in which something of another
+        program has the name of a stage: it would be mixed with ours, and pruned.
+        """
         with files.os_errors_as_stop(self.root):
+            is_new = not (self.root / "source.json").exists()
             self.root.mkdir(parents=True, exist_ok=True)
+            if not is_new:
+                return
+            taken = next((self.root / name for name in NAMES if _is_foreign(self.root / name)), None)
+            if taken:
+                raise UsageError(f"{taken} is there already and not of pseudoris; choose a new folder for --work")
+            for ability in trial.lacks(self.root, "rename", "append", "lock"):
+                raise UsageError(
+                    f"--work {self.root}: its file system cannot {ability.name} ({ability.reason}), so that {ability.needed_for}; "
+                    "choose a folder on another one, e.g. a local disk (images and checkpoints may lie anywhere)"
+                )
 
     # --- source -----------------------------------------------------------------------------------------------------
 
@@ -283,8 +298,21 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except NotADirectoryError as error:
+        raise UsageError(
+            f"{path.parent} is a file, or lies below one, and not a work directory; choose another --work"
+        ) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path} does not hold a JSON object")
     return value
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether something is in the place of a stage's folder in a work directory that is not one yet."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(
+        not (path / "artifact.json").exists() and path.name not in ("current", "work.lock") for path in folder.iterdir()
+    )

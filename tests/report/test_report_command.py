@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,21 @@ def test_a_pilot_reports_on_its_own_versions(maker: Maker) -> None:
     assert pilot.version in text
     assert str(made.workspace.current("filter")) not in text
     assert text.count('<article class="card"') == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("text", "is no report of pseudoris"), ("null", "is no file that could"), ("pipe", "is no file that could")],
+)
+def test_a_report_takes_the_place_of_a_report_only(what: str, says: str, maker: Maker, tmp_path: Path) -> None:
+    place = Path("/dev/null") if what == "null" else tmp_path / "notes.html"
+    if what == "text":
+        place.write_text("mine")
+    elif what == "pipe":
+        os.mkfifo(place)
+    work = maker(2).all().root
+    with pytest.raises(UsageError, match=says):
+        invoke("--work", work, "--out", place)
+    assert what != "text" or place.read_text() == "mine"
+    for _ in range(2):
+        assert invoke("--work", work, "--out", tmp_path / "report.html", "-q") == f"{tmp_path / 'report.html'}\n"

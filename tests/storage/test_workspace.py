@@ -203,3 +203,33 @@ def test_a_header_is_readable_text(workspace: Workspace) -> None:
     text = (made.folder / "artifact.json").read_text(encoding="utf-8")
     assert '\n  "name": "ü"' in text
     assert json.loads(text) == made.header
+
+
+@pytest.mark.parametrize("name", ["masks", "captions", "scores", "filter", "export"])
+def test_a_folder_of_somebody_else_s_is_not_taken(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data" / name).mkdir(parents=True)
+    Workspace(tmp_path / "data").create()
+    (tmp_path / "data" / name / "1.png").write_text("mine")
+    with pytest.raises(UsageError, match="not of pseudoris; choose a new folder"):
+        Workspace(tmp_path / "data").create()
+
+
+def test_a_file_is_no_work_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "work"):
+        with pytest.raises(UsageError, match="is a file, or lies below one"):
+            Workspace(place).source()
+
+
+@pytest.mark.parametrize(("call", "name"), [("os.replace", "rename"), ("fcntl.flock", "lock")])
+def test_a_file_system_that_cannot_hold_the_work_is_refused_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, name: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, refuse)
+        with pytest.raises(UsageError, match=f"its file system cannot {name} .Function not implemented."):
+            Workspace(tmp_path / "work").create()
+    Workspace(tmp_path / "work").create()
