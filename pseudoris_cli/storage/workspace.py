@@ -314,5 +314,6 @@ def _is_foreign(folder: Path) -> bool:
     if not folder.is_dir():
         return folder.exists()
     return any(
-        not (path / "artifact.json").exists() and path.name not in ("current", "work.lock") for path in folder.iterdir()
+        not (path / "artifact.json").exists() and not path.name.startswith(("current", "begun", "work.lock", "."))
+        for path in folder.iterdir()
     )

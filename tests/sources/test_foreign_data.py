@@ -157,7 +157,9 @@ def test_categories_come_through_every_format(place: Path) -> None:
     assert {ref["ref_id"]: ref["category_id"] for ref in refs} == wanted
     assert {ref["ref_id"]: by_ann[ref["ann_id"]] for ref in refs} == wanted
     assert {one["id"]: one["name"] for one in instances["categories"]} == {i: names[i] for i in set(wanted.values())}
-    coco = [one for path in out.glob("annotations/*.json") for one in json.loads(path.read_text())["annotations"]]
+    coco = [
+        one for path in out.glob("annotations/instances_*.json") for one in json.loads(path.read_text())["annotations"]
+    ]
     assert {one["ref_id"]: one["category_id"] for one in coco} == wanted
     rows = [row for path in out.glob("data/*.parquet") for row in pq.read_table(path)["objects"].to_pylist()]
     assert {one["ref_id"]: (one["category_id"], one["category"]) for row in rows for one in row} == {
@@ -234,7 +236,7 @@ def test_max_captions_links_and_refusals(place: Path) -> None:
     done = export(place, "few", "--format", "jsonl", "--max-captions", "1", "--images", "link")
     assert done.code == 0, done.stderr
     lines = [json.loads(line) for path in (place / "few").glob("*.jsonl") for line in path.open()]
-    whole = [json.loads(line) for path in (place / "out").glob("*.jsonl") for line in path.open()]
+    whole = [json.loads(line) for split in ("train", "val") for line in (place / "out" / f"{split}.jsonl").open()]
     first = {line["ref_id"]: line["sentences"][:1] for line in whole}
     assert {line["ref_id"]: line["sentences"] for line in lines} == first
     link = place / "few/images/train2014" / lines[0]["file_name"]
