@@ -7,6 +7,7 @@ nobody named: it is left aside where a profile is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,10 @@ def resolve(
             else f"./{LOCAL_FILE} is not used, as --profile {profile} is given (--config {LOCAL_FILE} adds it)"
         )
     if file is not None:
-        given.append((str(file), _without_foreign(_read(file), base)))
+        values, left_out = _without_foreign(_read(file), base, given[0][1]) if base else (_read(file), [])
+        given.append((str(file), values))
+        if left_out:
+            notes.append(f"not used of {file}, as this work directory has other backends: {', '.join(left_out)}")
     given += [(f"--set {text}", _assignment(text)) for text in assignments]
     given += [("flag", _nested(name, value)) for name, value in (flags or {}).items()]
     merged: dict[str, Any] = {}
@@ -107,24 +111,29 @@ def resolve(
     return Resolved(settings, layers, chosen, remembered, base.name if base else "", tuple(notes))
 
 
-def _without_foreign(values: dict[str, Any], base: Base | None) -> dict[str, Any]:
-    """The values of a file, less those for the usual backend of another command's section that has got another backend here.
+def _without_foreign(values: dict[str, Any], base: Base, profile: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a file, less those that only the profile's backend of a section has where the directory uses another.
 
-    They belong to a network that this work directory does not use; the stage that they are for is not run.
+    They do no harm in a directory that is begun with this file and another backend (`--set`), so they must do none later. Also
+    their dotted names. What neither backend has is left in, to be refused.
     """
-    kept = dict(values)
-    for name in base.values if base else ():
-        *sections, last = name.split(".")
-        if base is None or last != "backend" or sections[0] not in base.others:
+    kept, left_out = deepcopy(values), []
+    usual = _validate(deepcopy(profile), {})
+    for path, role in backend_sections(Settings):
+        here = base.values.get(".".join((*path, "backend")))
+        given: Any = kept
+        section: Any = usual
+        for name in path:
+            given = given.get(name) if isinstance(given, dict) else None
+            section = getattr(section, name)
+        if here is None or not isinstance(given, dict) or "backend" in given:
             continue
-        inner = kept
-        for section in sections[:-1]:
-            inner[section] = dict(inner[section]) if isinstance(inner.get(section), dict) else {}
-            inner = inner[section]
-        named = inner.get(sections[-1])
-        if isinstance(named, dict) and "backend" not in named:
-            del inner[sections[-1]]
-    return kept
+        known = backend_settings(str(here), role).model_fields
+        foreign = [name for name in given if name not in known and name in type(section).model_fields]
+        left_out += [".".join((*path, name)) for name in foreign]
+        for name in foreign:
+            del given[name]
+    return kept, left_out
 
 
 def _remembered(base: Base, profile: str | None, layers: Mapping[str, str]) -> tuple[str, ...]:

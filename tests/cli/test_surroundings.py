@@ -145,7 +145,11 @@ def test_no_home_and_no_user_stop_nothing(home: str | None, tmp_path: Path, work
 
 
 @pytest.mark.parametrize(
-    "command", [("--help",), ("masks", "--images", "pics", "--profile", "demo", "--device", "cpu")]
+    ("command", "waits"),
+    [
+        (("--help",), (0.15, 0.4)),
+        (("masks", "--images", "pics", "--profile", "demo", "--device", "cpu"), (0.3, 0.7, 1.2, 1.8, 2.6)),
+    ],
 )
 def test_ctrl_c_at_any_moment_of_the_start_gives_no_traceback(
     command: tuple[str, ...], waits: tuple[float, ...], work: Path, tmp_path: Path

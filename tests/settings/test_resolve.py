@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,15 +144,14 @@ def test_a_deep_value_of_a_flag_is_refused() -> None:
 
 def test_a_file_for_the_usual_backend_goes_with_a_directory_of_another(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("masks: {proposals: {min_size: 128}, max_per_image: 4}\nfilter: {min_doc: 2}\n")
-    base = Base(
-        "work", "demo", {"masks.proposals.backend": "coco_masks", "masks.proposals.path": "own.json"}, others=("masks",)
-    )
-    settings = resolve(file=tmp_path / "x.yaml", base=base).settings
-    assert settings.masks.proposals.backend == "coco_masks"
-    assert (settings.masks.max_per_image, settings.filter.min_doc) == (4, 2)
-    own = replace(base, others=("captions",))
-    with pytest.raises(UsageError, match="min_size"):
-        resolve(file=tmp_path / "x.yaml", base=own)
+    base = Base("work", "demo", {"masks.proposals.backend": "coco_masks", "masks.proposals.path": "own.json"})
+    resolved = resolve(file=tmp_path / "x.yaml", base=base)
+    assert resolved.settings.masks.proposals.backend == "coco_masks"
+    assert (resolved.settings.masks.max_per_image, resolved.settings.filter.min_doc) == (4, 2)
+    assert [note.rpartition(": ")[2] for note in resolved.notes] == ["masks.proposals.min_size"]
+    (tmp_path / "x.yaml").write_text("masks: {proposals: {min_sise: 128}}\n")
+    with pytest.raises(UsageError, match="min_sise"):
+        resolve(file=tmp_path / "x.yaml", base=base)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
