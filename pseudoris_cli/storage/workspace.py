@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ class Artifact:
     def manifest(self) -> Manifest:
         """What is done."""
         return Manifest(self.folder)
+
+
+_VERSION = re.compile(r"[0-9a-f]{12}")
+"""The name of a version's folder."""
 
 
 class Workspace:
@@ -313,7 +318,6 @@ def _is_foreign(folder: Path) -> bool:
     """Whether something is in the place of a stage's folder in a work directory that is not one yet."""
     if not folder.is_dir():
         return folder.exists()
-    return any(
-        not (path / "artifact.json").exists() and not path.name.startswith(("current", "begun", "work.lock", "."))
-        for path in folder.iterdir()
-    )
+    entries = list(folder.iterdir())
+    own = (path.name.startswith(("current", "begun", "work.lock")) or _VERSION.fullmatch(path.name) for path in entries)
+    return bool(entries) and not any(own)
