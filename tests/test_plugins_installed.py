@@ -67,7 +67,7 @@ def test_they_are_listed(pseudoris) -> None:
     shown = pseudoris("config", "show", "--set", "captions.backend=colours").stdout
     assert "  backend: colours  # who writes the expressions" in shown
     assert re.search(rf"backend: colours .*one of: .*\bcoca, .*{re.escape(f'colours ({OWNER})')}", shown)
-    assert "  side: 0.4  # fraction of the image's width" in shown
+    assert "side: 0.4  # fraction of the image's width" in shown
     choices = json.loads(pseudoris("config", "show", "--json").stdout)["captions.backend"]["choices"]
     assert {"coca", f"colours ({OWNER})"} <= set(choices)
 
