@@ -19,7 +19,7 @@ from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.pipeline import versions
 from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.settings.resolve import leaves, resolve
-from pseudoris_cli.storage.stage_table import NAMES
+from pseudoris_cli.storage.stage_table import ALWAYS as NAMES
 from pseudoris_cli.storage.workspace import Workspace
 from pseudoris_cli.weights import registry
 

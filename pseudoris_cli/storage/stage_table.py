@@ -56,6 +56,9 @@ STAGES: tuple[Stage, ...] = (
 NAMES = tuple(stage.name for stage in STAGES)
 """The names of all stages, in order."""
 
+ALWAYS = tuple(stage.name for stage in STAGES if not stage.optional)
+"""The names of the stages that every run has, in order."""
+
 FIRST = NAMES[0]
 """The stage that reads the source; it has no upstream."""
 

@@ -13,7 +13,7 @@ from command_server import Call, CommandServer, Done, Job
 from kill_series import GIVEN_UP, Unbroken, committed, exported, words
 from trivial_stages import check_whole, outcomes, paint, rows
 
-from pseudoris_cli.storage.stage_table import NAMES as STAGES
+from pseudoris_cli.storage.stage_table import ALWAYS as STAGES
 from pseudoris_cli.storage.workspace import Workspace
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from command_server import SMALL, Call, CommandServer, Done, Job
 from trivial_stages import check_whole, file_set, outcomes, paint, rows
 
-from pseudoris_cli.storage.stage_table import NAMES as STAGES
+from pseudoris_cli.storage.stage_table import ALWAYS as STAGES
 from pseudoris_cli.storage.workspace import Workspace
 
 ARTIFACTS = {"masks": ["masks"], "captions": ["captions"], "filter": ["scores", "filter"], "export": ["export"]}
