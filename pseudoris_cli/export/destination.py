@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from pseudoris_cli.codecs.foreign_names import is_text
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.storage import trial
+from pseudoris_cli.storage import files, trial
 
 MARKER = "pseudoris-export.json"
 STAGING, REPLACING, REPLACED = WITHIN = (".pseudoris-staging", ".pseudoris-replacing", ".pseudoris-replaced")
@@ -85,6 +86,12 @@ def check_abilities(out: Path, links: bool = False) -> None:
     try:
         lacking = trial.lacks(out if is_within(out) else out.parent, "rename", *(["link"] if links else []))
     except OSError as error:
+        if error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+        ):  # no matter of the folder's choice: it says how much is needed where
+            with files.os_errors_as_stop(out.parent):
+                raise
         raise UsageError(
             f"--out {out}: nothing can be written there: {error.strerror}; choose another folder"
         ) from error
