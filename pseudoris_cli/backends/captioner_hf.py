@@ -13,40 +13,29 @@ from pydantic import Field
 
 from pseudoris_cli.errors import MissingDependency, UsageError, is_out_of_memory
 from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
-from pseudoris_cli.prompting import prompts, selecting
-from pseudoris_cli.prompting.prompts import Prompt, Style
+from pseudoris_cli.prompting import selecting
+from pseudoris_cli.prompting.prompts import Prompt
 from pseudoris_cli.prompting.selecting import Outcome, Usable
-from pseudoris_cli.prompting.views import Picture, Scene, View
+from pseudoris_cli.prompting.settings import PromptSettings
+from pseudoris_cli.prompting.views import Picture, Scene
 from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
-from pseudoris_cli.settings.models import CaptionSettings, Numerics
+from pseudoris_cli.settings.models import Numerics
 from pseudoris_cli.weights import registry as weights
 
 ROLE = "captioner"
 _REPAIRS = 1
 
 
-class Settings(CaptionSettings):
+class Settings(PromptSettings):
     """Any AutoModelForImageTextToText, from a local folder or the Hugging Face cache."""
 
     NO_RESULT: ClassVar[frozenset[str]] = frozenset({"model", "prompt", "image_batch"})  # `version` holds their digests
 
     backend: Literal["captioner_hf"] = Field("captioner_hf", description="who writes the expressions")
     model: str = Field("Qwen/Qwen3-VL-2B-Instruct", description="local folder, or name on the Hugging Face hub")
-    candidates: int = Field(8, ge=1, le=64, description="expressions asked for per mask")
-    view: View = Field("marks+crop", description="what is shown: marks+crop, contour+crop, box+crop, crop, rgba")
-    max_side: int = Field(1024, ge=64, le=8192, description="pixels of the longer side of a picture, at most")
-    max_marks: int = Field(
-        20, ge=1, le=99, description="numbered objects in a picture, at most; the most similar rivals stay"
-    )
-    style: Style = Field(
-        "free", description="how expressions read: free, refcoco, refcoco+ (no positions), refcocog (long)"
-    )
-    language: str = Field("English", pattern=r"^[^\n\r\t$]{2,40}$", description="language of the expressions")
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0 takes the likeliest token")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus of the sampling; null: all tokens")
-    max_tokens: int = Field(512, ge=16, description="tokens of an answer, at most")
     mask_batch: int = Field(4, ge=1, description="masks that are asked together")
-    prompt: str = Field(prompts.BUILT_IN, description="built-in prompt (refer), or a text file with fields as $number")
 
     @classmethod
     def tiny(cls) -> Settings:
@@ -59,7 +48,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> HfCaptioner:
 
     MissingDependency (exit 3) if transformers or the model is not here; UsageError (exit 2) if it reads no pictures.
     """
-    prompt = prompts.load_prompt(settings.prompt, settings.view, settings.style, settings.language, settings.candidates)
+    prompt = settings.load_prompt()
     folder = _folder(settings.model)
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -82,7 +71,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> HfCaptioner:
 
 def version(settings: Settings) -> str:
     """The digest of every file of the model, and that of the prompt."""
-    prompt = prompts.load_prompt(settings.prompt, settings.view, settings.style, settings.language, settings.candidates)
+    prompt = settings.load_prompt()
     digest = hashlib.sha256()
     folder = _folder(settings.model)
     for path in sorted(

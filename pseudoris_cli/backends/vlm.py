@@ -26,11 +26,12 @@ from pseudoris_cli.endpoint.journal import Journal
 from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
 from pseudoris_cli.prompting import prompts, selecting
-from pseudoris_cli.prompting.prompts import Prompt, Style
+from pseudoris_cli.prompting.prompts import Prompt
 from pseudoris_cli.prompting.selecting import Usable
-from pseudoris_cli.prompting.views import Scene, View
+from pseudoris_cli.prompting.settings import PromptSettings
+from pseudoris_cli.prompting.views import Scene
 from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
-from pseudoris_cli.settings.models import CaptionSettings, Numerics
+from pseudoris_cli.settings.models import Numerics
 
 ROLE = "captioner"
 log = logging.getLogger("pseudoris")
@@ -46,7 +47,7 @@ HOPELESS_PART = 4
 warnings.filterwarnings("ignore", message='Field name "schema" in "Settings" shadows', category=UserWarning)
 
 
-class Settings(CaptionSettings):
+class Settings(PromptSettings):
     """A vision-language model that is served with OpenAI's protocol (vLLM, SGLang, transformers serve, hosted)."""
 
     RUNS_ELSEWHERE: ClassVar[bool] = True
@@ -58,26 +59,14 @@ class Settings(CaptionSettings):
     endpoint: str | None = Field(None, description="address, e.g. http://localhost:8000/v1; null: $OPENAI_BASE_URL")
     model: str | None = Field(None, description="name as the server lists it; null: the only one that it lists")
     api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key, if one is needed")
-    candidates: int = Field(8, ge=1, le=64, description="expressions asked for per mask")
-    view: View = Field("marks+crop", description="what is shown: marks+crop, contour+crop, box+crop, crop, rgba")
-    max_side: int = Field(1024, ge=64, le=8192, description="pixels of the longer side of a picture, at most")
-    max_marks: int = Field(
-        20, ge=1, le=99, description="numbered objects in a picture, at most; the most similar rivals stay"
-    )
-    style: Style = Field(
-        "free", description="how expressions read: free, refcoco, refcoco+ (no positions), refcocog (long)"
-    )
-    language: str = Field("English", pattern=r"^[^\n\r\t$]{2,40}$", description="language of the expressions")
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature of the server")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus of the server's sampling; null: its default")
-    max_tokens: int = Field(512, ge=16, description="tokens of an answer, at most")
     concurrency: int = Field(16, ge=1, le=1024, description="requests in flight")
     timeout: float = Field(120.0, gt=0, description="seconds that one attempt may take")
     retries: int = Field(5, ge=0, le=20, description="further attempts after a timeout, a busy or a failing server")
     schema: Literal["auto", "on", "off"] = Field(  # type: ignore[assignment]
         "auto", description="hold answers to a JSON schema: if the server can, always, never"
     )
-    prompt: str = Field(prompts.BUILT_IN, description="built-in prompt (refer), or a text file with fields as $number")
 
     @field_validator("endpoint")
     @classmethod
@@ -105,7 +94,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> VlmCaptioner:
     UsageError (exit 2) for a missing or refused key, a missing model, or one that sees no pictures; EnvironmentStop (exit 1) for
     a server that is down; MissingDependency (exit 3) without the package openai.
     """
-    prompt = _prompt(settings)
+    prompt = settings.load_prompt()
     client = _client(settings)
     served = client.wait_for(_examine(client, settings))
     log.info(
@@ -121,7 +110,7 @@ def version(settings: Settings) -> str:
         client = _client(settings)
         listed = client.wait_for(probe.listed_models(client, retries=1))
         model = probe.choose_model(None, listed, client, "captions.model")
-    return f"{model} {_prompt(settings).digest[:16]}"
+    return f"{model} {settings.load_prompt().digest[:16]}"
 
 
 def check(settings: Settings) -> None:
@@ -134,10 +123,6 @@ def check(settings: Settings) -> None:
 def _client(settings: Settings) -> Client:
     address = Address.of(settings.endpoint, settings.api_key_env)
     return Client(address, settings.timeout, settings.retries, settings.concurrency)
-
-
-def _prompt(settings: Settings) -> Prompt:
-    return prompts.load_prompt(settings.prompt, settings.view, settings.style, settings.language, settings.candidates)
 
 
 @dataclass(frozen=True)

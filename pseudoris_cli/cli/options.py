@@ -45,6 +45,11 @@ class StageCommand(TyperCommand):
         return super().parse_args(ctx, given)
 
 
+def from_option(help_text: str) -> Any:
+    """`--from VERSION`, with the versions that there are after Tab."""
+    return typer.Option("--from", metavar="VERSION", help=help_text, autocompletion=completion.versions)
+
+
 def setting_option(name: str, **more: Any) -> Any:
     """An option for one setting: its help is the setting's meaning, with the default where there is one."""
     *sections, last = name.split(".")

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pseudoris_cli.cli import completion
 from pseudoris_cli.cli.console import err, note, out
-from pseudoris_cli.cli.options import WorkOptions, with_options
+from pseudoris_cli.cli.options import WorkOptions, from_option, with_options
 from pseudoris_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,15 +38,7 @@ def report(
         str | None, typer.Option(help="show images with a caption that contains this text (at most --sample)")
     ] = None,
     ids: Annotated[str | None, typer.Option(metavar="KEY[,KEY...]", help="show these images, by image_key")] = None,
-    from_version: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="VERSION",
-            help="a version of any stage  [default: last worked on]",
-            autocompletion=completion.versions,
-        ),
-    ] = None,
+    from_version: Annotated[str | None, from_option("a version of any stage  [default: last worked on]")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
     """Write one HTML file to look at: images with masks, every candidate with its scores and fate, charts, origin.

@@ -13,7 +13,7 @@ import typer
 from pseudoris_cli.cli import completion
 from pseudoris_cli.cli.cost_table import PriceIn, PriceOut, cost_figures
 from pseudoris_cli.cli.export_options import ExportOptions
-from pseudoris_cli.cli.options import SourceOptions, StageOptions, setting_option, with_options
+from pseudoris_cli.cli.options import SourceOptions, StageOptions, from_option, setting_option, with_options
 from pseudoris_cli.cli.report_command import report_on_pilot
 from pseudoris_cli.cli.session import open_session, remember_source, report
 from pseudoris_cli.errors import UsageError
@@ -27,15 +27,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
-From = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="VERSION",
-        help="version of the stage before, or its first digits  [default: current]",
-        autocompletion=completion.versions,
-    ),
-]
+From = Annotated[str | None, from_option("version of the stage before, or its first digits  [default: current]")]
 MinDoc = Annotated[float | None, setting_option("filter.min_doc")]
 TopK = Annotated[int | None, setting_option("filter.top_k_per_mask", min=1)]
 MinWords = Annotated[int | None, setting_option("filter.min_words", min=0)]

@@ -19,22 +19,10 @@ DECODED = frozenset({"JPEG", "PNG", "GIF", "TIFF", "JPEG 2000", "BMP", "WebP", "
 """The kinds that `image_decode` reads."""
 WITH_IMAGES = frozenset(
     {
-        *(
-            "HEIC",
-            "AVIF",
-            "JPEG XL",
-            "camera raw",
-            "SVG",
-            "Photoshop",
-            "OpenEXR",
-            "Radiance HDR",
-            "PDF",
-            "DICOM",
-            "other image",
-        ),
-        *("video", "archive", "data base", "Git LFS pointer"),
+        "HEIC", "AVIF", "JPEG XL", "camera raw", "SVG", "Photoshop", "OpenEXR", "Radiance HDR", "PDF", "DICOM", "other image",
+        "video", "archive", "data base", "Git LFS pointer",
     }
-)
+)  # fmt: skip
 """Kinds that are, or may hold, images which are not read: to be counted, not passed over in silence."""
 _OTHER_MAGIC = (
     (b"\xff\x0a", "JPEG XL"),

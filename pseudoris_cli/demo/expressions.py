@@ -71,7 +71,7 @@ RELATIONS = {
 SIDES = ("left", "right", "top", "bottom")
 ANYTHING = "one"
 WORDS = (
-    *ANYTHING.split(),
+    ANYTHING,
     *EXTREMES,
     *COMPARISONS,
     *ORDINALS,

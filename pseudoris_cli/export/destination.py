@@ -19,31 +19,11 @@ STAGING, REPLACING, REPLACED = WITHIN = (".pseudoris-staging", ".pseudoris-repla
 """Folders of an export that is published inside its folder: the new one; the old while it is moved aside; all of the old."""
 _LEFTOVERS = frozenset(
     {
-        *(
-            "lost+found",
-            ".ds_store",
-            ".spotlight-v100",
-            ".trashes",
-            ".fseventsd",
-            ".temporaryitems",
-            ".apdisk",
-            "__macosx",
-        ),
-        *("thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information", "$recycle.bin", "recycler"),
-        *(
-            ".snapshot",
-            ".snapshots",
-            ".zfs",
-            "@eadir",
-            "#recycle",
-            "#snapshot",
-            "@recycle",
-            ".directory",
-            ".stfolder",
-            ".sync",
-        ),
+        "lost+found", ".ds_store", ".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".apdisk", "__macosx",
+        "thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information", "$recycle.bin", "recycler",
+        ".snapshot", ".snapshots", ".zfs", "@eadir", "#recycle", "#snapshot", "@recycle", ".directory", ".stfolder", ".sync",
     }
-)
+)  # fmt: skip
 """In lower case."""
 
 
@@ -89,7 +69,7 @@ def check_abilities(out: Path, links: bool = False) -> None:
         if error.errno in (
             errno.ENOSPC,
             errno.EDQUOT,
-        ):  # no matter of the folder's choice: it says how much is needed where
+        ):  # not a wrong choice of the folder: it can be mended, and told as ever
             with files.os_errors_as_stop(out.parent):
                 raise
         raise UsageError(

@@ -1,12 +1,24 @@
-"""One image with its objects as plain values: the row of `hf`, and the JSON beside a picture of `webdataset`."""
+"""An image and its objects as plain values: the row of `hf`, the JSON beside a picture of `webdataset`, the masks of `jsonl`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pseudoris_cli.export.base import ExportImage
+from pseudoris_cli.export.base import ExportImage, ExportObject
 
 FIELDS = ("image_id", "image_key", "file_name", "width", "height")
+
+
+def mask_values(obj: ExportObject) -> dict[str, Any]:
+    """The mask of an object with its category, as every JSON of ours writes it."""
+    return {
+        "mask_id": obj.mask.mask_id,
+        "category_id": obj.category[0],
+        "category": obj.category[1],
+        "bbox": [int(value) for value in obj.mask.bbox],
+        "area": int(obj.mask.area),
+        "segmentation": obj.mask.rle.to_coco(),
+    }
 
 
 def image_row(image: ExportImage) -> dict[str, Any]:
@@ -15,12 +27,7 @@ def image_row(image: ExportImage) -> dict[str, Any]:
         {
             "ref_id": obj.ref_id,
             "ann_id": obj.ann_id,
-            "mask_id": obj.mask.mask_id,
-            "category_id": obj.category[0],
-            "category": obj.category[1],
-            "bbox": [int(value) for value in obj.mask.bbox],
-            "area": int(obj.mask.area),
-            "segmentation": obj.mask.rle.to_coco(),
+            **mask_values(obj),
             "sentences": [sentence.caption for sentence in obj.sentences],
             "doc": [sentence.doc for sentence in obj.sentences],
         }

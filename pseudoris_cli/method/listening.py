@@ -114,7 +114,7 @@ class Judge:
         fits = dict(zip((lineup.key for lineup in seen), self.listener.fits(seen), strict=True))
         return [
             [
-                not (fits[lineup.key][row] > 1 - FITS).any() if lineup.masks else True
+                not (fits[lineup.key][row] > FITS).any() if lineup.masks else True
                 for row in range(len(lineup.expressions))
             ]
             for lineup in lineups

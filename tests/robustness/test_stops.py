@@ -58,6 +58,16 @@ def signals_on(victim: str, *signs: int) -> Trick:
     return send
 
 
+def check_first_part_is_kept_and_the_rest_follows(bench: Bench, clean: Bench) -> None:
+    """A stop during the second part left the first and nothing else; the next run ends as if there had been none."""
+    assert sorted(bench.workspace.latest("masks").manifest().entries) == [0]
+    assert not [name for name in file_set(bench.work) if "tmp" in name or "running" in name]
+    bench.trick = no_trick
+    assert bench.masks().parts == 2
+    assert rows(bench.work, "masks") == rows(clean.work, "masks")
+    assert file_set(bench.work) == file_set(clean.work)
+
+
 # --- signals --------------------------------------------------------------------------------------------------------
 
 
@@ -99,12 +109,7 @@ def test_a_part_that_cannot_end_in_time_is_left_at_the_first_signal(
         "SIGINT: stopping at once, as part 1 (2 of its 4 images are done, about 1 s more) cannot end within 0.2 s"
         in said
     )
-    assert sorted(bench.workspace.latest("masks").manifest().entries) == [0]
-    assert not [name for name in file_set(bench.work) if "tmp" in name or "running" in name]
-    bench.trick = no_trick
-    assert bench.masks().parts == 2
-    assert rows(bench.work, "masks") == rows(clean.work, "masks")
-    assert file_set(bench.work) == file_set(clean.work)
+    check_first_part_is_kept_and_the_rest_follows(bench, clean)
 
 
 def test_a_part_of_which_nothing_is_known_yet_is_not_waited_for(bench: Bench) -> None:
@@ -130,12 +135,7 @@ def test_what_nobody_would_lose_anything_by_stops_at_once() -> None:
 def test_the_second_signal_stops_at_once_and_leaves_nothing(bench: Bench, clean: Bench) -> None:
     bench.trick = signals_on("004.png", signal.SIGINT, signal.SIGTERM)
     assert in_child(bench.masks) == 130
-    assert sorted(bench.workspace.latest("masks").manifest().entries) == [0]
-    assert not [name for name in file_set(bench.work) if "tmp" in name or "running" in name]
-    bench.trick = no_trick
-    assert bench.masks().parts == 2
-    assert rows(bench.work, "masks") == rows(clean.work, "masks")
-    assert file_set(bench.work) == file_set(clean.work)
+    check_first_part_is_kept_and_the_rest_follows(bench, clean)
 
 
 def test_a_signal_in_the_last_part_still_ends_well(bench: Bench) -> None:

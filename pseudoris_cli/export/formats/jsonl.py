@@ -19,6 +19,7 @@ from pseudoris_cli.export.base import (
     image_folder,
     save_image_file,
 )
+from pseudoris_cli.export.image_row import mask_values
 from pseudoris_cli.export.json_stream import dumps
 
 
@@ -48,12 +49,7 @@ def record(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
         "width": image.width,
         "height": image.height,
         "split": image.split,
-        "mask_id": obj.mask.mask_id,
-        "category_id": obj.category[0],
-        "category": obj.category[1],
-        "bbox": [int(value) for value in obj.mask.bbox],
-        "area": int(obj.mask.area),
-        "segmentation": obj.mask.rle.to_coco(),
+        **mask_values(obj),
         "sentences": [
             {
                 "sent_id": sentence.sent_id,
