@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Sequence
@@ -62,19 +61,12 @@ def check(out: Path, overwrite: bool, protected: Sequence[ProtectedFolder] = ())
 
 
 def check_abilities(out: Path, links: bool = False) -> None:
-    """Raise UsageError (exit 2) if the file system of `out` cannot hold an export; with `links`, one with links to images."""
-    try:
+    """Raise UsageError (exit 2) if the file system of `out` cannot hold an export; with `links`, one with links to images.
+
+    EnvironmentStop (exit 1) where nothing can be written there: a full or read-only disk, missing permissions.
+    """
+    with files.os_errors_as_stop(out.parent):
         lacking = trial.lacks(out if is_within(out) else out.parent, "rename", *(["link"] if links else []))
-    except OSError as error:
-        if error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-        ):  # not a wrong choice of the folder: it can be mended, and told as ever
-            with files.os_errors_as_stop(out.parent):
-                raise
-        raise UsageError(
-            f"--out {out}: nothing can be written there: {error.strerror}; choose another folder"
-        ) from error
     for ability in lacking:
         if ability.name == "link":
             raise UsageError(no_links(out, ability.error))

@@ -272,7 +272,9 @@ def test_a_disk_that_becomes_read_only(bench: Bench, clean: Bench, small_disk: C
     bench.masks()
     small_disk("ro")
     bench.limit = None
-    with pytest.raises(EnvironmentStop, match=r"cannot write in .*Read-only file system.*Check its permissions"):
+    with pytest.raises(
+        EnvironmentStop, match=r"Read-only file system;.*: it is mounted read-only\. Choose another folder"
+    ):
         bench.masks()
     with pytest.raises(EnvironmentStop, match="Read-only"):
         bench.captions()
