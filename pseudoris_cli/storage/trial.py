@@ -5,13 +5,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pseudoris_cli.storage import files
+
+_PREFIX = ".pseudoris-trial-"
+_LONGEST_SECONDS = 600
+"""A trial takes milliseconds; one that is older was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +44,17 @@ def nearest_folder(path: Path) -> Path:
     return folder
 
 
-def abilities(path: Path) -> Iterator[Ability]:
-    """Try everything in `path`, or in the folder to hold it. Raises OSError where nothing can be written there at all."""
-    with tempfile.TemporaryDirectory(
-        prefix=".pseudoris-trial-", dir=nearest_folder(path), ignore_cleanup_errors=True
-    ) as made:
+def abilities(path: Path, names: Collection[str] | None = None) -> Iterator[Ability]:
+    """Try everything, or what is named, in `path` or in the folder to hold it. Raises OSError where nothing can be written.
+
+    What a kill left of an earlier trial is removed.
+    """
+    folder = nearest_folder(path)
+    for left in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another command may be at it
+            if time.time() - left.stat().st_mtime > _LONGEST_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder, ignore_cleanup_errors=True) as made:
         place = Path(made)
         (place / "a").write_bytes(b"a")
         (place / "b").write_bytes(b"b")
@@ -56,6 +68,8 @@ def abilities(path: Path) -> Iterator[Ability]:
             ("case", "A.jpg and a.jpg are two files", _case),
         )
         for name, needed_for, attempt in trials:
+            if names is not None and name not in names:
+                continue
             try:
                 attempt(place)
             except OSError as error:
@@ -66,7 +80,7 @@ def abilities(path: Path) -> Iterator[Ability]:
 
 def lacks(path: Path, *names: str) -> list[Ability]:
     """Those of the named abilities that the file system of `path` lacks. Raises OSError as `abilities` does."""
-    return [one for one in abilities(path) if one.error and one.name in names]
+    return [one for one in abilities(path, names) if one.error]
 
 
 def _rename(place: Path) -> None:

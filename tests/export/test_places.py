@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,18 @@ def test_what_has_no_orientation_stays_byte_for_byte() -> None:
         Image.new("RGB", (8, 6)).save(buffer, kind)
         assert upright(buffer.getvalue()) is buffer.getvalue() or upright(buffer.getvalue()) == buffer.getvalue()
         assert is_upright(buffer)
+
+
+def test_what_a_kill_left_of_a_trial_goes_with_a_later_one(tmp_path: Path) -> None:
+    for name, age in (("old", 3600), ("at-work", 1)):
+        (tmp_path / f".pseudoris-trial-{name}").mkdir()
+        (tmp_path / f".pseudoris-trial-{name}" / "b").touch()
+        then = time.time() - age
+        os.utime(tmp_path / f".pseudoris-trial-{name}", (then, then))
+    assert not trial.lacks(tmp_path, "rename")
+    assert [path.name for path in tmp_path.iterdir()] == [".pseudoris-trial-at-work"], "another command may be at it"
+
+
+def test_only_what_is_asked_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "sync_file", lambda path: pytest.fail("nobody asked"))
+    assert not trial.lacks(tmp_path, "rename", "lock")
