@@ -15,11 +15,16 @@ os.environ.setdefault("COLUMNS", "120")
 for name in ("PSEUDORIS_WORK", "FORCE_COLOR", "CUDA_VISIBLE_DEVICES", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
     os.environ.pop(name, None)
 
-import pytest  # noqa: E402  # after the environment is set
+import hypothesis  # noqa: E402  # after the environment is set
+import pytest  # noqa: E402
 
 if TYPE_CHECKING:
     from command_server import CommandServer
     from vlm_proxy import Proxy
+
+# The same examples everywhere, and no limit of time: what CI sees, a developer sees too.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

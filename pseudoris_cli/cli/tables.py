@@ -76,7 +76,8 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
     found = [max(pair) for pair in zip(cells, words, strict=True)]
     for at in sorted((at for at, column in enumerate(columns) if column.folds), key=lambda at: -found[at]):
         room = width - (_total(found) - found[at])
-        found[at] = min(found[at], max(room, NARROWEST, words[at]))
+        longest = max((_length(word) for row in rows for word in row[at].split()), default=0)
+        found[at] = min(found[at], max(room, NARROWEST, words[at], longest))
     return found
 
 

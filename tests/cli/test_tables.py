@@ -39,6 +39,11 @@ def test_no_cell_is_cut_at_any_width(columns: int, width: int, data: st.DataObje
     assert max(map(len, lines)) <= max(width, longest + 3), "a word that is too wide, indented, with a comma"
 
 
+def test_a_column_that_folds_is_as_wide_as_its_longest_word() -> None:
+    heads = [Column("heading 0", right=False), Column("heading 1", False), Column("heading 2", False, folds=True)]
+    assert table_lines(heads, [["", "", "9" * 25]], 35) == ["", "  heading 2", "  " + "9" * 25]
+
+
 def test_cells_of_a_column_stand_below_each_other_and_below_the_heading() -> None:
     heads = [Column("name", right=False), Column("well-formed"), Column("with a referring one")]
     rows = [["plain sampling", "100.0", "7"], ["beam", "9.5", "66.7"]]
