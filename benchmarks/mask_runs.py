@@ -83,7 +83,7 @@ def load(settings: backend.Settings, numerics: Numerics, device: str) -> backend
     """
     segmenter = backend.load(settings, numerics, device)
     if settings.checkpoint.startswith("random:"):
-        for layer in segmenter.generator.sam.mask_decoder.transformer.layers:
+        for layer in segmenter.generator.network.sam.mask_decoder.transformer.layers:
             answer = layer.cross_attn_image_to_token
             answer.k_proj.weight.copy_(answer.q_proj.weight)
             answer.out_proj.weight.mul_(3)
@@ -130,7 +130,7 @@ def measure_ours(job: Job, image: np.ndarray) -> Measured:
         warm_up.timed(segmenter.segment)([image])
         result.warm_up = warm_up.seconds
     generator.candidates, generator.generate = candidates, keep  # type: ignore[method-assign]
-    generator.encode = encoder.timed(generator.encode)
+    generator.network.encode = encoder.timed(generator.network.encode)
     before = reset_peak(job.device)
     segments = whole.timed(segmenter.segment)([image])[0]
     result.peak = peak(job.device) - before
@@ -144,7 +144,7 @@ def measure_official(job: Job, image: np.ndarray) -> Measured:
     from segment_anything import SamAutomaticMaskGenerator
 
     settings = backend.Settings.model_validate(job.settings)
-    sam = load(settings, Numerics(), job.device).generator.sam
+    sam = load(settings, Numerics(), job.device).generator.network.sam
     rules = {name: getattr(settings, name) for name in automatic.AutomaticMaskSettings.__dataclass_fields__}
     generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **rules)
     result, whole, encoder = Measured(), Clock(job.device), Clock(job.device)

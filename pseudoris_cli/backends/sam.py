@@ -89,6 +89,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
 
     from pseudoris_cli.networks import numerics as arithmetic
     from pseudoris_cli.networks.sam.automatic import AutomaticMasks, AutomaticMaskSettings
+    from pseudoris_cli.networks.sam.segment_anything_network import SegmentAnything
 
     points = settings.points_per_side // settings.crop_n_points_downscale_factor**settings.crop_n_layers
     if not points:
@@ -105,9 +106,10 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
     generation = AutomaticMaskSettings(**{name: getattr(settings, name) for name in names})
     on_gpu = torch.device(device).type != "cpu"
     form, chunk = _resolve(settings, on_gpu)
-    generator = AutomaticMasks(sam, _decoder(form, sam, chunk), generation, gather=on_gpu)
+    network = SegmentAnything(sam, _decoder(form, sam, chunk))
     if numerics.compile:
-        generator.compile()
+        network.compile()
+    generator = AutomaticMasks(network, generation, gather=on_gpu and form != "official")
     return SamSegmenter(generator, settings.channels, {"decoder": form, "prompt_chunk": chunk})
 
 

@@ -35,7 +35,7 @@ def run(generator: AutomaticMasks, image: np.ndarray) -> Run:
     off = replace(
         generator.settings, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0, crop_nms_thresh=1.0
     )
-    loose = AutomaticMasks(generator.sam, generator.decoder, off, generator.gather)
+    loose = AutomaticMasks(generator.network, off, generator.gather)
     kept, every = generator.generate([image])[0], loose.generate([image])[0]
     return Run({key(mask): mask for mask in kept}, {key(mask): mask for mask in every})
 

@@ -2,30 +2,26 @@
 
 Reproduces segment_anything's `SamAutomaticMaskGenerator` (Kirillov et al., 2023, appendix B) on the same weights and settings:
 point grid, crops, predicted-IoU and stability filters, thresholding, crop-edge filter, box NMS and removal of small regions, in the
-same order and with the same order of results. It does less work: masks that the predicted IoU rejects are never upscaled, the two
-resizes are one, run lengths are transferred from the device once per chunk, and only masks that survive NMS are encoded.
-With `plain` every step that rounds is the official one (encoder, decoder, resizes), and masks are equal bit for bit.
+same order and with the same order of results. It does less work: run lengths are transferred from the device once per chunk, and
+only masks that survive NMS are encoded. What an image is turned into, how prompts are decoded and how logits become pixels is the
+network's part (`promptable`): `segment_anything_network`, `transformers_network`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
-from segment_anything.modeling import Sam
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes, is_box_near_crop_edge
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from pseudoris_cli import watching
 from pseudoris_cli.networks.sam import run_lengths
-from pseudoris_cli.networks.sam.decoder import OfficialDecoder, PromptDecoder
-from pseudoris_cli.networks.sam.encoder import encode
-from pseudoris_cli.networks.sam.resize import AxisResize, compose, resize_columns_first
+from pseudoris_cli.networks.sam.promptable import PromptableNetwork
 from pseudoris_cli.networks.sam.small_regions import remove_small_regions
 
 CPU_PIXELS, CUDA_PIXELS = 1 << 22, 1 << 28
@@ -76,7 +72,7 @@ class MaskCandidate:
 
 @dataclass(frozen=True, slots=True)
 class _Crop:
-    """A crop of the image with this index, resized for the encoder: `pixels` uint8 [3, h, w]."""
+    """A crop of the image with this index: `pixels` is what the network's encoder takes."""
 
     image: int
     box: Box
@@ -85,30 +81,17 @@ class _Crop:
 
 
 class AutomaticMasks:
-    """Generates the masks of images with a SAM and one form of its mask decoder.
+    """Generates the masks of images with a promptable network.
 
     With `gather` as many crops are encoded together as a call has images: faster on a GPU, more memory on a CPU.
     """
 
-    def __init__(self, sam: Sam, decoder: PromptDecoder, settings: AutomaticMaskSettings, gather: bool = False) -> None:
-        self.sam, self.decoder, self.settings, self.gather = sam, decoder, settings, gather
-        self.plain = isinstance(decoder, OfficialDecoder)
-        self.encode: Callable[[Tensor], Tensor] = (
-            sam.image_encoder if self.plain else partial(encode, sam.image_encoder)
-        )
-        self.square = sam.image_encoder.img_size
-        self.transform = ResizeLongestSide(self.square)
+    def __init__(self, network: PromptableNetwork, settings: AutomaticMaskSettings, gather: bool = False) -> None:
+        self.network, self.settings, self.gather = network, settings, gather
         self.grids = build_all_layer_point_grids(
             settings.points_per_side, settings.crop_n_layers, settings.crop_n_points_downscale_factor
         )
-        self.device = sam.pixel_mean.device
-        self.pixels = CPU_PIXELS if self.device.type == "cpu" else CUDA_PIXELS
-
-    def compile(self) -> None:
-        """Compile the hot functions: the encoder's MLPs (its attention is one fused call already) and the decoder's chunk."""
-        for block in self.sam.image_encoder.blocks:
-            block.mlp.compile()
-        self.decoder.compile()
+        self.pixels = CPU_PIXELS if network.device.type == "cpu" else CUDA_PIXELS
 
     @torch.inference_mode()
     def generate(self, images: Sequence[np.ndarray]) -> list[list[MaskCandidate]]:
@@ -127,29 +110,22 @@ class AutomaticMasks:
         return found
 
     @torch.inference_mode()
-    def candidates(self, embedding: Tensor, box: Box, image_size: tuple[int, ...], layer: int) -> list[MaskCandidate]:
-        """The masks of a crop that pass the filters, before NMS, in the crop's frame; embedding [1, C, h, w]."""
+    def candidates(self, embedding: Any, box: Box, image_size: tuple[int, ...], layer: int) -> list[MaskCandidate]:
+        """The masks of a crop that pass the filters, before NMS, in the crop's frame; the embedding is the network's."""
         x0, y0, x1, y1 = box
         height, width = y1 - y0, x1 - x0
-        covered = self.transform.get_preprocess_shape(height, width, self.square)
-        resize = self._resizes((height, width), covered)
-        self.decoder.set_image(embedding, (-(-resize[0].inputs // 4), -(-resize[1].inputs // 4)))
+        network, points = self.network, self.grids[layer]
+        network.set_crop(embedding, (height, width))
         # as in the official generator, which filters only above zero
         min_iou = self.settings.pred_iou_thresh if self.settings.pred_iou_thresh > 0 else None
-        points = self.transform.apply_coords(self.grids[layer] * np.array([[width, height]]), (height, width))
         found: list[MaskCandidate] = []
-        for start in range(0, len(points), self.decoder.chunk):
+        for start in range(0, len(points), network.chunk):
             watching.tell(start / len(points))
-            decoded = self.decoder.decode(self._embed(points[start : start + self.decoder.chunk]), min_iou)
+            decoded = network.decode(points[start : start + network.chunk], min_iou)
             step = max(1, self.pixels // (height * width))
             for first in range(0, len(decoded.logits), step):
                 part = slice(first, first + step)
-                if self.plain:
-                    logits = self.sam.postprocess_masks(decoded.logits[None, part], covered, (height, width))[0]
-                    logits = logits.transpose(1, 2).flatten(1)
-                else:
-                    logits = resize_columns_first(decoded.logits[part], *resize).flatten(1)
-                keep, stable, edges = self._threshold(logits)
+                keep, stable, edges = self._threshold(network.resize(decoded.logits[part]))
                 chosen = [
                     decoded.prompt[part][keep] + start,
                     decoded.mask[part][keep],
@@ -163,55 +139,32 @@ class AutomaticMasks:
                 ]
         return self._off_crop_edges(found, box, image_size)
 
-    def _embeddings(self, images: Sequence[np.ndarray]) -> Iterator[tuple[_Crop, Tensor]]:
-        """Every crop of every image with its embedding [1, C, h, w]; see `gather`."""
+    def _embeddings(self, images: Sequence[np.ndarray]) -> Iterator[tuple[_Crop, Any]]:
+        """Every crop of every image with its embedding; see `gather`."""
         crops = self._crops(images)
-        batch = len(images) if self.gather and not self.plain else 1
+        batch = len(images) if self.gather else 1
         while chunk := [crop for _, crop in zip(range(batch), crops, strict=False)]:
-            pixels = torch.stack([self.sam.preprocess(crop.pixels.to(self.device)) for crop in chunk])
-            pixels = pixels.to(self.sam.image_encoder.patch_embed.proj.weight.dtype)
-            for crop, embedding in zip(chunk, self.encode(pixels), strict=True):
-                yield crop, embedding[None]
+            yield from zip(chunk, self.network.encode([crop.pixels for crop in chunk]), strict=True)
 
     def _crops(self, images: Sequence[np.ndarray]) -> Iterator[_Crop]:
+        """The crops that have pixels at the network's size; those without have no masks."""
         for index, image in enumerate(images):
             boxes, layers = generate_crop_boxes(
                 image.shape[:2], self.settings.crop_n_layers, self.settings.crop_overlap_ratio
             )
             for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True):
-                if not self._has_pixels(y1 - y0, x1 - x0):
-                    continue
-                resized = self.transform.apply_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
-                pixels = torch.from_numpy(resized).permute(2, 0, 1)
-                yield _Crop(index, (x0, y0, x1, y1), layer, pixels)
-
-    def _has_pixels(self, height: int, width: int) -> bool:
-        """Whether a crop has pixels at the network's size; without, it has no masks (the official generator fails)."""
-        return height > 0 and width > 0 and 0 not in self.transform.get_preprocess_shape(height, width, self.square)
-
-    def _resizes(self, size: tuple[int, int], covered: tuple[int, int]) -> tuple[AxisResize, AxisResize]:
-        """The vertical and horizontal resize of mask logits to the crop's pixels."""
-        logits = [4 * side for side in self.sam.prompt_encoder.image_embedding_size]
-        vertical, horizontal = (
-            _compose(logits[axis], self.square, covered[axis], size[axis], self.device) for axis in (0, 1)
-        )
-        return vertical, horizontal
-
-    def _embed(self, points: np.ndarray) -> Tensor:
-        """Sparse prompt embeddings [P, 2, C] of single foreground points (x, y) in the network's frame."""
-        exact = torch.float32 if self.device.type == "mps" else torch.float64
-        coords = torch.as_tensor(points, dtype=exact, device=self.device)[:, None]
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
-        return self.sam.prompt_encoder(points=(coords, labels), boxes=None, masks=None)[0]
+                if self.network.fits((y1 - y0, x1 - x0)):
+                    yield _Crop(index, (x0, y0, x1, y1), layer, self.network.pixels(image[y0:y1, x0:x1]))
 
     def _threshold(self, logits: Tensor) -> tuple[Tensor, Tensor, list[np.ndarray]]:
         """Which of M masks (logits [M, pixels]) are stable, with the stability and the edges of those that are."""
-        settings, level = self.settings, self.sam.mask_threshold
+        settings, level = self.settings, self.network.mask_threshold
         inner = run_lengths.count_true(logits > level + settings.stability_score_offset)
         outer = run_lengths.count_true(logits > level - settings.stability_score_offset)
         stability = inner / outer
         if settings.stability_score_thresh > 0:
-            keep = stability >= settings.stability_score_thresh
+            least = settings.stability_score_thresh
+            keep = stability > least if self.network.strictly_stable else stability >= least
         else:  # as in the official generator, which then keeps masks that are empty at both thresholds too
             keep = torch.ones_like(stability, dtype=torch.bool)
         return keep, stability[keep], run_lengths.find_edges((logits > level)[keep])
@@ -243,11 +196,6 @@ class AutomaticMasks:
             cleaned.append(replace(mask, edges=edges, box_xyxy=run_lengths.box_xyxy(edges, height)))
             untouched.append(float(not small))
         return _nms(cleaned, untouched, max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh))
-
-
-@lru_cache(maxsize=64)
-def _compose(logits: int, square: int, covered: int, outputs: int, device: torch.device) -> AxisResize:
-    return compose(logits, square, covered, outputs, device)
 
 
 def _boxes(found: list[MaskCandidate]) -> Tensor:

@@ -34,23 +34,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pseudoris_cli.networks.sam.buffers import Buffers
+from pseudoris_cli.networks.sam.promptable import Decoded
 from pseudoris_cli.networks.sam.upscale import Upscaler
 
 TOKENS_READ = (0, 2, 3, 4)
 """The tokens that multimask output uses after the final attention: IoU and masks 1 to 3."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """The M masks of a chunk of prompts that pass the predicted-IoU filter, prompt by prompt, on the decoder's device.
-
-    prompt [M] and mask [M] (0..2) int64, iou [M] float32, logits [M, 4·vh, 4·vw] float32 for vh × vw visible tokens.
-    """
-
-    prompt: Tensor
-    mask: Tensor
-    iou: Tensor
-    logits: Tensor
 
 
 class PromptDecoder(Protocol):

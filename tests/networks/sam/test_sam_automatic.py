@@ -18,6 +18,7 @@ from pseudoris_cli.networks.sam.automatic import AutomaticMasks, AutomaticMaskSe
 from pseudoris_cli.networks.sam.decoder import OfficialDecoder
 from pseudoris_cli.networks.sam.decoder_absorbed import AbsorbedDecoder
 from pseudoris_cli.networks.sam.decoder_lowrank import LowRankDecoder
+from pseudoris_cli.networks.sam.segment_anything_network import SegmentAnything
 from pseudoris_cli.networks.sam.sizes import SIZES, empty, randomise
 from pseudoris_cli.networks.sam.small_regions import remove_small_regions
 
@@ -76,7 +77,7 @@ def test_with_the_official_decoder_masks_are_equal(
     (height, width), settings = case
     image = photograph[:height, :width]
     expected = SamAutomaticMaskGenerator(sam, output_mode="uncompressed_rle", **asdict(settings)).generate(image)
-    found = AutomaticMasks(sam, OfficialDecoder(sam, 64), settings).generate([image])[0]
+    found = AutomaticMasks(SegmentAnything(sam, OfficialDecoder(sam, 64)), settings).generate([image])[0]
     assert expected, "a comparison of nothing shows nothing"
     assert counts(found, image) == [mask["segmentation"]["counts"] for mask in expected]
     assert [run_lengths.area(mask.edges) for mask in found] == [mask["area"] for mask in expected]
@@ -95,8 +96,10 @@ def test_small_regions_go(
 ) -> None:
     (height, width), settings = case
     image = photograph[:height, :width]
-    raw = AutomaticMasks(sam, LowRankDecoder(sam, 4), replace(settings, min_mask_region_area=0)).generate([image])[0]
-    cleaned = AutomaticMasks(sam, LowRankDecoder(sam, 4), settings).generate([image])[0]
+    raw = AutomaticMasks(
+        SegmentAnything(sam, LowRankDecoder(sam, 4)), replace(settings, min_mask_region_area=0)
+    ).generate([image])[0]
+    cleaned = AutomaticMasks(SegmentAnything(sam, LowRankDecoder(sam, 4)), settings).generate([image])[0]
     before = {(mask.crop_xyxy, mask.prompt, mask.mask): mask for mask in raw}
     assert counts(cleaned, image) != counts(raw, image)
     for mask in cleaned:
@@ -113,8 +116,8 @@ def test_rewritten_masks_differ_in_close_calls_only(
 ) -> None:
     (height, width), settings = case
     image = photograph[:height, :width]
-    expected = mask_agreement.run(AutomaticMasks(sam, OfficialDecoder(sam, 64), settings), image)
-    found = mask_agreement.run(AutomaticMasks(sam, form(sam, 4), settings), image)
+    expected = mask_agreement.run(AutomaticMasks(SegmentAnything(sam, OfficialDecoder(sam, 64)), settings), image)
+    found = mask_agreement.run(AutomaticMasks(SegmentAnything(sam, form(sam, 4)), settings), image)
     assert len(expected.kept) > 1
     assert mask_agreement.unexplained(found, expected, settings) == []
     assert mask_agreement.fraction_different(found, expected, height * width) <= 1e-5
@@ -124,20 +127,20 @@ def test_images_do_not_influence_each_other(photograph: np.ndarray) -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(1))
     images = [photograph[:100, :160], photograph[200:], photograph[:, 250:]]
     settings = replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=3)
-    generator = AutomaticMasks(sam, LowRankDecoder(sam, 4), settings)
+    generator = AutomaticMasks(SegmentAnything(sam, LowRankDecoder(sam, 4)), settings)
     together = generator.generate(images)
     for masks, image in zip(together, images, strict=True):
         assert counts(masks, image) == counts(generator.generate([image])[0], image)
-    gathered = AutomaticMasks(sam, LowRankDecoder(sam, 4), settings, gather=True).generate(images)
+    gathered = AutomaticMasks(SegmentAnything(sam, LowRankDecoder(sam, 4)), settings, gather=True).generate(images)
     assert [len(masks) for masks in gathered] == [len(masks) for masks in together]
 
 
 def test_little_memory_gives_the_same_masks(photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(1))
     image = photograph[:100, :160]
-    expected = AutomaticMasks(sam, LowRankDecoder(sam, 4), DEFAULTS).generate([image])[0]
+    expected = AutomaticMasks(SegmentAnything(sam, LowRankDecoder(sam, 4)), DEFAULTS).generate([image])[0]
     monkeypatch.setattr(automatic, "CPU_PIXELS", 1)
-    found = AutomaticMasks(sam, LowRankDecoder(sam, 4), DEFAULTS).generate([image])[0]
+    found = AutomaticMasks(SegmentAnything(sam, LowRankDecoder(sam, 4)), DEFAULTS).generate([image])[0]
     assert expected
     assert counts(found, image) == counts(expected, image)
 
@@ -146,7 +149,8 @@ def test_an_image_too_thin_for_the_network_has_no_masks() -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(0))
     thin = np.full((1, 4000, 3), 200, np.uint8)
     generator = AutomaticMasks(
-        sam, LowRankDecoder(sam, 4), replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=3)
+        SegmentAnything(sam, LowRankDecoder(sam, 4)),
+        replace(DEFAULTS, crop_n_layers=1, crop_n_points_downscale_factor=3),
     )
     assert generator.generate([thin, np.zeros((1, 1, 3), np.uint8)])[0] == []
 
@@ -154,7 +158,9 @@ def test_an_image_too_thin_for_the_network_has_no_masks() -> None:
 def test_a_difference_without_a_close_call_is_told(photograph: np.ndarray) -> None:
     sam = randomise(empty(SIZES["tiny"]), torch.Generator().manual_seed(0))
     settings = replace(DEFAULTS, box_nms_thresh=1.0)
-    full = mask_agreement.run(AutomaticMasks(sam, LowRankDecoder(sam, 4), settings), photograph[:100, :160])
+    full = mask_agreement.run(
+        AutomaticMasks(SegmentAnything(sam, LowRankDecoder(sam, 4)), settings), photograph[:100, :160]
+    )
     name = next(iter(full.kept))
     less = mask_agreement.Run({k: v for k, v in full.kept.items() if k != name}, full.every)
     assert mask_agreement.unexplained(full, less, settings) == [name]
