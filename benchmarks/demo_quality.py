@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.demo.world import Split, render_scene, scene_seed
-from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, Figure, evaluate
+from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, evaluate
+from pseudoris_cli.evaluation.resampling import Figure
 from pseudoris_cli.evaluation.truth import KnownImage, known_scene
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.execution.tasks import ImageReading, LoadedImage, NetworkContext, PartInput, PartTask, Worker

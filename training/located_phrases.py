@@ -15,7 +15,7 @@ from pseudoris_cli.demo.grammar import ARTICLES, Attributes, Claim, Wording, agr
 from pseudoris_cli.demo.world import HEIGHT, WIDTH
 
 FORMS = ("attribute", "extreme", "ordinal", "place", "comparison", "relation")
-SHARE = (0.46, 0.12, 0.08, 0.1, 0.1, 0.14)
+SHARE = (0.3, 0.12, 0.1, 0.12, 0.08, 0.28)
 NEAR_MISS = 0.4
 DAMAGED = 0.06
 MEANT = 0.6

@@ -21,7 +21,11 @@ CAPTION_RUNS: tuple[tuple[str, list[str]], ...] = (
     ("distinctive sampling, literal contrast", ["captions.contrast_form=literal"]),
     ("distinctive sampling", []),
 )
-"""The last one is the demo profile itself, so that it is what `current` names afterwards."""
+"""How captions are sampled. The last one is the demo profile itself."""
+_HEARD = ["filter.judge.backend=listener_demo", "filter.judge.min_doc=-1", "filter.judge.ask_per_mask=64"]
+SELECTIONS: tuple[list[str], ...] = ([], [*_HEARD, "filter.min_doc=-1"], _HEARD)
+"""How they are selected: by DoC, by the listener, by both. All are asked, so that the selections can be compared; the last of
+both lists is what `current` names afterwards."""
 
 
 def demo(
@@ -66,18 +70,20 @@ def demo(
 
 
 def run_demo(options: StageOptions, out_folder: Path) -> None:
-    """The four stages through the ordinary path: captions three times (the paper's ablation in small), one export."""
+    """The stages through the ordinary path: captions three times (the paper's ablation in small), each selected by DoC, by the
+    listener and by both; one export."""
     from pseudoris_cli import pipeline
 
     remember_source(options.workspace, SourceOptions(images=out_folder / "scenes"))
-    with open_session(options, resolve("demo")) as session:
+    with open_session(options, resolve("demo", assignments=SELECTIONS[-1])) as session:
         pipeline.run_masks(session)
-        for what, assignments in CAPTION_RUNS:
+        for what, sampling in CAPTION_RUNS:
             if not options.quiet:
                 note(what)
-            varied = replace(session, settings=resolve("demo", assignments=assignments).settings)
-            for command in pipeline.commands_between("masks", "export"):
-                pipeline.run_command(varied, command)
+            for selection in SELECTIONS:
+                varied = replace(session, settings=resolve("demo", assignments=[*sampling, *selection]).settings)
+                for command in pipeline.commands_between("masks", "export"):
+                    pipeline.run_command(varied, command)
         pipeline.run_command(session, "export")
         pipeline.render_export(session, out_folder / "export", ("refcoco",), "copy", overwrite=False)
 

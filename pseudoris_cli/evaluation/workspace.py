@@ -19,8 +19,8 @@ _CAPTION_COLUMNS = ["image_key", "mask_id", "caption", "sampler"]
 
 
 def evaluate_workspace(workspace: Workspace, truth: Path, plan: str | None = None) -> Evaluation:
-    """Measure the current masks, and each captions version made from them before and after its last filter, on the images
-    that both the truth and the masks have.
+    """Measure the current masks, and each captions version made from them before and after its filters, on the images that
+    both the truth and the masks have. Of filters that select by the same means (DoC, listener, both) the last one counts.
 
     `plan` names a pilot; by default it is that of the whole source, or of the last pilot where there is nothing else.
     Versions are ordered by contrast: plain sampling first. Beam captions do not depend on the contrast and are taken from
@@ -38,10 +38,7 @@ def evaluate_workspace(workspace: Workspace, truth: Path, plan: str | None = Non
     made, behind = _on_all_of(common, made)
     made.sort(key=_order)
     labels = _labels(made)
-    runs = [
-        CaptionRun(labels[artifact.version], list(rows(artifact, _CAPTION_COLUMNS)), _kept(workspace, artifact, common))
-        for artifact in made
-    ]
+    runs = [_run(workspace, artifact, labels[artifact.version], common) for artifact in made]
     found = evaluate(known, rows(masks, _MASK_COLUMNS), runs)
     return replace(
         found,
@@ -87,18 +84,38 @@ def rows(artifact: Artifact, columns: list[str]) -> Iterator[ArtifactRow]:
             yield dict(zip(columns, values, strict=True))
 
 
-def _kept(workspace: Workspace, captions: Artifact, images: set[str]) -> list[ArtifactRow] | None:
-    """What the last filter kept of a captions version; None if none has been at all of these images that it captions."""
-    scores = {a.version for a in workspace.versions("scores") if a.upstream == captions.version}
+def _run(workspace: Workspace, captions: Artifact, label: str, images: set[str]) -> CaptionRun:
+    """A captions version with what its filters kept; the curves are of the filter that has most of the listener's answers."""
     wanted = images & answered_images(captions)
-    made = [a for a in workspace.versions("filter") if a.upstream in scores]
-    filters = [a for a in made if wanted <= answered_images(a)]
-    if not filters:
-        return None
-    last = max(
-        filters, key=lambda artifact: max((e.committed for e in artifact.manifest().entries.values()), default=0.0)
-    )
-    return [row for row in rows(last, [*_CAPTION_COLUMNS, "kept"]) if row["kept"]]
+    chosen = _last_filters(workspace, captions, wanted)
+    kept = {name: [row for row in rows(a, [*_CAPTION_COLUMNS, "kept"]) if row["kept"]] for name, a in chosen.items()}
+    said = list(rows(captions, _CAPTION_COLUMNS))
+    if not chosen:
+        return CaptionRun(label, said)
+    fullest = next(chosen[name] for name in ("listener", "both", "DoC") if name in chosen)
+    columns = ["image_key", "mask_id", "caption", "doc", *(() if fullest is chosen.get("DoC") else ("listener",))]
+    bounds = [_min_doc(chosen[name]) for name in ("both", "DoC") if name in chosen]
+    heard = {name: of for name, of in kept.items() if name != "DoC"}
+    return CaptionRun(label, said, kept.get("DoC"), heard, list(rows(fullest, columns)), bounds[0] if bounds else 0.0)
+
+
+def _last_filters(workspace: Workspace, captions: Artifact, wanted: set[str]) -> dict[str, Artifact]:
+    """For each way of selecting the last filter version of a captions version that has answered all wanted images."""
+    scores = {a.version for a in workspace.versions("scores") if a.upstream == captions.version}
+    judged = {a.version for a in workspace.versions("judge") if a.upstream in scores}
+    found: dict[str, tuple[float, Artifact]] = {}
+    for artifact in workspace.versions("filter"):
+        if artifact.upstream in scores | judged and wanted <= answered_images(artifact):
+            by_doc = _min_doc(artifact) > 0
+            name = "DoC" if artifact.upstream in scores else "both" if by_doc else "listener"
+            made = max((e.committed for e in artifact.manifest().entries.values()), default=0.0)
+            if name not in found or made >= found[name][0]:
+                found[name] = made, artifact
+    return {name: artifact for name, (_, artifact) in found.items()}
+
+
+def _min_doc(artifact: Artifact) -> float:
+    return float(artifact.header["settings"]["min_doc"])
 
 
 def _order(captions: Artifact) -> tuple[bool, float, str, str]:

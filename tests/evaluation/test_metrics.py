@@ -7,7 +7,8 @@ import pytest
 
 from pseudoris_cli.demo.grammar import Attributes
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.evaluation.metrics import CaptionRun, Figure, evaluate
+from pseudoris_cli.evaluation.metrics import CaptionRun, evaluate
+from pseudoris_cli.evaluation.resampling import Figure
 from pseudoris_cli.evaluation.truth import KnownImage
 from pseudoris_cli.rle import encode_rle
 
