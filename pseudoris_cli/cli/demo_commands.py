@@ -52,7 +52,7 @@ def demo(
     run_demo(options, out_folder)
     evaluation = evaluate_workspace(options.workspace, truth)
     with progress_shown(quiet) as progress:
-        page = write_report(options.workspace, out_folder / "report.html", ImageChoice(), progress=progress)
+        page = write_report(options.workspace, out_folder / "report.html", ImageChoice(), None, progress, evaluation)
     if as_json:
         print_json(evaluation.to_json())
         return

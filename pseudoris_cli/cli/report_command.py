@@ -14,6 +14,7 @@ from pseudoris_cli.cli.options import WorkOptions, from_option, with_options
 from pseudoris_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from pseudoris_cli.evaluation.metrics import Evaluation
     from pseudoris_cli.report.choosing import ImageChoice
     from pseudoris_cli.report.writer import Progress
     from pseudoris_cli.storage.workspace import Workspace
@@ -39,6 +40,9 @@ def report(
     ] = None,
     ids: Annotated[str | None, typer.Option(metavar="KEY[,KEY...]", help="show these images, by image_key")] = None,
     from_version: Annotated[str | None, from_option("a version of any stage  [default: last worked on]")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="add the curves of `pseudoris evaluate` against this truth.json")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
     """Write one HTML file to look at: images with masks, every candidate with its scores and fate, charts, origin.
@@ -53,11 +57,24 @@ def report(
     choice = _choice(sample, worst, best, search, ids)
     workspace = options.workspace
     start = find_version(workspace, from_version) if from_version else None
+    evaluation = _evaluated(workspace, truth) if truth else None
     with progress_shown(quiet) as progress:
-        path = write_report(workspace, out_file or workspace.root / DEFAULT_NAME, choice, start, progress)
+        path = write_report(workspace, out_file or workspace.root / DEFAULT_NAME, choice, start, progress, evaluation)
     if not quiet:
         note(f"{path.stat().st_size / 1e6:.1f} MB, opens in any browser")
     out.print(str(path), markup=False)
+
+
+def _evaluated(workspace: Workspace, truth: Path) -> Evaluation:
+    from pseudoris_cli.evaluation.workspace import evaluate_workspace
+
+    found = evaluate_workspace(workspace, truth)
+    if not found.curves:
+        raise UsageError(
+            f"--truth {truth}: nothing to draw; curves need scored captions and a truth whose expressions are known (that of "
+            "rendered scenes). `pseudoris evaluate` measures masks against other truths"
+        )
+    return found
 
 
 def _choice(

@@ -13,7 +13,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from pseudoris_cli import __version__
-from pseudoris_cli.report import charts, summary
+from pseudoris_cli.evaluation.metrics import Evaluation
+from pseudoris_cli.report import charts, measured, summary
 from pseudoris_cli.report.charts import Axis
 from pseudoris_cli.report.gather import Report, ShownImage
 from pseudoris_cli.report.histograms import Histogram
@@ -31,8 +32,16 @@ MASK_SCORES = {
 """Scores of a mask by which images can be sorted, and what the page calls them."""
 
 
-def build_page(report: Report, images: list[EmbeddedImage], overlays: list[list[Overlay | None]]) -> str:
-    """The HTML of a report. `images` and `overlays` (one for each mask) are in the order of `report.images`."""
+def build_page(
+    report: Report,
+    images: list[EmbeddedImage],
+    overlays: list[list[Overlay | None]],
+    evaluation: Evaluation | None = None,
+) -> str:
+    """The HTML of a report. `images` and `overlays` (one for each mask) are in the order of `report.images`.
+
+    An `evaluation` against a truth adds its curves.
+    """
     rows = PageRows(report)
     cards = [
         _card(shown, image, image_overlays, rows)
@@ -54,6 +63,7 @@ def build_page(report: Report, images: list[EmbeddedImage], overlays: list[list[
             packages=summary.packages(report),
             histograms=_histograms(report),
             survivals=_survivals(report),
+            measured=measured.figures(evaluation),
             cards=cards,
             page=rows.page_data() | {"mask_scores": list(MASK_SCORES.values())},
             style=Markup(_asset("style.css")),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.evaluation.metrics import Evaluation
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.report import images, page
 from pseudoris_cli.report.choosing import ImageChoice
@@ -24,11 +25,12 @@ def write_report(
     choice: ImageChoice,
     start: Artifact | None = None,
     progress: Progress = lambda what, done, total: None,
+    evaluation: Evaluation | None = None,
 ) -> Path:
     """Write the report of a work directory to `out`, atomically, and return its path.
 
     `start` is the version to report on, together with the versions it was made from and those made from it; by default
-    the version that was worked on last.
+    the version that was worked on last. `evaluation` against a truth adds its curves.
 
     Raises UsageError (exit 2) if there is nothing to report on, EnvironmentStop (exit 1) if `out` cannot be written.
     """
@@ -48,7 +50,7 @@ def write_report(
         ref = ImageRef(image.key, 0, image.key)
         encoded.append(images.embed_image(source, ref, report.max_pixels, image.sha256))
         overlays.append([images.overlay(mask.rle) for mask in image.masks])
-    html = page.build_page(report, encoded, overlays)
+    html = page.build_page(report, encoded, overlays, evaluation)
     with files.os_errors_as_stop(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         files.replace_file(out, html.encode("utf-8", "backslashreplace"))  # paths may hold bytes that are not UTF-8
