@@ -9,7 +9,8 @@ padding and background are the raw mean in an image that is already normalised, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -86,14 +87,14 @@ def make_crops(
             wh = images[image].image_rgb.shape[1], images[image].image_rgb.shape[0]
             jobs.append((kind, index, crop_window(rle_bbox(mask.rle), kind, spec.style, wh)))
     out = torch.empty(len(jobs), 3, spec.size, spec.size, device=device)
-    for canvas, rows in _buckets([window.side for _, _, window in jobs]):
-        windows = _Windows.of([(index, window) for _, index, window in map(jobs.__getitem__, rows)], device)
-        masked = torch.tensor([jobs[row][0] == "masked" for row in rows], device=device)
-        squares = pixels.canvases(windows, masked, canvas, spec)
-        across = _resize_weights(windows.side, canvas, spec)
-        out[torch.tensor(rows, device=device)] = torch.matmul(
-            torch.matmul(across[:, None], squares), across[:, None].transpose(2, 3)
-        )
+    buckets = list(_buckets([window.side for _, _, window in jobs]))
+    order = [row for _, rows in buckets for row in rows]
+    windows, first = _Windows.of([jobs[row] for row in order], order, device), 0
+    for canvas, rows in buckets:
+        here, first = windows.part(slice(first, first + len(rows))), first + len(rows)
+        squares = pixels.canvases(here, canvas, spec)
+        across = _resize_weights(here.side, canvas, spec)
+        out[here.row] = torch.matmul(torch.matmul(across[:, None], squares), across[:, None].transpose(2, 3))
     return {kind: out[index * count : (index + 1) * count] for index, kind in enumerate(kinds)}
 
 
@@ -110,8 +111,13 @@ def _buckets(sides: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """C windows as int64 columns [C] on the device; `mask` is the index of the mask within the call."""
+    """C windows as int64 columns [C] on the device, uploaded at once, as the host waits for every upload.
 
+    `row` is the place among the call's crops, `mask` the index of the mask within the call, `masked` 1 for crops of that kind.
+    """
+
+    row: torch.Tensor
+    masked: torch.Tensor
     mask: torch.Tensor
     left: torch.Tensor
     top: torch.Tensor
@@ -122,9 +128,17 @@ class _Windows:
     pad_top: torch.Tensor
 
     @classmethod
-    def of(cls, windows: Sequence[tuple[int, Window]], device: str | torch.device) -> _Windows:
-        rows = [(m, w.left, w.top, w.width, w.height, w.side, *w.pad) for m, w in windows]
-        return cls(*torch.tensor(rows, device=device).unbind(1))
+    def of(
+        cls, jobs: Sequence[tuple[CropKind, int, Window]], places: Sequence[int], device: str | torch.device
+    ) -> _Windows:
+        rows = [
+            (place, kind == "masked", m, w.left, w.top, w.width, w.height, w.side, *w.pad)
+            for place, (kind, m, w) in zip(places, jobs, strict=True)
+        ]
+        return cls(*torch.tensor(rows, dtype=torch.int64, device=device).view(-1, 10).unbind(1))
+
+    def part(self, some: slice) -> _Windows:
+        return _Windows(*(getattr(self, column.name)[some] for column in fields(self)))
 
 
 class _Pixels:
@@ -135,29 +149,35 @@ class _Pixels:
         flat = [np.ascontiguousarray(image.image_rgb).reshape(-1, 3) for image in images]
         self.rgb = torch.from_numpy(np.concatenate(flat or [np.zeros((0, 3), np.uint8)])).to(device)
         image_start = np.cumsum([0, *map(len, flat)])
-        self.image_start = torch.tensor([image_start[i] for i, _ in self.masks], device=device)
-        self.image_width = torch.tensor([images[i].image_rgb.shape[1] for i, _ in self.masks], device=device)
+        own = [(image_start[i], images[i].image_rgb.shape[1]) for i, _ in self.masks]
         boxes = np.array([rle_bbox(mask.rle) for _, mask in self.masks], int).reshape(-1, 4)
         start = np.cumsum([0, *(boxes[:, 2] * boxes[:, 3])])[:-1] if with_masks else np.zeros(len(boxes), int)
-        self.boxes = torch.from_numpy(np.column_stack([boxes, start])).to(device)
+        table = np.column_stack([np.array(own, int).reshape(-1, 2), boxes, start])
+        self.table = torch.from_numpy(table).to(device)
         inside = [_inside(mask, *box) for (_, mask), box in zip(self.masks, boxes, strict=True)] if with_masks else []
         self.inside = torch.from_numpy(np.concatenate([*inside, np.zeros(1, bool)])).to(device)
 
-    def canvases(self, windows: _Windows, masked: torch.Tensor, canvas: int, spec: CropSpec) -> torch.Tensor:
+    def canvases(self, windows: _Windows, canvas: int, spec: CropSpec) -> torch.Tensor:
         """The padded squares before resizing, normalised: float32 [C, 3, canvas, canvas]."""
         grid = torch.arange(canvas, device=self.rgb.device)
         x, y = grid - windows.pad_left[:, None], grid - windows.pad_top[:, None]
         in_x, in_y = (x >= 0) & (x < windows.width[:, None]), (y >= 0) & (y < windows.height[:, None])
         shown = in_x[:, None, :] & in_y[:, :, None]
         x, y = (x + windows.left[:, None])[:, None, :], (y + windows.top[:, None])[:, :, None]
-        offset = self.image_start[windows.mask][:, None, None] + y * self.image_width[windows.mask][:, None, None] + x
+        masked = windows.masked.bool()
+        image_start, image_width, left, top, width, _, start = self.table[windows.mask].T[:, :, None, None]
+        offset = image_start + y * image_width + x
         rgb = self.rgb[offset.masked_fill_(~shown, 0)].permute(0, 3, 1, 2).float()
-        left, top, width, _, start = self.boxes[windows.mask].T[:, :, None, None]
         offset = (start + (y - top) * width + (x - left)).masked_fill_(~(shown & masked[:, None, None]), 0)
         shown &= self.inside[offset] | ~masked[:, None, None]
-        mean, std = (torch.tensor(v, device=rgb.device)[:, None, None] for v in (spec.mean, spec.std))
+        mean, std = (_constant(v, rgb.device)[:, None, None] for v in (spec.mean, spec.std))
         fill = mean if spec.style == "released" else torch.zeros_like(mean)
         return torch.where(shown[:, None], rgb.div_(255.0).sub_(mean).div_(std), fill)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, device=device)
 
 
 def _inside(mask: Mask, x: int, y: int, width: int, height: int) -> np.ndarray:

@@ -11,7 +11,7 @@ score of an image comes from two matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -116,20 +116,16 @@ def score_images(
         texts = scorer.encode_texts(list(distinct))
     with watching.span(0.5, 1):
         masked, wide = _encode_crops(images, scorer, settings)
-    results, start = [], 0
-    for image, own in zip(images, queries, strict=True):
-        crops = slice(start, start + len(image.masks))
-        start = crops.stop
+    scored = [[q for q in own if q.noun] for own in queries]
+    rows = [[(number[q.prompt], number[q.caption]) for q in own] for own in scored]
+    masks = [len(image.masks) for image in images]
+    results = []
+    for image, own, queried, (prompts, captions) in zip(
+        images, queries, scored, _cosines(texts, rows, (masked, wide), masks), strict=True
+    ):
         index = {mask.mask_id: n for n, mask in enumerate(image.masks)}
-        scored = [q for q in own if q.noun]
-        scores = score_rows(
-            _cosines(texts[[number[q.prompt] for q in scored]], masked[crops]),
-            _cosines(texts[[number[q.caption] for q in scored]], wide[crops]),
-            np.array([index[q.mask_id] for q in scored], int),
-            settings.clamp,
-            settings.doc_cap,
-        )
-        results.append(_rows(own, scores))
+        target = np.array([index[q.mask_id] for q in queried], int)
+        results.append(_rows(own, score_rows(prompts, captions, target, settings.clamp, settings.doc_cap)))
     return results
 
 
@@ -163,9 +159,32 @@ def _encode_crops(
         return masked, scorer.encode_images(crops["crop_1.2"])
 
 
-def _cosines(texts: torch.Tensor, crops: torch.Tensor) -> np.ndarray:
-    """Cosines of unit vectors, float64 [texts, crops] on the host."""
-    return (texts @ crops.T).double().cpu().numpy()
+def _cosines(
+    texts: torch.Tensor,
+    rows: Sequence[Sequence[tuple[int, int]]],
+    crops: tuple[torch.Tensor, torch.Tensor],
+    masks: Sequence[int],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Per image the cosines of prompts with masked and of captions with wide crops, float64 [R, M] each on the host.
+
+    `rows` are indices of texts, (prompt, caption), for each image; `crops` are those of all images, `masks` to an image. One
+    upload and one transfer for all of them.
+    """
+    import torch
+
+    flat = torch.tensor([pair for of_image in rows for pair in of_image], dtype=torch.int64).view(-1, 2)
+    prompt, caption = flat.to(texts.device).unbind(1)
+    prompts, captions = (texts[index].split([len(of_image) for of_image in rows]) for index in (prompt, caption))
+    masked, wide = (of_kind.split(list(masks)) for of_kind in crops)
+    products = [
+        text @ crop.T
+        for pair in zip(prompts, masked, captions, wide, strict=True)
+        for text, crop in (pair[:2], pair[2:])
+    ]
+    numbers = torch.cat([product.flatten() for product in products]).double().cpu().numpy()
+    ends = np.cumsum([product.numel() for product in products])[:-1]
+    found = [part.reshape(product.shape) for part, product in zip(np.split(numbers, ends), products, strict=True)]
+    yield from zip(found[::2], found[1::2], strict=True)
 
 
 def _rows(queries: Sequence[_Query], scores: RowScores) -> list[dict[str, Any]]:
@@ -187,4 +206,4 @@ def _rows(queries: Sequence[_Query], scores: RowScores) -> list[dict[str, Any]]:
 def mask_likeness(image: MaskedImage, scorer: Scorer, settings: FilterSettings) -> np.ndarray:
     """Cosines of the masked crops of an image's masks, float64 [M, M]."""
     masked, _ = _encode_crops([image], scorer, settings)
-    return _cosines(masked, masked)
+    return (masked @ masked.T).double().cpu().numpy()

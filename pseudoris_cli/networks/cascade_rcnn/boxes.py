@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 
@@ -20,7 +21,7 @@ def centres_and_sides(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def apply_deltas(deltas: torch.Tensor, boxes: torch.Tensor, weights: Weights) -> torch.Tensor:
     """Apply box deltas [..., 4], divided by `weights`, to boxes [..., 4] (Girshick et al., 2014, appendix C)."""
-    offsets = deltas.float() / torch.tensor(weights, device=deltas.device)
+    offsets = deltas.float() / constant(weights, deltas.device)
     centres, sides = centres_and_sides(boxes)
     centres = offsets[..., :2] * sides + centres
     sides = offsets[..., 2:].clamp(max=LARGEST_LOG_SCALE).exp() * sides
@@ -30,8 +31,16 @@ def apply_deltas(deltas: torch.Tensor, boxes: torch.Tensor, weights: Weights) ->
 def clip(boxes: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
     """Boxes clipped to the image (height, width); a coordinate that is NaN becomes 0, so that no kernel gets one."""
     height, width = image_size
-    limits = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
-    return torch.minimum(boxes.nan_to_num(0.0).clamp(min=0), limits)
+    inside = boxes.nan_to_num(0.0).clamp(min=0)
+    x, y = inside[..., 0::2].clamp(max=width), inside[..., 1::2].clamp(max=height)
+    return torch.stack([x, y], -1).flatten(-2)
+
+
+@lru_cache(maxsize=64)
+def constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Numbers that never change, float32 on the device: uploaded once, as the host waits for every upload."""
+    with torch.inference_mode(False):  # training uses them too
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def areas(boxes: torch.Tensor) -> torch.Tensor:

@@ -95,9 +95,9 @@ def pool(features: Sequence[torch.Tensor], rois: torch.Tensor, cells: int) -> to
     `rois` [P, 5] are image index and box. Sampling is always float32, as half precision cannot represent the coordinates.
     """
     level_of = pyramid_levels(rois[:, 1:])
+    counts = (level_of[:, None] == torch.arange(POOLED_LEVELS, device=rois.device)).sum(0).tolist()
     pooled = features[0].new_zeros(len(rois), features[0].shape[1], cells, cells)
-    for level in range(POOLED_LEVELS):
-        rows = (level_of == level).nonzero()[:, 0]
+    for level, rows in enumerate(level_of.argsort(stable=True).split(counts)):
         aligned = roi_align(features[level].float(), rois[rows], cells, 1 / STRIDES[level], 0, aligned=True)
         pooled[rows] = aligned.to(pooled.dtype)
     return pooled
@@ -150,10 +150,8 @@ def select_detections(
     """Threshold, NMS at IoU 0.5, then the best 100: boxes [N, 4] and scores [N], best first."""
     first, second, third = (output.logits.softmax(dim=1)[:, 0] for output in stages)
     boxes, scores = stages[-1].refined, (first + second + third) * (1 / 3)
-    valid = finite_rows(boxes, scores)
-    boxes, scores = clip(boxes[valid], image_size), scores[valid]
-    likely = scores > score_thresh
-    boxes, scores = boxes[likely], scores[likely]
+    likely = (finite_rows(boxes, scores) & (scores > score_thresh)).nonzero()[:, 0]
+    boxes, scores = clip(boxes[likely], image_size), scores[likely]
     keep = batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.long), NMS_IOU)[:MOST_DETECTIONS]
     return boxes[keep], scores[keep]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.ops import batched_nms
 
 from pseudoris_cli.errors import EnvironmentStop
-from pseudoris_cli.networks.cascade_rcnn.boxes import Weights, apply_deltas, clip, finite_rows, nonempty
+from pseudoris_cli.networks.cascade_rcnn.boxes import Weights, apply_deltas, clip, constant, finite_rows, nonempty
 
 STRIDES = (4, 8, 16, 32, 64)
 ANCHOR_SIZES = (32, 64, 128, 256, 512)
@@ -43,7 +43,8 @@ def make_anchors(height: int, width: int, level: int, device: torch.device) -> t
     """The anchors of a map [height * width * 3, 4]: rows first, then ratios; the first is centred on pixel (0, 0)."""
     widths = [math.sqrt(ANCHOR_SIZES[level] ** 2 / ratio) for ratio in ASPECT_RATIOS]
     sides = [(width, ratio * width) for width, ratio in zip(widths, ASPECT_RATIOS, strict=True)]
-    cell = torch.tensor([(-w / 2, -h / 2, w / 2, h / 2) for w, h in sides], device=device)
+    corners = [corner for w, h in sides for corner in (-w / 2, -h / 2, w / 2, h / 2)]
+    cell = constant(tuple(corners), device).view(-1, 4)
     y = torch.arange(height, device=device, dtype=torch.float32) * STRIDES[level]
     x = torch.arange(width, device=device, dtype=torch.float32) * STRIDES[level]
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
@@ -97,14 +98,13 @@ def select_proposals(
     detectron2 calls torchvision's `batched_nms` too, whose choice between one pass per level and one pass over shifted
     boxes (by their number) affects the result. Raises EnvironmentStop where no value is finite.
     """
-    valid = finite_rows(boxes, logits)
-    if not valid.any():
+    finite, clipped = finite_rows(boxes, logits), clip(boxes, image_size)
+    valid = (finite & nonempty(clipped)).nonzero()[:, 0]
+    if not len(valid) and not finite.any():
         raise EnvironmentStop(
             "the proposal network computed no finite number: the checkpoint is damaged, or fp16 overflows with it "
             "(then set numerics.precision to fp32 or bf16)"
         )
-    boxes, logits, levels = clip(boxes[valid], image_size), logits[valid], levels[valid]
-    valid = nonempty(boxes)
-    boxes, logits, levels = boxes[valid], logits[valid], levels[valid]
+    boxes, logits, levels = clipped[valid], logits[valid], levels[valid]
     keep = batched_nms(boxes, logits, levels, NMS_IOU)
     return boxes[keep], logits[keep]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pseudoris_cli.networks.cascade_rcnn.boxes import clip, nonempty
+from pseudoris_cli.networks.cascade_rcnn.boxes import clip, constant, nonempty
 from pseudoris_cli.networks.cascade_rcnn.roi_heads import Detections
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -49,7 +49,7 @@ def normalise(image: np.ndarray, device: str) -> torch.Tensor:
     """A uint8 image [h, w, 3] as float32 [3, H, W], normalised and then padded with zeros at the right and below."""
     height, width = image.shape[:2]
     pixels = torch.tensor(image).to(device).permute(2, 0, 1).float()
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (constant(values, pixels.device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
     to_height, to_width = padded_size((height, width))
     return F.pad((pixels - mean) / std, (0, to_width - width, 0, to_height - height))
 
@@ -58,7 +58,7 @@ def to_frame(found: Detections, network: tuple[int, int], frame: tuple[int, int]
     """Detections scaled from `network` to `frame`, both (height, width), and clipped; boxes that become empty are dropped."""
     scale = torch.tensor([frame[1] / network[1], frame[0] / network[0]] * 2, device=found.boxes.device)
     boxes = clip(found.boxes * scale, frame)
-    keep = nonempty(boxes)
+    keep = nonempty(boxes).nonzero()[:, 0]
     return Detections(boxes[keep], found.scores[keep], found.mask_probabilities[keep])
 
 

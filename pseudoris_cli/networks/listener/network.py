@@ -100,7 +100,7 @@ def _stage(channels: int, out: int) -> nn.Sequential:
 
 def _mask(present: torch.Tensor) -> torch.Tensor:
     """Additive attention bias [E, 1, 1, L]: a large negative number for what is not there."""
-    return torch.zeros(present.shape).masked_fill(~present, -1e4)[:, None, None].to(present.device)
+    return torch.zeros(present.shape, device=present.device).masked_fill(~present, -1e4)[:, None, None]
 
 
 def _pairs(places: torch.Tensor) -> torch.Tensor:

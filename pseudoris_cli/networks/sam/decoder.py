@@ -37,8 +37,10 @@ from pseudoris_cli.networks.sam.buffers import Buffers
 from pseudoris_cli.networks.sam.promptable import Decoded
 from pseudoris_cli.networks.sam.upscale import Upscaler
 
-TOKENS_READ = (0, 2, 3, 4)
-"""The tokens that multimask output uses after the final attention: IoU and masks 1 to 3."""
+
+def tokens_read(x: Tensor) -> Tensor:
+    """The tokens [P, 4, C] of [P, T, C] that multimask output uses after the final attention: IoU and masks 1 to 3."""
+    return torch.cat([x[:, :1], x[:, 2:5]], 1)  # an index list would be uploaded
 
 
 class PromptDecoder(Protocol):
@@ -123,9 +125,8 @@ class GridDecoder:
         """See PromptDecoder."""
         height, width = embedding.shape[-2:]
         grid = torch.arange(height * width, device=embedding.device).view(height, width)
-        inside = torch.zeros(height, width, dtype=torch.bool, device=embedding.device)
-        inside[: visible[0], : visible[1]] = True
-        order = torch.cat([grid[inside], grid[~inside]])
+        rows, columns = visible
+        order = torch.cat([grid[:rows, :columns].flatten(), grid[:rows, columns:].flatten(), grid[rows:].flatten()])
         self.visible, self.N = visible, height * width
         x = (embedding + self.prompt_encoder.no_mask_embed.weight.to(embedding.dtype)[..., None, None])[0]
         e = self.prompt_encoder.get_dense_pe()[0].to(embedding.dtype)

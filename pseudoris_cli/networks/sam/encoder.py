@@ -69,8 +69,8 @@ def _biased_attention(attention: Attention, q: Tensor, k: Tensor, v: Tensor, siz
     height, width = size
     tokens = height * width
     grid = q.unflatten(1, size)
-    by_row = torch.einsum("shwd,hkd->shwk", grid, get_rel_pos(height, height, attention.rel_pos_h))
-    by_column = torch.einsum("shwd,wkd->shwk", grid, get_rel_pos(width, width, attention.rel_pos_w))
+    by_row = torch.einsum("shwd,hkd->shwk", grid, _relative(attention.rel_pos_h, height))
+    by_column = torch.einsum("shwd,wkd->shwk", grid, _relative(attention.rel_pos_w, width))
     limit = CPU_BIAS if q.device.type == "cpu" else CUDA_BIAS
     sequences = max(1, limit // tokens**2)
     rows = min(height, max(1, limit // (tokens * width)))
@@ -90,6 +90,14 @@ def _biased_attention(attention: Attention, q: Tensor, k: Tensor, v: Tensor, siz
             )
             out[chosen, block] = attended[0]
     return out
+
+
+def _relative(table: Tensor, size: int) -> Tensor:
+    """The embedding of every (query, key) along a side, [size, size, d]; indices on the device, as the host waits for an upload."""
+    if len(table) != 2 * size - 1:
+        return get_rel_pos(size, size, table)  # interpolates
+    steps = torch.arange(size, device=table.device)
+    return table[steps[:, None] - steps + size - 1]
 
 
 def _norm_channels(x: Tensor, norm: LayerNorm2d) -> Tensor:

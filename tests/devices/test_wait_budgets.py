@@ -1,0 +1,91 @@
+"""How often the host may wait for the device: upper bounds, counted on the CUDA double. A bound that is passed is a regression.
+
+A wait costs the time in which the device has nothing to do: until the host has noticed, has worked on and has queued more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cuda_double import CudaDouble, Waits
+from small_scenes import scene
+
+from pseudoris_cli.backends import cascade_rcnn, clip, sam
+from pseudoris_cli.method.crops import CropSpec, make_crops
+from pseudoris_cli.method.scoring import score_images
+from pseudoris_cli.records import CROP_KINDS, CaptionCandidate
+from pseudoris_cli.settings.models import FilterSettings, Numerics
+
+DEVICE = "cuda:1"
+IMAGE = np.random.default_rng(0).integers(0, 256, (90, 128, 3), np.uint8)
+
+
+def waits_of(work: Callable[[], Any], gpu: CudaDouble, warm: bool = True) -> Waits:
+    """What `work` waits for; a first run uploads what is kept (constants)."""
+    if warm:
+        work()
+    with gpu.counting() as found:
+        work()
+    return found
+
+
+def test_segmenter() -> None:
+    """Per image: AMG_IMAGE waits and AMG_CHUNK more for every chunk of prompts; none for a block of the encoder."""
+    with CudaDouble() as gpu:
+        found = {}
+        for chunk in (16, 4):
+            segmenter = sam.load(sam.Settings.tiny().model_copy(update={"prompt_chunk": chunk}), Numerics(), DEVICE)
+            found[chunk] = waits_of(lambda s=segmenter: s.segment([IMAGE]), gpu)
+        assert found[16].within("networks/sam/encoder") == 0
+        per_chunk = (found[4].total - found[16].total) / 3
+        assert per_chunk <= AMG_CHUNK, found[4].places
+        assert found[16].total - per_chunk <= AMG_IMAGE, found[16].places
+
+
+AMG_IMAGE, AMG_CHUNK = 2, 20
+
+
+def test_proposer() -> None:
+    with CudaDouble() as gpu:
+        proposer = cascade_rcnn.load(cascade_rcnn.Settings.tiny(), Numerics(), DEVICE)
+        one = waits_of(lambda: proposer.propose([IMAGE], ["a"]), gpu)
+        assert one.total <= CASCADE_IMAGE, one.places
+        three = waits_of(lambda: proposer.propose([IMAGE] * 3, ["a", "b", "c"]), gpu)
+        assert three.total <= 3 * one.total
+
+
+CASCADE_IMAGE = 16
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_crops(images: int) -> None:
+    """Five uploads, however many crops and sizes: pixels, masks, boxes, windows, and the order of rows."""
+    scenes = [scene(number) for number in range(images)]
+    spec = CropSpec(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "mended")
+    with CudaDouble() as gpu:
+        found = waits_of(lambda: make_crops(scenes, CROP_KINDS, spec, DEVICE), gpu)
+    assert found.total <= 4, found.places
+    assert set(found.kinds) == {"upload"}
+
+
+class NoNouns:
+    def nouns(self, captions: list[str]) -> list[str]:
+        return captions
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_scorer(images: int) -> None:
+    """A batch of images: the crops' uploads, one for the texts, one for their order, one for the pairs, one transfer back."""
+    scenes = [scene(number) for number in range(images)]
+    texts = [[CaptionCandidate(mask.mask_id, 0, f"thing {mask.mask_id}") for mask in one.masks] for one in scenes]
+    with CudaDouble() as gpu:
+        scorer = clip.load(clip.Settings.tiny(), Numerics(), DEVICE)
+        found = waits_of(lambda: score_images(scenes, texts, scorer, NoNouns(), FilterSettings()), gpu)
+        assert found.total <= 8, found.places
+        many = clip.load(clip.Settings.tiny().model_copy(update={"image_chunk": 2}), Numerics(), DEVICE)
+        crops = torch.zeros(9, 3, many.size, many.size, device=DEVICE)
+        assert waits_of(lambda: many.encode_images(crops), gpu).total == 0
