@@ -106,7 +106,7 @@ class PseudoRISDataset(Dataset[Sample]):
         self._reader: Source | FileReader | read_formats.TarMembers
         if (root / "source.json").is_file():
             workspace = Workspace(root)
-            self._reader = sources.open_source(workspace.source() or {})
+            self._reader = sources.source_of(workspace)
             records = _of_work_directory(workspace, split, splits.Splits(shares))
         elif not _is_read_back(root, split) and read_formats.find(root, split):
             in_tars = not image_root and read_formats.has_pictures(root, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def run(
     workspace = Workspace(Path(work).expanduser())
     plan_name = pilot_plan(options.pilot) if options.pilot else PLAN
     resolved = {name: resolve(profile, flags=settings, base=recall(workspace, name, plan_name)) for name in chosen}
-    sources.remember(workspace, sources.Wanted(Path(images).expanduser() if images is not None else None))
+    sources.remember(workspace, sources.Wanted(os.path.expanduser(images) if images is not None else None))
     observer = TellingObserver(progress)
     with graceful_stop() as stopper:
         sessions = {

@@ -65,10 +65,7 @@ class Session:
     @property
     def source(self) -> Source:
         """The source that the work directory remembers."""
-        description = self.workspace.source()
-        if description is None:
-            raise UsageError(f"{self.workspace.root} has no source yet; begin with `pseudoris masks --images DIR`")
-        return sources.open_source(description)
+        return sources.source_of(self.workspace)
 
 
 # --- stages ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,25 @@ class ImageRef:
     key: str
     image_id: int
     file_name: str
+    name: str | None = None
+    """Its name within a container (a tar, a Parquet file), where it lies in one."""
+
+    @property
+    def drawn_as(self) -> str:
+        """What random numbers are keyed by: the same for a picture in a folder and in a container."""
+        return self.name or self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Size in bytes and modification time, to notice a change without reading.
+
+    Of an image in a container they are the container's. Where there is no such time, `mtime_ns` is 63 bits of a digest of what
+    a server tells files apart by (the ETag).
+    """
+
+    size: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,12 @@ class MaskedImage:
     key: str
     image_rgb: np.ndarray
     masks: tuple[Mask, ...]
+    drawn_as: str = ""
+    """What random numbers are keyed by, `ImageRef.drawn_as`; the key where it is empty."""
+
+    def __post_init__(self) -> None:
+        if not self.drawn_as:
+            object.__setattr__(self, "drawn_as", self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ LAYERS = (
     {"errors", "text", "records", "watching"},
     {"rle"},
     {"settings", "codecs", "decoding", "demo"},
-    {"storage", "networks", "method", "prompting"},
+    {"storage", "networks", "method", "prompting", "places"},
     {"weights", "sources", "evaluation", "endpoint"},
     {"backends", "execution"},
     {"export"},
@@ -42,7 +42,11 @@ PLUG_INS = {
     "export/formats": ("open_writer",),
 }
 """Folders of plug-ins, and what each of their files must define."""
-NO_PLUG_INS = {"backends": {"registry"}, "sources": {"base", "registry", "detect", "metadata"}, "export/formats": set()}
+NO_PLUG_INS = {
+    "backends": {"registry"},
+    "sources": {"base", "registry", "detect", "metadata", "containers"},
+    "export/formats": set(),
+}
 """Files of a plug-in folder that join the plug-ins to the rest."""
 
 STAGES = {"masks", "captions", "scores", "judge", "filter", "export_index"}
@@ -59,6 +63,7 @@ ONLY_IN = {
     "openai": {"endpoint"},
     "httpx": {"endpoint"},
     "transformers": {"backends"},
+    "fsspec": {"places"},
 }
 """Foreign package -> the only units that may import it."""
 TORCH_AT_ONCE = {"networks", "decoding", "method", "dataset"}
@@ -75,6 +80,7 @@ TORCH_NEVER = {
     "export",
     "report",
     "prompting",
+    "places",
     "cli",
 }
 TORCH_NEVER |= {"pipeline", "notebook", "evaluation", "demo"}

@@ -229,7 +229,7 @@ class HfCaptioner(PartCaptioner):
         if self.settings.temperature == 0:
             return LogitsProcessorList()
         seeds = [
-            selecting.request_seed(self.settings.seed, job.scene.image.key, job.mask.mask_id, job.attempt)
+            selecting.request_seed(self.settings.seed, job.scene.image.drawn_as, job.mask.mask_id, job.attempt)
             for job in jobs
         ]
         steps: list[Any] = [TemperatureLogitsWarper(self.settings.temperature)]

@@ -152,7 +152,7 @@ class CocaCaptioner(Captioner):
 
         seed, count = self._settings.seed, self._settings.max_length
         numbers = [
-            [uniforms(seed, image.key, mask.mask_id, kind, sampler, count) for sampler in self._samplers]
+            [uniforms(seed, image.drawn_as, mask.mask_id, kind, sampler, count) for sampler in self._samplers]
             for mask in image.masks
         ]
         return np.array(numbers).reshape(len(image.masks), len(self._samplers), count)

@@ -259,7 +259,7 @@ class VlmCaptioner(PartCaptioner):
         messages = [user_message(shown.pictures, self.prompt.text(shown))]
         result, asked = MaskAnswer(), []
         for attempt in range(2):
-            seed = selecting.request_seed(settings.seed, scene.image.key, mask.mask_id, attempt)
+            seed = selecting.request_seed(settings.seed, scene.image.drawn_as, mask.mask_id, attempt)
             body = self.served.form.body(
                 messages, settings.max_tokens, temperature=settings.temperature, top_p=settings.top_p, seed=seed
             )

@@ -74,7 +74,7 @@ def run_demo(options: StageOptions, out_folder: Path) -> None:
     listener and by both; one export."""
     from pseudoris_cli import pipeline
 
-    remember_source(options.workspace, SourceOptions(images=out_folder / "scenes"))
+    remember_source(options.workspace, SourceOptions(images=str(out_folder / "scenes")))
     with open_session(options, resolve("demo", assignments=SELECTIONS[-1])) as session:
         pipeline.run_masks(session)
         for what, sampling in CAPTION_RUNS:

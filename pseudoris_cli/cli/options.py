@@ -230,16 +230,21 @@ class SourceOptions:
     """Where images come from; named once, then remembered in the work directory."""
 
     images: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="folder, list file, COCO instances JSON, REFER root or ETRIS LMDB; remembered in the work directory"
+            metavar="PATH",
+            help="folder, list file, COCO instances JSON, REFER root, ETRIS LMDB, WebDataset tars or Parquet files, also as a "
+            "pattern (data/{00000..00099}.tar) or URL (s3://bucket/data); remembered in the work directory",
         ),
     ] = None
-    image_root: Annotated[Path | None, typer.Option(help="where the images lie now, if they moved")] = None
+    image_root: Annotated[str | None, typer.Option(metavar="PATH", help="where the images lie now, if they moved")] = (
+        None
+    )
     source_split: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="of a REFER root or a folder of ETRIS files: whose images, e.g. val  [default: train]"
+            metavar="NAME",
+            help="of a REFER root, a folder of ETRIS files or Parquet files: whose images, e.g. val  [default: train]",
         ),
     ] = None
     source_split_by: Annotated[
@@ -247,6 +252,12 @@ class SourceOptions:
         typer.Option(metavar="NAME", help="of a REFER root with several refs(NAME).p: which, e.g. unc, umd, google"),
     ] = None
 
+    source_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="of Parquet files: the column of pictures  [default: image, or the only one]"
+        ),
+    ] = None
     source_kind: Annotated[
         str | None,
         typer.Option(
@@ -260,7 +271,7 @@ class SourceOptions:
     @property
     def choices(self) -> dict[str, str]:
         """What was chosen within the source."""
-        chosen = {"split": self.source_split, "split_by": self.source_split_by}
+        chosen = {"split": self.source_split, "split_by": self.source_split_by, "column": self.source_column}
         return {name: value for name, value in chosen.items() if value is not None}
 
 

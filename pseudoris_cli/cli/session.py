@@ -78,7 +78,7 @@ def _engine(options: StageOptions, resolved: Resolved, observer: ProgressObserve
 
 def remember_source(workspace: Workspace, wanted: SourceOptions, quiet: bool = False) -> None:
     """Fix the source of a work directory, or check that it is still the same. UsageError (exit 2) if it is another."""
-    images = wanted.images
+    images: Path | str | None = wanted.images
     if images is None and workspace.source() is None and (images := authors_source(Path.cwd())) and not quiet:
         note(f"taking the images of {images}, found in a directory laid out like the authors'")
     sources.remember(workspace, sources.Wanted(images, wanted.image_root, wanted.choices, wanted.source_kind))

@@ -192,7 +192,7 @@ def run(
     """
     flags = _filter_flags(min_doc, None, None, None) | _export_flags(split, dataset, None, max_captions) | chosen.flags
     resolved = options.resolve_all(commands(), flags)
-    if source.images and str(source.images) in get_args(ImageMode) and not source.images.exists():
+    if source.images and source.images in get_args(ImageMode) and not Path(source.images).exists():
         raise UsageError(
             f"--images {source.images}: here --images names the source; --export-images {source.images} says how image files "
             "come into the export"

@@ -11,7 +11,7 @@ from pseudoris_cli.records import ImageRef
 from pseudoris_cli.report import images, page
 from pseudoris_cli.report.choosing import ImageChoice
 from pseudoris_cli.report.gather import gather
-from pseudoris_cli.sources.registry import open_source
+from pseudoris_cli.sources.registry import source_of
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
@@ -43,7 +43,7 @@ def write_report(
         raise UsageError(f"--out {out} is a folder; name a file in it, e.g. --out {out / 'report.html'}")
     _check_ours(out)
     report = gather(workspace, choice, start, lambda done, total: progress("reading parts", done, total))
-    source = open_source(description)
+    source = source_of(workspace)
     encoded, overlays = [], []
     for number, image in enumerate(report.images):
         progress("images", number, len(report.images))

@@ -46,7 +46,12 @@ class Kind:
 
 
 BACKENDS = Kind("backend", "backends", "pseudoris.backends", frozenset({"registry"}))
-SOURCES = Kind("kind of source", "sources", "pseudoris.sources", frozenset({"base", "registry", "detect", "metadata"}))
+SOURCES = Kind(
+    "kind of source",
+    "sources",
+    "pseudoris.sources",
+    frozenset({"base", "registry", "detect", "metadata", "containers"}),
+)
 FORMATS = Kind("format", "export/formats", "pseudoris.formats", dashed=True)
 
 

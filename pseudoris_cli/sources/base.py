@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pseudoris_cli.codecs.foreign_names import Finder, is_elsewhere, is_text
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.records import ImageRef
+from pseudoris_cli.records import ImageRef, Stamp
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 SPLITS = ("train", "val", "test", "testA", "testB", "testC")
@@ -21,14 +21,6 @@ SPLITS = ("train", "val", "test", "testA", "testB", "testC")
 MAX_BYTES = 1 << 29
 """40 million pixels of four 16-bit channels have 320 MB uncompressed."""
 _COCO_STEM = re.compile(r"(?:COCO_.*_)?(\d{12})")
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """Size in bytes and modification time of an image, to notice a change without reading it."""
-
-    size: int
-    mtime_ns: int
 
 
 @dataclass(slots=True)

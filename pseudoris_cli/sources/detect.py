@@ -16,8 +16,13 @@ USUAL_ORDER = 50
 """Of a kind that does not say when it wants to be asked."""
 
 
-def detect(path: Path) -> str:
-    """The kind of source: the first, in the order of their `DETECT_ORDER`, that detects the path. UsageError if none does."""
+def detect(path: Path | str) -> str:
+    """The kind of source: the first, in the order of their `DETECT_ORDER`, that detects the path. UsageError if none does.
+
+    A path at which nothing lies is a pattern, a text is a URL; only some kinds read those.
+    """
+    if isinstance(path, str) or not path.exists():
+        return _detect_address(str(path))
     try:
         for name, module in _kinds():
             if module.detects(path):
@@ -29,8 +34,17 @@ def detect(path: Path) -> str:
         raise UsageError(f"{path} is a single image; --images takes its folder or a list file")
     theirs = [f", {name}" for name, found in plugins.known(plugins.SOURCES).items() if found.distribution]
     raise UsageError(
-        f"{path} is neither a folder, a list of images, a COCO or ETRIS JSON nor an LMDB{''.join(theirs)}; --source-kind says "
-        "what it is"
+        f"{path} is neither a folder, a list of images, a COCO or ETRIS JSON, an LMDB, a tar nor a Parquet file"
+        f"{''.join(theirs)}; --source-kind says what it is"
+    )
+
+
+def _detect_address(address: str) -> str:
+    for name, module in _kinds():
+        if hasattr(module, "detects_address") and module.detects_address(address):
+            return name
+    raise UsageError(
+        f"{address} stands for no tar, Parquet file or image; patterns and URLs are read for those. --source-kind says what it is"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pseudoris_cli.codecs import image_kinds
+from pseudoris_cli.codecs.foreign_names import is_text
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.records import ImageRef
-from pseudoris_cli.sources.base import IMAGE_SUFFIXES, FileReader, LeftOut, image_id_of
+from pseudoris_cli.places.addresses import is_url
+from pseudoris_cli.places.base import open_place
+from pseudoris_cli.records import ImageRef, Stamp
+from pseudoris_cli.sources.base import IMAGE_SUFFIXES, MAX_BYTES, FileReader, LeftOut, Source, image_id_of
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 SYSTEM_FOLDERS = frozenset(
@@ -62,6 +66,33 @@ class Folder(FileReader):
             return self.root / key
         raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), key.encode())
         return self.root / os.fsdecode(raw)
+
+
+class RemoteFolder(Source):
+    """Every image below a URL, by its suffix, in the order of its path. One request for each image: best with many threads."""
+
+    def __init__(self, url: str) -> None:
+        self.place = open_place(url)
+        self.url = url
+
+    def __reduce__(self) -> tuple[type[RemoteFolder], tuple[str]]:
+        return type(self), (self.url,)
+
+    def images(self) -> Iterator[ImageRef]:
+        for key in self.place.names(IMAGE_SUFFIXES):
+            if is_text(key):
+                yield ImageRef(key, image_id_of(key), key)
+
+    def stamp(self, key: str) -> Stamp | None:
+        """Size and a digest of the ETag, as they were when the folder was listed."""
+        return self.place.stamp(key)
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes. EnvironmentStop where the server does not answer."""
+        file = self.place.open(key)
+        if file.size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"{file.size:,} bytes are more than an image has")
+        return file.read_at(0, file.size)
 
 
 def _walk(folder: bytes, left_out: LeftOut) -> Iterator[bytes]:
@@ -152,6 +183,12 @@ def detects(path: Path) -> bool:
     return path.is_dir()
 
 
-def open_source(root: Path, options: dict[str, Any], image_root: Path | None) -> Folder:
+def detects_address(address: str) -> bool:
+    """A URL below which images are."""
+    return is_url(address) and bool(open_place(address).names(IMAGE_SUFFIXES))
+
+
+def open_source(root: Path | str, options: dict[str, Any], image_root: Path | str | None) -> Folder | RemoteFolder:
     """Open a folder; `image_root` relocates it."""
-    return Folder(image_root or root)
+    place = image_root or root
+    return RemoteFolder(place) if isinstance(place, str) else Folder(place)

@@ -20,6 +20,12 @@ class Merged(FileReader):
         super().__init__(root)
         self.sources, self.options = sources, options
 
+    def keep_index_in(self, folder: Path) -> None:
+        """Each source keeps its own."""
+        for label, source in self.sources.items():
+            if keep := getattr(source, "keep_index_in", None):
+                keep(folder / label)
+
     def images(self) -> Iterator[ImageRef]:
         """Every image of each source, in the order in which they were merged."""
         for label, source in self.sources.items():

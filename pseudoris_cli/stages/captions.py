@@ -116,7 +116,9 @@ class CaptionWorker:
         masks = masks_by_image(part.columns["masks"])
 
         def work(batch: list[LoadedImage]) -> list[ImageResult]:
-            images = [MaskedImage(image.ref.key, image.image_rgb, masks[image.ref.key]) for image in batch]
+            images = [
+                MaskedImage(image.ref.key, image.image_rgb, masks[image.ref.key], image.ref.drawn_as) for image in batch
+            ]
             captions = self.captioner.caption(images)
             return [
                 ImageResult([caption_row(image.ref, caption) for caption in found])
@@ -155,7 +157,7 @@ class StreamWorker:
             def masked() -> Iterator[MaskedImage]:
                 for image in images:
                     given.append(image)
-                    found = MaskedImage(image.ref.key, image.image_rgb, masks[image.ref.key])
+                    found = MaskedImage(image.ref.key, image.image_rgb, masks[image.ref.key], image.ref.drawn_as)
                     scenes[image.ref.key] = scene_digest(image.sha256, found)
                     yield found
 

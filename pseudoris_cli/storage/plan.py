@@ -49,7 +49,7 @@ class PlannedPart:
 
 
 class Plan:
-    """The parts of `plan.jsonl`, one line each: {"part": id, "images": [[key, image_id, file_name?], ...]}.
+    """The parts of `plan.jsonl`, one line each: {"part": id, "images": [[key, image_id, file_name?, name?], ...]}.
 
     Memory does not grow with the number of images, only with that of parts.
     """
@@ -150,8 +150,10 @@ def _fingerprint(key: str) -> int:
 
 def _row(image: ImageRef) -> list[Any]:
     row: list[Any] = [image.key, image.image_id]
+    if image.name is not None:
+        return [*row, image.file_name, image.name]
     return row if image.file_name == image.key else [*row, image.file_name]
 
 
 def _reference(row: list[Any]) -> ImageRef:
-    return ImageRef(row[0], row[1], row[2] if len(row) > 2 else row[0])
+    return ImageRef(row[0], row[1], row[2] if len(row) > 2 else row[0], row[3] if len(row) > 3 else None)

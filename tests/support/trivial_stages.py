@@ -38,8 +38,10 @@ from pseudoris_cli.execution.tasks import (
 from pseudoris_cli.records import Caption, Mask
 from pseudoris_cli.rle import encode_rle, rle_area, rle_bbox
 from pseudoris_cli.settings.models import Numerics
+from pseudoris_cli.sources import registry
 from pseudoris_cli.sources.base import Source
 from pseudoris_cli.sources.folder import Folder
+from pseudoris_cli.sources.registry import INDEX
 from pseudoris_cli.stages.batching import run_batches
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.manifest import ImageOutcome
@@ -148,6 +150,15 @@ class Silent:
     def end(self) -> None: ...
 
 
+def _folder(images: Path, index: Path) -> Source:
+    return Folder(images)
+
+
+def recognised(images: Path, index: Path) -> Source:
+    """The source at a path as the command opens it, with its index kept."""
+    return registry.open_source(registry.describe(images, {}, None), index)
+
+
 @dataclass
 class Bench:
     """A work directory with its source, and how its stages run."""
@@ -164,6 +175,8 @@ class Bench:
     """Part of the version: another flavour is another version."""
     engine: Engine | None = None
     """Where the worker runs; None: in this process."""
+    opener: Callable[[Path, Path], Source] = _folder
+    """Opens the source at `images`; the second path is where it may keep an index."""
 
     @property
     def workspace(self) -> Workspace:
@@ -173,7 +186,7 @@ class Bench:
         """Plan what is new and run the first stage."""
         with graceful_stop() as stopper:
             self.workspace.create()
-            source = Folder(self.images)
+            source = self._source()
             self.workspace.plan().extend(source.images(), self.part_size, self.limit)
             spec = MaskSpec(self._context(source), self.trick)
             return self._run(self._open("masks", None), spec, (), stopper)
@@ -182,8 +195,11 @@ class Bench:
         """Run the second stage on the current masks."""
         with graceful_stop() as stopper:
             artifact = self._open("captions", self.workspace.latest("masks").version)
-            spec = CaptionSpec(self._context(Folder(self.images)), self.trick)
+            spec = CaptionSpec(self._context(self._source()), self.trick)
             return self._run(artifact, spec, ("masks",), stopper)
+
+    def _source(self) -> Source:
+        return self.opener(self.images, self.work / INDEX)
 
     def _context(self, source: Source) -> NetworkContext:
         reading = ImageReading(source, max_pixels=1_000_000, decode_threads=2, decode_ahead=self.decode_ahead)

@@ -1,0 +1,241 @@
+"""Images that lie in large files: what tars and Parquet files share. An index of each file is made once and kept.
+
+The index of a file is JSON in the work directory (`WORK/source-index/`), valid for one size and modification time. It is written
+when the images are listed, as one durable step; readers that find none, or an old one, make it in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from threading import RLock
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pseudoris_cli.errors import UsageError
+from pseudoris_cli.places.base import Place, open_place
+from pseudoris_cli.records import ImageRef, Stamp
+from pseudoris_cli.sources.base import LeftOut, Source
+from pseudoris_cli.storage import files
+from pseudoris_cli.storage.locks import exclusive
+
+T = TypeVar("T")
+FORMAT = 1
+"""Of an index file; another number is made anew."""
+OPEN = 4
+"""Files held open, with their indexes, by each process."""
+AT_ONCE = 8
+"""Indexes of remote files that are made side by side."""
+WAIT_SECONDS = 600
+MISSING = "files that the pattern names and that are not there"
+
+
+class Unreadable(Exception):
+    """Nothing of a file can be read; the message is the reason, without the file's name."""
+
+
+class Recent(Generic[T]):
+    """The last few values by key. What is put out is not closed: another thread may be reading from it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Any, T] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], T]) -> T:
+        """The value of a key, made if it is not there."""
+        if key not in self._values:
+            made = make()
+            self._values[key] = made
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]
+
+
+class Containers(Source):
+    """The images of many files, in the order of the files and of what lies in them. Keys begin with the name of the file.
+
+    A class derived from it says how a file is read: `make_index`, `refs`, `find` and `fetch`.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    noun: ClassVar[str]
+    """What messages call a file."""
+
+    def __init__(self, root: Path | str, options: dict[str, str]) -> None:
+        self.root, self.options = root, options
+        self.place: Place = open_place(root)
+        self.left_out: LeftOut | None = None
+        self._folder: Path | None = None
+        self._lock = RLock()
+        self._indexes: Recent[dict[str, Any]] = Recent(OPEN)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (type(self), self.root, self.options, self._folder)
+
+    # --- what a kind of file says -------------------------------------------------------------------------------------
+
+    def make_index(self, name: str) -> dict[str, Any]:
+        """What lies in a file, as plain JSON, with `left_out`. Unreadable says why there is nothing."""
+        raise NotImplementedError
+
+    def refs(self, name: str, index: dict[str, Any]) -> Iterator[ImageRef]:
+        """The images of a file."""
+        raise NotImplementedError
+
+    def find(self, index: dict[str, Any], inner: str) -> Any:
+        """Where the image of a key without its file's name lies; None where there is none."""
+        raise NotImplementedError
+
+    def fetch(self, name: str, stamp: Stamp, spot: Any) -> bytes:
+        """The bytes of an image."""
+        raise NotImplementedError
+
+    def chosen(self, names: list[str]) -> list[str]:
+        """The files whose images are taken."""
+        return names
+
+    # --- what a source offers -----------------------------------------------------------------------------------------
+
+    def keep_index_in(self, folder: Path) -> None:
+        """Where indexes are kept; without it they are made anew by each process."""
+        self._folder = folder
+
+    def images(self) -> Iterator[ImageRef]:
+        """Every image, file by file. UsageError where there are none, with the reasons."""
+        left_out = self.left_out = LeftOut()
+        for name in getattr(self.place, "missing", list)():
+            left_out.add(MISSING, name.encode())
+        names = self.names(left_out)
+        listed = 0
+        for name, index in self._all_indexes(names):
+            for kind, row in index["left_out"].items():
+                known = left_out.kinds.setdefault(kind, {"count": 0, "example": row["example"]})
+                known["count"] += row["count"]
+            for ref in self.refs(name, index):
+                listed += 1
+                yield ref
+        left_out.complete = True
+        if not listed:
+            reasons = "; ".join(
+                f"{row['count']:,} {kind}, e.g. {row['example']}" for kind, row in left_out.kinds.items()
+            )
+            raise UsageError(
+                f"{self.root}: no image in {len(names)} {self.noun} files ({reasons or 'nothing to read'})"
+            )
+
+    def names(self, left_out: LeftOut) -> list[str]:
+        """The files of this kind, in order."""
+        return self.chosen(self.place.names(self.suffixes))
+
+    def stamp(self, key: str) -> Stamp | None:
+        """That of the file that holds the image; digests tell which images changed in it. None if the image is not in it."""
+        with self._lock:
+            name, inner, stamp = self._file_of(key)
+            if stamp is None or self.find(self._index(name, stamp), inner) is None:
+                return None
+            return stamp
+
+    def read(self, key: str) -> bytes:
+        """The encoded image. FileNotFoundError if it, or its file, is gone; another OSError with the reason if it is damaged."""
+        with self._lock:
+            name, inner, stamp = self._file_of(key)
+            spot = None if stamp is None else self.find(self._index(name, stamp), inner)
+        if stamp is None or spot is None:
+            raise FileNotFoundError(errno.ENOENT, f"no such image in a {self.noun} file", key)
+        return self.fetch(name, stamp, spot)
+
+    # --- indexes ------------------------------------------------------------------------------------------------------
+
+    def _file_of(self, key: str) -> tuple[str, str, Stamp | None]:
+        """Name of the file, rest of the key, and the file's stamp (None where there is no such file)."""
+        low = key.lower()
+        ends = sorted(
+            at + len(suffix) for suffix in self.suffixes for at in range(len(low)) if low.startswith(f"{suffix}/", at)
+        )
+        for end in ends:
+            if stamp := self.place.stamp(key[:end]):
+                return key[:end], key[end + 1 :], stamp
+        return key, "", None
+
+    def _all_indexes(self, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The index of each file, those of a server made side by side; new ones are kept."""
+        if not self.place.is_remote:
+            yield from ((name, self._kept_index(name)) for name in names)
+            return
+        waiting = iter(names)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="index") as pool:
+            begun = [(name, pool.submit(self._kept_index, name)) for name in islice(waiting, AT_ONCE)]
+            try:
+                while begun:
+                    name, future = begun.pop(0)
+                    index = future.result()
+                    begun += [(other, pool.submit(self._kept_index, other)) for other in islice(waiting, 1)]
+                    yield name, index
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _kept_index(self, name: str) -> dict[str, Any]:
+        """The index of a file for a listing: from the work directory, or made and kept there."""
+        stamp = self.place.stamp(name)
+        if stamp is None:
+            return {"left_out": {f"{self.noun} files that vanished": {"count": 1, "example": name}}}
+        if known := self._load(name, stamp):
+            return known
+        index = self._made(name, stamp)
+        if self._folder is not None and self.place.stamp(name) == stamp:  # it may be written to while we read it
+            with files.os_errors_as_stop(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with exclusive(self._folder / "index.lock", "indexing", WAIT_SECONDS):
+                    text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+                    files.replace_file(self._path(self._folder, name), text.encode("utf-8", "backslashreplace"))
+        return index
+
+    def _index(self, name: str, stamp: Stamp) -> dict[str, Any]:
+        """The index of a file for reading. Call it with the lock held."""
+        return self._indexes.get((name, stamp), lambda: self._load(name, stamp) or self._made(name, stamp))
+
+    def _made(self, name: str, stamp: Stamp) -> dict[str, Any]:
+        try:
+            index = self.make_index(name)
+        except FileNotFoundError:
+            index = {"left_out": {f"{self.noun} files that vanished": {"count": 1, "example": name}}}
+        except Unreadable as error:
+            index = {"left_out": {f"{self.noun} files that cannot be read: {error}": {"count": 1, "example": name}}}
+        except OSError as error:
+            reason = f"{self.noun} files that cannot be read: {error.strerror or error}"
+            index = {"left_out": {reason: {"count": 1, "example": name}}}
+        return index | {"format": FORMAT, "file": name, "stamp": [stamp.size, stamp.mtime_ns], "options": self.options}
+
+    def _load(self, name: str, stamp: Stamp) -> dict[str, Any] | None:
+        """What the work directory has; None where it has none for this state of the file."""
+        if self._folder is None:
+            return None
+        try:
+            index = json.loads(self._path(self._folder, name).read_bytes())
+            wanted = [FORMAT, name, [stamp.size, stamp.mtime_ns], self.options]
+            return index if [index[part] for part in ("format", "file", "stamp", "options")] == wanted else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _path(self, folder: Path, name: str) -> Path:
+        return folder / f"{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.json"
+
+
+def _reopened(kind: type[Containers], root: Path | str, options: dict[str, str], folder: Path | None) -> Containers:
+    source = kind(root, options)
+    source._folder = folder
+    return source
+
+
+def relocated(root: Path | str, image_root: Path | str | None) -> Path | str:
+    """Where a source lies that `--image-root` may have moved: a single file lies in that folder."""
+    if image_root is None:
+        return root
+    moved = Path(image_root) / Path(root).name
+    return moved if isinstance(image_root, Path) and moved.is_file() else image_root
