@@ -6,6 +6,10 @@ _SHORTAGES = (
     "out of memory",  # torch.OutOfMemoryError; CUDA error: out of memory; MPS backend out of memory
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # the same since cuDNN 9
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+    "CURAND_STATUS_ALLOCATION_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "CUFFT_ALLOC_FAILED",
     "can't allocate memory",  # torch's allocator on a CPU
@@ -17,6 +21,8 @@ _SHORTAGES = (
 
 _LOST_DEVICE = (
     "CUDA error",
+    "CUDA driver error",
+    "Triton Error [CUDA]",
     "device-side assert",
     "CUBLAS_STATUS_EXECUTION_FAILED",
     "CUDNN_STATUS_EXECUTION_FAILED",
@@ -37,6 +43,12 @@ def is_device_lost(error: BaseException) -> bool:
     if is_out_of_memory(error):
         return False
     return type(error).__name__ == "AcceleratorError" or any(name in str(error) for name in _LOST_DEVICE)
+
+
+def reason_of(error: BaseException) -> str:
+    """The type of an error and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
 
 
 class PseudorisError(Exception):

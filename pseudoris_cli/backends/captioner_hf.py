@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pseudoris_cli.errors import MissingDependency, UsageError, is_out_of_memory
+from pseudoris_cli.errors import MissingDependency, UsageError, is_out_of_memory, reason_of
 from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
 from pseudoris_cli.prompting import selecting
 from pseudoris_cli.prompting.prompts import Prompt
@@ -108,6 +108,7 @@ class _Job:
     attempt: int = 0
     usable: Usable = field(default_factory=Usable)
     failure: str | None = None
+    too_large: bool = False
 
 
 class HfCaptioner(PartCaptioner):
@@ -167,7 +168,11 @@ class HfCaptioner(PartCaptioner):
         for attempt in range(_REPAIRS + 1):
             for job in jobs:
                 job.attempt = attempt
-            for job, (text, whole) in zip(jobs, self._generate(jobs), strict=True):
+            for job, answer in zip(jobs, self._generate(jobs), strict=True):
+                if isinstance(answer, BaseException):
+                    job.failure, job.too_large = reason_of(answer), True
+                    continue
+                text, whole = answer
                 found = selecting.usable(text, self.settings.style, job.marked)
                 found.rejected[:0] = job.usable.rejected
                 job.usable, job.failure = found, None
@@ -176,17 +181,22 @@ class HfCaptioner(PartCaptioner):
                     said = {"role": "assistant", "content": [{"type": "text", "text": text or "(nothing)"}]}
                     again = {"role": "user", "content": [{"type": "text", "text": self.prompt.repair(job.failure)}]}
                     job.messages = [job.messages[0], said, again]
-            jobs = [job for job in jobs if job.failure]
+            jobs = [job for job in jobs if job.failure and not job.too_large]
             if not jobs:
                 return
 
-    def _generate(self, jobs: list[_Job]) -> list[tuple[str, bool]]:
-        """The text of each answer and whether it came to its end; in halves where memory does not suffice."""
+    def _generate(self, jobs: list[_Job]) -> list[tuple[str, bool] | BaseException]:
+        """The text of each answer and whether it came to its end; in halves where memory does not suffice.
+
+        Where it does not suffice for one mask, the error that said so.
+        """
         try:
-            return self._generate_together(jobs)
+            return [*self._generate_together(jobs)]
         except Exception as error:
-            if not is_out_of_memory(error) or len(jobs) == 1:
+            if not is_out_of_memory(error):
                 raise
+            if len(jobs) == 1:
+                return [error]
         self.halvings += 1
         _release_memory()
         middle = len(jobs) // 2

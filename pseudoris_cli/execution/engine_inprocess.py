@@ -13,6 +13,7 @@ from itertools import chain
 
 from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Finished
+from pseudoris_cli.execution.loading import load_worker
 from pseudoris_cli.execution.prefetch import Prefetcher, load_part
 from pseudoris_cli.execution.signals import AskedElsewhere, PartClock, Stopper
 from pseudoris_cli.execution.tasks import (
@@ -43,7 +44,7 @@ class InProcess:
     def run(
         self, spec: StageSpec, tasks: Iterable[PartTask], crash_log: CrashLog, stopper: Stopper
     ) -> Generator[Finished, None, None]:
-        worker = spec.make_worker()
+        worker = load_worker(spec)
         recorded = device_notes(spec)
         safe, quarantined = (iter(tasks), []) if spec.runs_elsewhere else _split(tasks, crash_log)
         clock_of = AskedElsewhere if spec.runs_elsewhere else PartClock

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pseudoris_cli import watching
-from pseudoris_cli.errors import EnvironmentStop, PseudorisError, is_device_lost, is_out_of_memory
+from pseudoris_cli.errors import EnvironmentStop, PseudorisError, is_device_lost, is_out_of_memory, reason_of
 from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, ProgressCallback, UnreadImage
 from pseudoris_cli.records import Failure
 from pseudoris_cli.storage.schema import Columns, columns_of
@@ -73,9 +73,16 @@ def run_stream(part: PartInput, work: StreamWork, stage: str) -> PartResult:
         while waiting and isinstance(image := waiting[0], UnreadImage):
             add(waiting.popleft(), ImageResult(failure=image.failure))
 
-    for answer in work(loaded(), result.notes):
-        pass_unread()
-        add(waiting.popleft(), answer)
+    try:
+        for answer in work(loaded(), result.notes):
+            pass_unread()
+            add(waiting.popleft(), answer)
+    except PseudorisError:
+        raise
+    except Exception as error:
+        if is_device_lost(error):
+            raise _stopped(error) from error
+        raise
     pass_unread()
     assert not waiting, "an image has no answer"
     result.columns = as_columns(rows, stage)
@@ -113,16 +120,20 @@ def _attempt(batch: list[LoadedImage], work: Work, notes: dict[str, Any]) -> lis
         raise
     except Exception as error:
         if is_device_lost(error):
-            raise EnvironmentStop(f"the device stopped working: {_reason(error)}; committed parts are kept") from error
+            raise _stopped(error) from error
         short_of_memory = is_out_of_memory(error)
         if short_of_memory:
             notes["out_of_memory"] = notes.get("out_of_memory", 0) + 1
             release_memory()
         if len(batch) == 1:
             log.debug("%s failed", batch[0].ref.key, exc_info=error)
-            return [ImageResult(failure=Failure(_reason(error)))]
+            return [ImageResult(failure=Failure(reason_of(error)))]
     step = max(1, len(batch) // 2) if short_of_memory else 1
     return [answer for half in batched(batch, step) for answer in _attempt(half, work, notes)]
+
+
+def _stopped(error: BaseException) -> EnvironmentStop:
+    return EnvironmentStop(f"the device stopped working: {reason_of(error)}; committed parts are kept")
 
 
 def release_memory() -> None:
@@ -131,8 +142,3 @@ def release_memory() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

@@ -29,6 +29,8 @@ SHORTAGES = [
     AcceleratorError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
     RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 50 MB, max allowed: 18.13 GB)"),
     RuntimeError(
         "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
@@ -42,6 +44,8 @@ LOSSES = [
     AcceleratorError("CUDA error: unspecified launch failure"),
     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("CUDA driver error: unknown error"),
+    RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
 ]
 NEITHER = [
     RuntimeError("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 1"),

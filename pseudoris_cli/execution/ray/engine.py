@@ -16,6 +16,7 @@ from pseudoris_cli.errors import EnvironmentStop, PseudorisError
 from pseudoris_cli.execution.crash_log import CrashLog
 from pseudoris_cli.execution.engine import Finished
 from pseudoris_cli.execution.engine_inprocess import InProcess, device_notes, run_part
+from pseudoris_cli.execution.loading import load_worker
 from pseudoris_cli.execution.prefetch import Prefetcher, load_part
 from pseudoris_cli.execution.ray.cluster import Connection, RayCluster
 from pseudoris_cli.execution.signals import OnWorkers, Stopper
@@ -59,7 +60,7 @@ class PartActor:
                 f"a worker has pseudoris {__version__}, not {version}; install the same on every machine"
             )
         self.worker: Any = None  # first the networks of the stage before go
-        self.spec, self.worker = spec, spec.make_worker()
+        self.spec, self.worker = spec, load_worker(spec)
 
     def run(self, task: PartTask, one_by_one: bool) -> tuple[PartResult, float]:
         """Do a part; returns the answer and the seconds it took."""
