@@ -14,6 +14,7 @@ help:
 	@echo "make kernels install, then run the numeric tests as on other processors, and with two threads"
 	@echo "make bench   install, then run the benchmarks (long)"
 	@echo "make mutants install, then put faults into the code one by one and see which the tests notice (MINUTES=20)"
+	@echo "make gpu     install, then measure everything on a GPU in ten minutes (OUT=gpu-results)"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make lock    resolve the dependencies anew"
 
@@ -58,8 +59,9 @@ mutants: $(STAMP)
 docs: $(STAMP)
 	@$(BIN)/python docs/generate.py
 
+OUT ?= gpu-results
 gpu: $(STAMP)
-	@$(BIN)/python -m pytest -m gpu
+	@$(BIN)/python benchmarks/gpu.py --out $(OUT) --minutes 9
 
 # Names, versions and hashes only: an address would tie the file to one registry.
 lock: $(VENV)

@@ -119,7 +119,7 @@ def measure_ours(job: Job, image: np.ndarray) -> Measured:
         result.kept = found[0]
         return found
 
-    if job.device.startswith("cuda"):
+    if job.device.startswith("cuda") and not numerics.compile:
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:  # also warms up

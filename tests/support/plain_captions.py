@@ -61,7 +61,7 @@ def plain_step(
     """Raw own logits [V] and weights before normalisation [V] of every row (crop, sampler) after its prefix [B, T]."""
     tokens, similarity = encoded
     masks, found = len(tokens), []
-    own_crop = torch.tensor([crop for crop, _ in rows])
+    own_crop = torch.tensor([crop for crop, _ in rows], device=tokens.device)
     raw = plain_logits(coca, tokens[own_crop], prefixes)[:, -1]
     contrasted = masks > 1 and (rules.contrast_max_masks is None or masks <= rules.contrast_max_masks)
     difference = torch.zeros_like(raw)
@@ -105,12 +105,12 @@ def plain_sampling(
         ]
         if not alive:
             break
-        prefixes = torch.tensor([tokens[row] for row in alive])
+        prefixes = torch.tensor([tokens[row] for row in alive], device=crops.device)
         steps = plain_step(coca, encoded, prefixes, [rows[row] for row in alive], rules)
         for row, (raw, weights) in zip(alive, steps, strict=True):
             chosen = rules.end
             if length < rules.max_length - 1:
-                cumulative = np.cumsum(weights.double().numpy())
+                cumulative = np.cumsum(weights.double().cpu().numpy())
                 chosen = int(
                     np.searchsorted(cumulative, uniforms[rows[row]][length - 1] * cumulative[-1], side="right")
                 )
