@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pseudoris_cli.codecs.caption_tables import ONLY_MASK, BadTable, CaptionTable, read_table
+from pseudoris_cli.codecs.foreign_names import comparable, is_end_of
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.method.protocols import Captioner
 from pseudoris_cli.records import Caption, MaskedImage
@@ -98,22 +99,29 @@ class TabledCaptions(Captioner):
 
 
 class Names:
-    """The images that a table names, found by the key of an image: the same path, or one path is the end of the other."""
+    """The images that a table names, found by the key of an image: the same path, or one path is the end of the other.
+
+    Paths of other machines and tools are compared as `codecs/foreign_names.py` does: drives, addresses, back slashes, other
+    Unicode forms and case make no difference.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
+        self._paths = [comparable(name) for name in names]
         self._by_last: dict[str, list[int]] = defaultdict(list)
-        for number, name in enumerate(names):
-            self._by_last[name.rpartition("/")[2]].append(number)
+        for number, path in enumerate(self._paths):
+            self._by_last[path.rpartition("/")[2]].append(number)
 
     def find(self, key: str) -> list[int]:
-        """The numbers of the names that fit a key; the name that is equal to it alone, where there is one."""
-        fitting = [n for n in self._by_last.get(key.rpartition("/")[2], []) if _fits(self.names[n], key)]
-        return [n for n in fitting if self.names[n] == key] or fitting
-
-
-def _fits(one: str, other: str) -> bool:
-    return one == other or one.endswith("/" + other) or other.endswith("/" + one)
+        """The numbers of the names that fit a key; the one that is written like it alone, else the one with the same path."""
+        path = comparable(key)
+        fitting = [n for n in self._by_last.get(path.rpartition("/")[2], []) if is_end_of(self._paths[n], path)]
+        return (
+            [n for n in fitting if self.names[n] == key]
+            or [n for n in fitting if self._paths[n] == path]
+            or [n for n in fitting if key.endswith("/" + self.names[n]) or self.names[n].endswith("/" + key)]
+            or fitting
+        )
 
 
 def version(settings: Settings) -> str:

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from pseudoris_cli.cli.console import out, print_json
+from pseudoris_cli.cli.console import note, out, print_json
 from pseudoris_cli.cli.options import CommandGroup, SettingOptions, WorkOptions, with_options
 from pseudoris_cli.errors import MissingDependency
 from pseudoris_cli.settings import plugins
 from pseudoris_cli.settings.models import Settings, backend_sections
+from pseudoris_cli.settings.resolve import Resolved
+from pseudoris_cli.storage.stage_table import commands
 
 app = typer.Typer(
     help="Settings: every value in force, and where it comes from.",
@@ -29,19 +31,35 @@ def config() -> None:
     """Settings: every value in force, and where it comes from."""
 
 
+@dataclass
+class KnownOptions(SettingOptions, WorkOptions):
+    """Settings that start, as those of a stage do, from what the work directory remembers; not where a profile or file is named."""
+
+    def resolve_as_remembered(self) -> Resolved:
+        """The settings that the next command in the work directory would have."""
+        from pseudoris_cli.storage.remembered import recall
+
+        named = self.profile is not None or self.config is not None
+        resolved = self.resolve(base=None if named else recall(self.workspace, list(commands())[-1]))
+        if resolved.remembered_in:
+            note(f"settings of {resolved.remembered_in}")
+        return resolved
+
+
 @app.command()
 @with_options
 def show(
-    options: SettingOptions,
+    options: KnownOptions,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Print every setting as YAML, with its origin and meaning as a comment: a file to start from.
 
-    Defaults are commented out, so that a saved copy sets nothing by itself.
+    Defaults are commented out, so that a saved copy sets nothing by itself. In a work directory these are the settings that its
+    next command starts from, unless a profile or file is named.
 
     Example: pseudoris config show --profile fast > pseudoris.yaml
     """
-    resolved = options.resolve()
+    resolved = options.resolve_as_remembered()
     if as_json:
         choices = dict(_backend_choices())
         print_json(
@@ -92,7 +110,7 @@ def _meanings(model: Any, prefix: str = "") -> Any:
 
 
 @dataclass
-class DoctorOptions(SettingOptions, WorkOptions):
+class DoctorOptions(KnownOptions):
     """What decides whether a run could work."""
 
     gpu: Annotated[int | None, typer.Option(help="CUDA device that would be used")] = None
@@ -115,7 +133,7 @@ def doctor(
     from pseudoris_cli.doctor import examine, examine_endpoint
     from pseudoris_cli.execution.devices import DeviceRequest
 
-    settings = options.resolve().settings
+    settings = options.resolve_as_remembered().settings
     if endpoint:
         checks = examine_endpoint(settings, endpoint)
     else:

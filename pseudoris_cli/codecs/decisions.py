@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pseudoris_cli.codecs import foreign_text
 from pseudoris_cli.errors import UsageError
 
 MOST_BYTES = 1_000_000_000
@@ -40,11 +41,11 @@ def read_decisions(path: Path) -> Decisions:
                 f"{path} is larger than {MOST_BYTES:,} bytes; a file of decisions has a short line for each"
             )
         data = path.read_bytes()
-        text = data.decode("utf-8-sig")
+        text = foreign_text.decode(data)
     except OSError as error:
         raise UsageError(f"cannot read the decisions {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no file of decisions: {error}") from error
     header, rows = _json_rows(path, text) if text.lstrip()[:1] in ("{", "[") else _csv_rows(path, text)
     decided: dict[Key, bool] = {}
     for where, row in rows:

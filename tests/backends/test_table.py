@@ -282,3 +282,26 @@ def test_a_refused_table_leaves_nothing(tmp_path: Path) -> None:
     assert done.code == 2
     assert "no image of" in done.stderr
     assert not list((tmp_path / "work" / "captions").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("C:\\data\\photos\\a.jpg", "photos/a.jpg"),
+        ("https://example.org/photos/a%20b.jpg?x=1", "a b.jpg"),
+        ("photos/cafe\u0301.jpg", "photos/caf\u00e9.jpg"),
+        ("PHOTOS/A.JPG", "photos/a.jpg"),
+        ("./a.jpg", "a.jpg"),
+    ],
+)
+def test_names_of_other_machines_and_tools_are_found(written: str, key: str) -> None:
+    assert table.Names([written, "other/b.jpg"]).find(key) == [0]
+
+
+def test_the_name_that_is_written_alike_wins() -> None:
+    names = table.Names(["A.jpg", "a.jpg", "x/A.jpg"])
+    assert names.find("a.jpg") == [1]
+    assert names.find("A.jpg") == [0]
+    assert names.find("x/A.jpg") == [2]
+    assert table.Names(["x/A.jpg", "x/a.jpg"]).find("a.jpg") == [1], "its own case, in a folder"
+    assert table.Names(["x/a.jpg", "y/a.jpg"]).find("a.jpg") == [0, 1], "nobody knows which"

@@ -63,7 +63,8 @@ def test_an_old_directory_of_the_demo_stays_in_the_demo(old: Path) -> None:
     assert "settings as before: profile demo" in done.stderr
     assert settings_of(old, "filter")["min_doc"] == 1.5
     assert entries(old)["filter"]["profile"] == "demo"
-    again = json.loads(invoke("run", "--work", old, "--device", "cpu", "-q", "--json").stdout)
+    there = ("--image-root", OLD / "scenes")  # where its images lie now
+    again = json.loads(invoke("run", "--work", old, *there, "--device", "cpu", "-q", "--json").stdout)
     assert [stage["parts"] for stage in again["stages"]] == [0, 0, 0, 0], "masks and captions are the demo's too"
 
 
@@ -180,6 +181,18 @@ def test_a_saved_copy_of_the_defaults_sets_nothing(tmp_path: Path, monkeypatch: 
         shown.replace("# filter:", "filter:").replace("# min_doc: 1.0", "min_doc: 1.4")
     )
     assert resolve().settings.filter.min_doc == 1.4
+
+
+def test_config_show_and_doctor_start_from_what_the_directory_remembers(work: Path) -> None:
+    shown = invoke("config", "show", "--work", work, "--json")
+    assert json.loads(shown.stdout)["masks.max_per_image"]["value"] == 1
+    assert "settings.yaml" in shown.stderr
+    other = invoke("config", "show", "--work", work, "--profile", "fast", "--json")
+    assert json.loads(other.stdout)["masks.max_per_image"]["value"] is None
+    codes = [
+        invoke("doctor", "--work", work, *more).code for more in ((), ("--config", CONFIG), ("--profile", "paper"))
+    ]
+    assert codes == [0, 0, 3], "the weights of paper are not here, those of the directory's own settings are"
 
 
 # --- what deviates ------------------------------------------------------------------------------------------------------

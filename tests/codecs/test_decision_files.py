@@ -64,7 +64,8 @@ def test_a_table_by_hand_needs_four_columns_only(tmp_path: Path) -> None:
         (b"image,mask,text\na,0,b\n", "needs a first line with the columns image, mask, text, decision"),
         (b"image,mask,text,decision\na,0,b\n", "row 2: `decision` must be keep or drop, not None"),
         (b"image,mask,text,decision,masks\na,0,b,keep,1\nb,0,b,keep,2\n", "several versions of masks: 1, 2"),
-        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"\xff\xfe\x00", "it is not; save the file as UTF-8"),
+        ("a,ü".encode("latin-1"), "it may be latin-1"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, content: bytes, says: str) -> None:
@@ -72,6 +73,12 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: bytes, says: str) -> Non
     with pytest.raises(UsageError) as error:
         read_decisions(tmp_path / "d")
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig", "utf-32"])
+def test_a_table_that_windows_saved_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "d.csv").write_bytes("image,mask,text,decision\nx.png,1,a café,keep\n".encode(encoding))
+    assert read_decisions(tmp_path / "d.csv").keep == {("x.png", 1, "a café"): True}
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
