@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from pseudoris_cli.backends import sam as backend
+from pseudoris_cli.backends.automatic_masks import AutomaticSegmenter
 from pseudoris_cli.networks.sam import automatic, run_lengths
 from pseudoris_cli.networks.sam.automatic import MaskCandidate
 from pseudoris_cli.rle import rle_from_counts
@@ -75,7 +76,7 @@ class Clock:
             torch.cuda.synchronize()
 
 
-def load(settings: backend.Settings, numerics: Numerics, device: str) -> backend.SamSegmenter:
+def load(settings: backend.Settings, numerics: Numerics, device: str) -> AutomaticSegmenter:
     """Our generator; with random weights every point gets masks of its own, as the points of a trained SAM do.
 
     Random weights as they are give full-size networks masks over the whole picture, of which NMS leaves one. Here image tokens

@@ -43,7 +43,7 @@ PLUG_INS = {
 }
 """Folders of plug-ins, and what each of their files must define."""
 NO_PLUG_INS = {
-    "backends": {"registry"},
+    "backends": {"registry", "automatic_masks"},
     "sources": {"base", "registry", "detect", "metadata", "containers"},
     "export/formats": set(),
 }
@@ -62,7 +62,7 @@ ONLY_IN = {
     "lmdb": {"export"},
     "openai": {"endpoint"},
     "httpx": {"endpoint"},
-    "transformers": {"backends"},
+    "transformers": {"backends", "networks"},
     "fsspec": {"places"},
 }
 """Foreign package -> the only units that may import it."""

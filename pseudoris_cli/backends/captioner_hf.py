@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pseudoris_cli.errors import MissingDependency, UsageError, is_out_of_memory, reason_of
+from pseudoris_cli.errors import UsageError, is_out_of_memory, reason_of
 from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
 from pseudoris_cli.prompting import selecting
 from pseudoris_cli.prompting.prompts import Prompt
@@ -20,7 +18,7 @@ from pseudoris_cli.prompting.settings import PromptSettings
 from pseudoris_cli.prompting.views import Picture, Scene
 from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
 from pseudoris_cli.settings.models import Numerics
-from pseudoris_cli.weights import registry as weights
+from pseudoris_cli.weights import model_folders
 
 ROLE = "captioner"
 _REPAIRS = 1
@@ -49,7 +47,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> HfCaptioner:
     MissingDependency (exit 3) if transformers or the model is not here; UsageError (exit 2) if it reads no pictures.
     """
     prompt = settings.load_prompt()
-    folder = _folder(settings.model)
+    folder = model_folders.locate(settings.model, "captions.model")
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -58,7 +56,9 @@ def load(settings: Settings, numerics: Numerics, device: str) -> HfCaptioner:
     set_up(numerics)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        network = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=dtype_of(numerics))
+        network = AutoModelForImageTextToText.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype_of(numerics)
+        )
     except (ValueError, OSError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise UsageError(
@@ -72,29 +72,8 @@ def load(settings: Settings, numerics: Numerics, device: str) -> HfCaptioner:
 def version(settings: Settings) -> str:
     """The digest of every file of the model, and that of the prompt."""
     prompt = settings.load_prompt()
-    digest = hashlib.sha256()
-    folder = _folder(settings.model)
-    for path in sorted(
-        path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt")
-    ):
-        digest.update(f"{path.name} {weights.file_digest(path)}\n".encode())
-    return f"{digest.hexdigest()[:32]} {prompt.digest[:16]}"
-
-
-def _folder(model: str) -> Path:
-    """Where the model lies: a folder, or the snapshot of a name in the Hugging Face cache. Nothing is downloaded here."""
-    path = Path(model).expanduser()
-    if (path / "config.json").is_file():
-        return path
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(model, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise MissingDependency(
-            f"the model {model!r} is not here: neither a folder with config.json nor in the Hugging Face cache\n"
-            f"get it with:  hf download {model}"
-        ) from error
+    folder = model_folders.locate(settings.model, "captions.model")
+    return f"{model_folders.digest(folder)[:32]} {prompt.digest[:16]}"
 
 
 @dataclass

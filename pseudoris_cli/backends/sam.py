@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
+from pseudoris_cli.backends import automatic_masks
+from pseudoris_cli.backends.automatic_masks import AutomaticMaskSection, AutomaticSegmenter
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.method.protocols import Segment, Segmenter
-from pseudoris_cli.settings.models import BackendSettings, Channels, Fraction, Numerics
+from pseudoris_cli.settings.models import Numerics
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights import tensors
 from pseudoris_cli.weights.unwrapping import unwrapped
@@ -18,36 +18,19 @@ from pseudoris_cli.weights.unwrapping import unwrapped
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-    from pseudoris_cli.networks.sam.automatic import AutomaticMasks, MaskCandidate
     from pseudoris_cli.networks.sam.decoder import PromptDecoder
 
 ROLE = "segmenter"
 
 
-class Settings(BackendSettings):
+class Settings(AutomaticMaskSection):
     """Automatic mask generation; the defaults are the paper's."""
 
     backend: Literal["sam"] = Field("sam", description="who makes every mask")
     model: Literal["vit_h", "vit_l", "vit_b", "demo", "tiny"] = Field("vit_h", description="size of the image encoder")
     checkpoint: str = Field("sam_vit_h", description="registry name, path, or random:SEED")
-    channels: Channels = Field("rgb", description="colour order into the network (release: bgr)")
-    points_per_side: int = Field(32, ge=1, description="points of the grid along each side; time grows with the square")
-    pred_iou_thresh: float = Field(0.5, description="keep masks predicted above this; 0 or less keeps all")
-    stability_score_thresh: Fraction = Field(0.95, description="masks must be as stable against the threshold")
-    stability_score_offset: float = Field(1.0, description="shift of the threshold by which stability is measured")
-    box_nms_thresh: Fraction = Field(0.7, description="box IoU above which the worse of two masks goes")
-    crop_n_layers: int = Field(0, ge=0, description="layers of crops that are segmented too; 0 for none")
-    crop_nms_thresh: Fraction = Field(0.7, description="box IoU above which a mask of a larger crop goes")
-    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1, description="fraction by which crops overlap")
-    crop_n_points_downscale_factor: int = Field(1, ge=1, description="each layer of crops has points fewer by this")
-    min_mask_region_area: int = Field(
-        0, ge=0, description="holes of fewer pixels are filled, islands removed; 0 keeps masks as they are"
-    )
     decoder: Literal["auto", "official", "absorb", "lowrank"] = Field(
         "auto", description="form of the mask decoder, same masks; auto: lowrank on a CPU, absorb on a GPU"
-    )
-    prompt_chunk: int | None = Field(
-        None, ge=1, description="points in one decoder call; null: 4 on a CPU, 64 on a GPU or with the official decoder"
     )
 
     @classmethod
@@ -63,23 +46,7 @@ class Settings(BackendSettings):
         )
 
 
-class SamSegmenter(Segmenter):
-    """A Segmenter (method/protocols.py)."""
-
-    def __init__(self, generator: AutomaticMasks, channels: Channels, resolved: Mapping[str, Any]) -> None:
-        self.generator, self.channels, self.resolved = generator, channels, resolved
-
-    def segment(self, images_rgb: Sequence[np.ndarray]) -> list[list[Segment]]:
-        """See Segmenter. Empty masks, which SAM's generator keeps where stability is not asked for, are left out."""
-        images = [image if self.channels == "rgb" else image[..., ::-1] for image in images_rgb]
-        found = self.generator.generate(images)
-        return [
-            [_segment(mask, *image.shape[:2]) for mask in masks if len(mask.edges)]
-            for image, masks in zip(images, found, strict=True)
-        ]
-
-
-def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
+def load(settings: Settings, numerics: Numerics, device: str) -> AutomaticSegmenter:
     """Build SAM on a device.
 
     Raises MissingDependency if the checkpoint is missing, UsageError if it is not one of this model or if the settings
@@ -88,29 +55,21 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SamSegmenter:
     import torch
 
     from pseudoris_cli.networks import numerics as arithmetic
-    from pseudoris_cli.networks.sam.automatic import AutomaticMasks, AutomaticMaskSettings
+    from pseudoris_cli.networks.sam.automatic import AutomaticMasks
     from pseudoris_cli.networks.sam.segment_anything_network import SegmentAnything
 
-    points = settings.points_per_side // settings.crop_n_points_downscale_factor**settings.crop_n_layers
-    if not points:
-        raise UsageError(
-            f"masks.sam: {settings.points_per_side} points a side, divided by "
-            f"{settings.crop_n_points_downscale_factor} per crop layer, leave none in layer {settings.crop_n_layers}; "
-            "raise points_per_side or lower crop_n_points_downscale_factor"
-        )
+    automatic_masks.check_grid(settings)
     arithmetic.set_up(numerics)
     sam = _weights(settings).to(torch.device(device))
     for part in (sam.image_encoder, sam.mask_decoder):  # prompts are sines of large angles and stay in float32
         part.to(arithmetic.dtype_of(numerics))
-    names = AutomaticMaskSettings.__dataclass_fields__
-    generation = AutomaticMaskSettings(**{name: getattr(settings, name) for name in names})
     on_gpu = torch.device(device).type != "cpu"
     form, chunk = _resolve(settings, on_gpu)
     network = SegmentAnything(sam, _decoder(form, sam, chunk))
     if numerics.compile:
         network.compile()
-    generator = AutomaticMasks(network, generation, gather=on_gpu and form != "official")
-    return SamSegmenter(generator, settings.channels, {"decoder": form, "prompt_chunk": chunk})
+    generator = AutomaticMasks(network, automatic_masks.generation(settings), gather=on_gpu and form != "official")
+    return AutomaticSegmenter(generator, settings.channels, {"decoder": form, "prompt_chunk": chunk})
 
 
 def _weights(settings: Settings) -> Sam:
@@ -170,17 +129,3 @@ def _decoder(form: str, sam: Sam, chunk: int) -> PromptDecoder:
         "lowrank": LowRankDecoder,
     }
     return forms[form](sam, chunk)
-
-
-def _segment(mask: MaskCandidate, height: int, width: int) -> Segment:
-    from pseudoris_cli.networks.sam import run_lengths
-    from pseudoris_cli.rle import rle_from_counts
-
-    x_min, y_min, x_max, y_max = mask.box_xyxy
-    return Segment(
-        rle=rle_from_counts(run_lengths.counts(mask.edges, height * width), height, width),
-        area=run_lengths.area(mask.edges),
-        bbox=(float(x_min), float(y_min), float(x_max - x_min + 1), float(y_max - y_min + 1)),
-        predicted_iou=mask.predicted_iou,
-        stability_score=mask.stability_score,
-    )

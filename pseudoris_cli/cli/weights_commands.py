@@ -28,24 +28,41 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False) -> None:
+def list_weights(
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Only what may be used commercially, with its conditions.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
     """List the registered checkpoints, and which of them are on this machine.
 
-    Example: pseudoris weights list. Next: pseudoris weights fetch NAME
+    Example: pseudoris weights list; for a product: pseudoris weights list --commercial. Next: pseudoris weights fetch NAME
     """
     from pseudoris_cli.weights.fetch import rows
 
-    found = rows()
+    found = [row for row in rows() if not commercial or row.commercial in ("yes", "terms")]
     if as_json:
         typer.echo(json.dumps([{**asdict(row), "path": str(row.path)} for row in found], indent=2))
         return
     columns = [Column("name", right=False), Column("here", right=False), Column("size"), Column("licence", right=False)]
     table = [
-        (row.name, "yes" if row.present else "no", size(row.size) if row.size else "?", row.licence, row.purpose)
+        (
+            row.name,
+            "yes" if row.present else "no",
+            size(row.size) if row.size else "?",
+            row.licence,
+            (row.rule or "no condition beyond the licence's notices") if commercial else row.purpose,
+        )
         for row in found
     ]
-    print_table([*columns, Column("purpose", right=False, folds=True)], table)
+    last = "conditions" if commercial else "purpose"
+    print_table([*columns, Column(last, right=False, folds=True)], table)
     print_text("")
+    if commercial:
+        left = ", ".join(row.name for row in rows() if row not in found)
+        print_text(
+            f"left out, as their licences do not allow it: {left}\nour reading of the licences, which decide; not legal advice"
+        )
     print_text(f"fetched files lie in {weights_home()}, those of the Hugging Face hub in its cache")
 
 

@@ -45,7 +45,7 @@ class Kind:
         return f"pseudoris_cli.{self.folder.replace('/', '.')}"
 
 
-BACKENDS = Kind("backend", "backends", "pseudoris.backends", frozenset({"registry"}))
+BACKENDS = Kind("backend", "backends", "pseudoris.backends", frozenset({"registry", "automatic_masks"}))
 SOURCES = Kind(
     "kind of source",
     "sources",

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
-import errno
 import hashlib
 import importlib.util
 import io
-import os
 import shutil
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -19,13 +16,14 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from pseudoris_cli.errors import EnvironmentStop, MissingDependency, UsageError
-from pseudoris_cli.storage import files
+from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.storage.locks import exclusive
 from pseudoris_cli.text import nearest
+from pseudoris_cli.weights import hub_files, hub_folders
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights.download import Remote, Reporter, RetryPolicy, download
-from pseudoris_cli.weights.registry import Entry, HubFile
+from pseudoris_cli.weights.hub_files import keep_digest
+from pseudoris_cli.weights.registry import Commercial, Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,8 @@ class WeightsRow:
     size: int | None
     present: bool
     path: Path
+    commercial: Commercial
+    rule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ def needed(settings: BaseModel) -> list[str]:
         if isinstance(value, BaseModel):
             found += needed(value)
         elif (
-            name in ("checkpoint", "pipeline") and (entry := weights.registry().get(str(value))) and not entry.embedded
+            name in ("checkpoint", "pipeline", "model")
+            and (entry := weights.registry().get(str(value)))
+            and not entry.embedded
         ):
             found.append(str(value))
     return list(dict.fromkeys(found))
@@ -79,19 +81,22 @@ def fetch(name: str, reporter: Reporter | None = None, retry: RetryPolicy | None
     if package or entry.embedded or _is_intact(name, entry):
         return package or weights.path_of_entry(entry)
     _make_home(weights.weights_home())
+    if entry.hub_folder:
+        with exclusive(weights.weights_home() / f".{name}.lock", f"fetching {name}"):
+            return hub_folders.fetch(name, entry, entry.hub_folder)
     with exclusive(weights.weights_home() / f".{entry.file}.lock", f"fetching {name}"):
         if _is_intact(name, entry):  # another process may have fetched it before we held the lock
             return weights.path_of_entry(entry)
         if weights.path_of_entry(entry).exists():
             reporter.notice(f"{weights.path_of_entry(entry)} is damaged or another file; fetching {name} again")
         if entry.hub:
-            return _fetch_from_hub(name, entry, entry.hub)
+            return hub_files.fetch(entry, entry.hub)
         if not entry.url:
             raise UsageError(f"{name!r} has no address to fetch it from; get the file yourself. {entry.note}")
         target = weights.weights_home() / entry.file
         wanted = weights.expected_digest(entry)
         digest = download(Remote(entry.url, entry.size, wanted), target, reporter, retry)
-        _keep_digest(entry, target, digest)
+        keep_digest(entry, target, digest)
         if entry.pipeline:
             _unpack(target)
     return weights.path_of_entry(entry)
@@ -108,6 +113,8 @@ def verify(name: str) -> VerifyResult:
         return VerifyResult(name, "missing", f"not at {path}; fetch it with: pseudoris weights fetch {name}")
     if entry.pipeline:
         return _verify_unpacked(name, weights.weights_home() / Path(entry.file).stem)
+    if entry.hub_folder:
+        return VerifyResult(name, *hub_folders.verify(path, entry))
     if path.is_dir():
         return VerifyResult(name, "unrecorded", f"{path} is a folder that ships with pseudoris")
     try:
@@ -137,7 +144,7 @@ def _row(name: str, entry: Entry) -> WeightsRow:
     path = _installed_package(name, entry) or weights.path_of_entry(entry)
     present = path.exists()
     size = path.stat().st_size if present and path.is_file() else entry.size
-    return WeightsRow(name, entry.purpose, entry.licence, size, present, path)
+    return WeightsRow(name, entry.purpose, entry.licence, size, present, path, entry.commercial, entry.rule)
 
 
 def _installed_package(name: str, entry: Entry) -> Path | None:
@@ -163,76 +170,10 @@ def _is_intact(name: str, entry: Entry) -> bool:
         return False
     if entry.pipeline:
         return _verify_unpacked(name, weights.weights_home() / Path(entry.file).stem).state == "ok"
+    if entry.hub_folder:
+        return hub_folders.verify(path, entry)[0] == "ok"
     wanted = weights.expected_digest(entry)
     return wanted is None or weights.file_digest(path) == wanted
-
-
-def _keep_digest(entry: Entry, path: Path, digest: str) -> None:
-    """Record the digest of a first fetch where none is published, and cache it so that the next run need not read the file."""
-    if entry.sha256 is None:
-        files.replace_file(weights.digest_record(entry), f"{digest}  {entry.file}\n".encode())
-    weights.remember_digest(path, path.stat(), digest)
-
-
-def _fetch_from_hub(name: str, entry: Entry, wanted: HubFile) -> Path:
-    """Fetch with huggingface_hub, which resumes, caches and honours HF_HOME and HF_HUB_OFFLINE; then check the digest."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import (
-        EntryNotFoundError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-        disable_progress_bars,
-        logging,
-    )
-
-    damaged = weights.path_of_entry(entry)
-    if damaged.exists():
-        _remove(damaged)
-    logging.set_verbosity_error()  # it logs every attempt of a request
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    where = f"{wanted.file} of https://huggingface.co/{wanted.repo}"
-    try:
-        path = Path(hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision))
-    except LocalEntryNotFoundError as error:
-        raise EnvironmentStop(
-            f"{where} is not in the cache of the Hugging Face hub, and the hub cannot be asked for it\n"
-            f"{'unset HF_HUB_OFFLINE' if os.environ.get('HF_HUB_OFFLINE') else 'look at the network'}, or copy the file to "
-            f"{weights.weights_home() / entry.file}"
-        ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
-        raise MissingDependency(f"{where} does not exist any more or is not public: {_first_line(error)}") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise EnvironmentStop("the disk of the Hugging Face cache is full; free space or move HF_HOME") from error
-        raise EnvironmentStop(
-            f"{where} could not be fetched: {_first_line(error)}; run the same command again to continue"
-        ) from error
-    digest = weights.read_digest(path)
-    expected = weights.expected_digest(entry)
-    if expected and digest != expected:
-        _remove(path)
-        raise MissingDependency(
-            f"{where} is another file than the one expected: its sha256 is {digest}, not {expected}; it was not kept"
-        )
-    _keep_digest(entry, path, digest)
-    return path
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _remove(path: Path) -> None:
-    """Delete a file of the weights folder, or one of the hub's cache with its blob; no other link is followed."""
-    from huggingface_hub import constants
-
-    blob = path.resolve()
-    path.unlink(missing_ok=True)
-    if blob.is_relative_to(Path(constants.HF_HUB_CACHE).resolve()):
-        blob.unlink(missing_ok=True)
 
 
 def _unpack(wheel: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -46,6 +47,19 @@ class HubFile(BaseModel):
     revision: str | None = None
 
 
+class HubFolder(BaseModel):
+    """A model of transformers on the Hugging Face hub: its safetensors and what belongs to them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    repo: str
+    revision: str | None = None
+
+
+Commercial = Literal["yes", "no", "terms", "unknown"]
+"""Whether the licence allows commercial use; `terms`: within conditions that go beyond naming the authors."""
+
+
 class Entry(BaseModel):
     """A checkpoint in `third_party/weights.yaml`, whose head explains the fields."""
 
@@ -55,12 +69,15 @@ class Entry(BaseModel):
     file: str = ""
     url: str | None = None
     hub: HubFile | None = None
+    hub_folder: HubFolder | None = None
     open_clip: tuple[str, str] | None = None
     pipeline: str | None = None
     size: int | None = None
     sha256: str | None = None
     digest_source: str = ""
     licence: str = ""
+    commercial: Commercial = "unknown"
+    rule: str = ""
     note: str = ""
     embedded: str | None = None
 
@@ -97,9 +114,14 @@ def path_of_entry(entry: Entry) -> Path:
         return PACKAGE / entry.embedded
     if entry.pipeline:
         return weights_home() / Path(entry.file).stem / entry.pipeline
+    if entry.hub_folder:
+        own = weights_home() / entry.hub_folder.repo.rpartition("/")[2]
+        wanted = HubFile(repo=entry.hub_folder.repo, file="config.json", revision=entry.hub_folder.revision)
+        cached = None if own.is_dir() else in_hub_cache(wanted)
+        return cached.parent if cached else own
     path = weights_home() / entry.file
     if entry.hub and not path.is_file():
-        return _in_hub_cache(entry.hub) or path
+        return in_hub_cache(entry.hub) or path
     return path
 
 
@@ -188,6 +210,8 @@ def _registered_file(value: str, name: str) -> Path:
     entry = registry()[name]
     if entry.pipeline:
         raise UsageError(f"{value!r} is a spaCy pipeline, not a checkpoint; it belongs in filter.nouns.pipeline")
+    if entry.hub_folder:
+        raise UsageError(f"{value!r} is a model of transformers; see docs/models.md for the backend that takes it")
     path = path_of_entry(entry)
     if _is_file(path):
         return path
@@ -240,7 +264,7 @@ def _tagged_file(model: str, tag: str) -> Path | None:
         return None
     files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     for candidate in files:
-        path = _in_hub_cache(HubFile(repo=repo, file=candidate))
+        path = in_hub_cache(HubFile(repo=repo, file=candidate))
         if path:
             return path
     raise MissingDependency(
@@ -250,8 +274,8 @@ def _tagged_file(model: str, tag: str) -> Path | None:
     )
 
 
-def _in_hub_cache(wanted: HubFile) -> Path | None:
-    """The file in the hub's cache, by its documented layout: importing the library's own look-up takes 0.4 s."""
+def in_hub_cache(wanted: HubFile) -> Path | None:
+    """A file in the hub's cache, by its documented layout: importing the library's own look-up takes 0.4 s."""
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE) / f"models--{wanted.repo.replace('/', '--')}"

@@ -165,9 +165,9 @@ def test_every_backend_takes_a_compiled_checkpoint(tmp_path: Path) -> None:
         coca.Settings.tiny().model_copy(update={"checkpoint": saved(network.state_dict())}), Numerics(), "cpu"
     )
     assert torch.equal(loaded._network.coca.logit_scale, network.logit_scale)
-    first = sam.load(sam.Settings.tiny(), Numerics(), "cpu").generator.sam.state_dict()
+    first = sam.load(sam.Settings.tiny(), Numerics(), "cpu").generator.network.sam.state_dict()
     again = sam.load(sam.Settings.tiny().model_copy(update={"checkpoint": saved(first)}), Numerics(), "cpu")
-    found = again.generator.sam.state_dict()
+    found = again.generator.network.sam.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in first.items())
     scorer = clip.load(clip.Settings.tiny(), Numerics(), "cpu")
     clip.load(

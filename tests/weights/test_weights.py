@@ -234,7 +234,9 @@ def test_the_shipped_registry_is_sound() -> None:
         assert entry.licence, name
         assert entry.digest_source, name
         assert Path(entry.file).name == entry.file, name
-        assert bool(entry.url) != bool(entry.hub), name
+        assert [bool(entry.url), bool(entry.hub), bool(entry.hub_folder)].count(True) == 1, name
+        assert entry.commercial != "unknown", name
+        assert entry.rule or entry.commercial == "yes", name
         assert entry.url is None or entry.url.startswith("https://"), name
         assert entry.sha256 is None or (re.fullmatch("[0-9a-f]{64}", entry.sha256) and entry.size), name
         assert entry.hub is None or entry.hub.revision is None or re.fullmatch("[0-9a-f]{40}", entry.hub.revision)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes, is_box_near_crop_edge
+from segment_anything.utils.amg import generate_crop_boxes, is_box_near_crop_edge
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -88,9 +88,10 @@ class AutomaticMasks:
 
     def __init__(self, network: PromptableNetwork, settings: AutomaticMaskSettings, gather: bool = False) -> None:
         self.network, self.settings, self.gather = network, settings, gather
-        self.grids = build_all_layer_point_grids(
-            settings.points_per_side, settings.crop_n_layers, settings.crop_n_points_downscale_factor
-        )
+        self.grids = [
+            network.grid(int(settings.points_per_side / settings.crop_n_points_downscale_factor**layer))
+            for layer in range(settings.crop_n_layers + 1)
+        ]
         self.pixels = CPU_PIXELS if network.device.type == "cpu" else CUDA_PIXELS
 
     @torch.inference_mode()

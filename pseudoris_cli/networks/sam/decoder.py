@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from segment_anything.modeling import Sam
+from segment_anything.modeling import MaskDecoder, Sam
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,10 +37,8 @@ from pseudoris_cli.networks.sam.buffers import Buffers
 from pseudoris_cli.networks.sam.promptable import Decoded
 from pseudoris_cli.networks.sam.upscale import Upscaler
 
-
-def tokens_read(x: Tensor) -> Tensor:
-    """The tokens [P, 4, C] of [P, T, C] that multimask output uses after the final attention: IoU and masks 1 to 3."""
-    return torch.cat([x[:, :1], x[:, 2:5]], 1)  # an index list would be uploaded
+Features = tuple[Tensor, Tensor]
+"""What SAM 2 adds to the upscaling, of one image: [1, c, 2h, 2w] after the first convolution, [1, c/2, 4h, 4w] after the second."""
 
 
 class PromptDecoder(Protocol):
@@ -101,11 +99,22 @@ class FirstLayer:
     update: Tensor
 
 
+class DecoderModules(Protocol):
+    """What the rewritten decoders need of a network, in segment_anything's modules."""
+
+    mask_decoder: MaskDecoder
+    prompt_encoder: Any
+
+
 class GridDecoder:
     """The parts common to the rewritten decoders; a subclass adds `prepare` (once per image) and `attend` (per chunk)."""
 
-    def __init__(self, sam: Sam, chunk: int) -> None:
+    def __init__(self, sam: DecoderModules | Sam, chunk: int, leading: Tensor | None = None) -> None:
+        """`leading` [n, C]: learned tokens before the IoU token, whose outputs are not used (SAM 2's for the object score)."""
         self.decoder, self.prompt_encoder, self.chunk = sam.mask_decoder, sam.prompt_encoder, chunk
+        tokens = [self.decoder.iou_token.weight, self.decoder.mask_tokens.weight]
+        self.own = torch.cat(tokens if leading is None else [leading, *tokens])
+        self.leading = 0 if leading is None else len(leading)
         transformer = self.decoder.transformer
         if len(transformer.layers) != 2:
             raise ValueError(f"the rewritten decoder is derived for 2 layers, this one has {len(transformer.layers)}")
@@ -121,13 +130,14 @@ class GridDecoder:
         self.attend = torch.compile(self.attend)  # type: ignore[method-assign]
         self.upscaler.compile()
 
-    def set_image(self, embedding: Tensor, visible: tuple[int, int]) -> None:
-        """See PromptDecoder."""
+    def set_image(self, embedding: Tensor, visible: tuple[int, int], features: Features | None = None) -> None:
+        """See PromptDecoder; `features` are those of the image."""
         height, width = embedding.shape[-2:]
         grid = torch.arange(height * width, device=embedding.device).view(height, width)
         rows, columns = visible
         order = torch.cat([grid[:rows, :columns].flatten(), grid[:rows, columns:].flatten(), grid[rows:].flatten()])
         self.visible, self.N = visible, height * width
+        self.upscaler.set_features(features, order[: visible[0] * visible[1]])
         x = (embedding + self.prompt_encoder.no_mask_embed.weight.to(embedding.dtype)[..., None, None])[0]
         e = self.prompt_encoder.get_dense_pe()[0].to(embedding.dtype)
         x, e = x.flatten(1).t()[order], e.flatten(1).t()[order]
@@ -152,8 +162,7 @@ class GridDecoder:
     def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
         """See PromptDecoder."""
         decoder = self.decoder
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse.to(own.dtype)], 1)
+        tokens = torch.cat([self.own.expand(len(sparse), -1, -1), sparse.to(self.own.dtype)], 1)
         hidden = decoder.transformer.norm_final_attn(self.attend(tokens))
         iou = decoder.iou_prediction_head(hidden[:, 0])[:, 1:].float()
         keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
@@ -208,6 +217,11 @@ class GridDecoder:
     def image_queries(self, attention: Attention, tokens: Tensor) -> Tensor:
         """Scaled queries [P, H, T, d] of token-to-image attention."""
         return self.scaled(attention.q_proj(tokens))
+
+    def tokens_read(self, x: Tensor) -> Tensor:
+        """The tokens [P, 4, C] of [P, T, C] that multimask output uses after the final attention: IoU and masks 1 to 3."""
+        first = self.leading
+        return torch.cat([x[:, first : first + 1], x[:, first + 2 : first + 5]], 1)  # an index list would be uploaded
 
     def scaled(self, x: Tensor) -> Tensor:
         return split_heads(x, self.heads).mul(self.scale)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pseudoris_cli.networks.sam.decoder import GridDecoder, merge_heads, tokens_read
+from pseudoris_cli.networks.sam.decoder import GridDecoder, merge_heads
 
 
 class AbsorbedDecoder(GridDecoder):
@@ -52,9 +52,9 @@ class AbsorbedDecoder(GridDecoder):
         keys.add_(image_to_token.out_proj.bias).baddbmm_(attention.transpose(1, 2), update)
         self.keys = keys = self.second.norm4(keys)
 
-        rows = self.image_queries(self.final, tokens_read(queries + tokens))
+        rows = self.image_queries(self.final, self.tokens_read(queries + tokens))
         scores = self._scores(rows, self.final.k_proj, self.final_positions, keys)
-        return tokens_read(queries) + self.final.out_proj(self._values(scores, self.final.v_proj, keys))
+        return self.tokens_read(queries) + self.final.out_proj(self._values(scores, self.final.v_proj, keys))
 
     def upscale(self, prompts: Tensor | None, hyper: Tensor) -> Tensor:
         """See GridDecoder."""

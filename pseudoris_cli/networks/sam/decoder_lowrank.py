@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pseudoris_cli.networks.sam.decoder import GridDecoder, merge_heads, split_heads, tokens_read
+from pseudoris_cli.networks.sam.decoder import GridDecoder, merge_heads, split_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,9 @@ class LowRankDecoder(GridDecoder):
         r2 = self._second_rstd(FactoredKeys(r1, rows, factors), layer.values, values)
         self.keys = FactoredKeys(r1 * r2, rows.mul_(r2), factors * self.second.norm4.weight)
 
-        heads = self.image_queries(self.final, tokens_read(queries + tokens))
+        heads = self.image_queries(self.final, self.tokens_read(queries + tokens))
         scores = self._scores(heads, self.final_keys, self.keys)
-        return tokens_read(queries) + self.final.out_proj(self._values(scores, self.final_values, self.keys))
+        return self.tokens_read(queries) + self.final.out_proj(self._values(scores, self.final_values, self.keys))
 
     def upscale(self, prompts: Tensor | None, hyper: Tensor) -> Tensor:
         """See GridDecoder."""

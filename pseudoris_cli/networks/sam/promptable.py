@@ -47,6 +47,10 @@ class PromptableNetwork(Protocol):
         """Whether a crop of this size has pixels at the network's size."""
         ...
 
+    def grid(self, points_per_side: int) -> np.ndarray:
+        """Evenly spaced points [n², 2] (x, y as fractions of a crop), row by row."""
+        ...
+
     def pixels(self, crop: np.ndarray) -> Tensor:
         """What `encode` takes of a uint8 crop [H, W, 3] in the colour order of the network, on the CPU."""
         ...

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
+from segment_anything.utils.amg import build_point_grid
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
@@ -44,6 +45,10 @@ class SegmentAnything(PromptableNetwork):
     def fits(self, size: Size) -> bool:
         """See PromptableNetwork; where there are no pixels the official generator fails."""
         return 0 not in size and 0 not in self._covered(size)
+
+    def grid(self, points_per_side: int) -> np.ndarray:
+        """See PromptableNetwork."""
+        return build_point_grid(points_per_side)
 
     def pixels(self, crop: np.ndarray) -> Tensor:
         """See PromptableNetwork: uint8 [3, h, w], resized."""
