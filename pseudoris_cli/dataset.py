@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from pseudoris_cli.codecs.image_decode import UndecodableImage, decode_rgb
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.export import read_formats, splits
+from pseudoris_cli.export import read_formats, read_tables, splits
 from pseudoris_cli.export.read_back import Referred, read_jsonl, read_refer
 from pseudoris_cli.records import Rle
 from pseudoris_cli.rle import decode_rle
@@ -27,7 +27,7 @@ from pseudoris_cli.storage.rows import kept_rows, masks_by_image
 from pseudoris_cli.storage.workspace import Workspace
 
 Transforms = Callable[[torch.Tensor, torch.Tensor, str], tuple[torch.Tensor, torch.Tensor, str]]
-IMAGE_FOLDERS = ("images/train2014", "images/saiapr_tc-12", "images")
+IMAGE_FOLDERS = ("images/train2014", "images/saiapr_tc-12", "images", "datasets/images/train2014")
 
 
 class Sample(TypedDict):
@@ -80,10 +80,12 @@ def collate(items: Sequence[Sample]) -> Batch:
 class PseudoRISDataset(Dataset[Sample]):
     """Image, mask and expression triples for training a referring segmentation model.
 
-    `root` is an export (`jsonl`, `refcoco` or any other REFER data set, `grefcoco`, `coco`, `sa-co`, `sa2va`, `webdataset`) or
-    a work directory, of which the kept captions of the last filter run are taken. An expression for several objects has the
-    union of their masks, one for none an empty mask. With `per="sentence"` every expression is an item; with
-    `per="mask"` every mask is one, and each access draws one of its expressions with torch's generator, as ETRIS does.
+    `root` is an export (`jsonl`, `refcoco` or any other REFER data set, `grefcoco`, `coco`, `sa-co`, `sa2va`, `webdataset`,
+    `hf`, `etris`, `reference-csv`; `swift` and `tao` have no masks) or a work directory, of which the kept captions of the last
+    filter run are taken. An expression for several objects has the union of their masks, one for none an empty mask. Sentences
+    of `etris` are cleaned; of `reference-csv` they are those that its trainer draws from. With `per="sentence"` every
+    expression is an item; with `per="mask"` every mask is one, and each access draws one of its expressions with torch's
+    generator, as ETRIS does.
 
     `transforms(image, mask, caption)` is applied to every item. `image_root` is the folder of the image files, by default the
     export's own (`--images copy` or `link`). A work directory has no splits of its own; `shares` (as `--split`) makes
@@ -103,16 +105,16 @@ class PseudoRISDataset(Dataset[Sample]):
         root = Path(root).expanduser()
         _check_root(root)
         self.transforms = transforms
-        self._reader: Source | FileReader | read_formats.TarMembers
+        self._reader: Source | FileReader | read_formats.TarMembers | read_tables.TableRows
         if (root / "source.json").is_file():
             workspace = Workspace(root)
             self._reader = sources.source_of(workspace)
             records = _of_work_directory(workspace, split, splits.Splits(shares))
         elif not _is_read_back(root, split) and read_formats.find(root, split):
-            in_tars = not image_root and read_formats.has_pictures(root, split)
-            files = None if in_tars else FileReader(Path(image_root) if image_root else _image_folder(root))
-            self._reader = files or read_formats.TarMembers(root)
-            records = read_formats.read(root, split, files.path if files else root.joinpath)
+            inside = None if image_root else read_formats.pictures_inside(root, split)
+            files = FileReader(root if inside else Path(image_root) if image_root else _image_folder(root))
+            self._reader = inside or files
+            records = read_formats.read(root, split, files.path)
         else:
             records = _of_export(root, split)
             self._reader = FileReader(Path(image_root) if image_root else _image_folder(root))

@@ -1,13 +1,15 @@
-"""Read the referred masks of other exports than `read_back` does: grefcoco, coco, sa-co, sa2va and webdataset.
+"""Which export a folder is, and the referred masks of those that are JSON or tars: grefcoco, coco, sa-co, sa2va, webdataset.
 
 A reference to several objects gives the union of their masks, one to none an empty mask.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from pseudoris_cli.codecs.coco_segmentation import read_mask
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.export import read_tables
 from pseudoris_cli.export.read_back import Referred
 from pseudoris_cli.records import Rle
 from pseudoris_cli.rle import rle_from_counts
@@ -50,6 +53,12 @@ def find(root: Path, split: str) -> tuple[str, Reader] | None:
         return "sa-co", _sa_co
     if any(root.glob(f"{split}-[0-9]*.tar")):
         return "webdataset", _webdataset
+    if read_tables.hf_files(root, split):
+        return "hf", read_tables.hf
+    if read_tables.etris_file(root, split):
+        return "etris", read_tables.etris
+    if read_tables.reference_csv_file(root, split).is_file():
+        return "reference-csv", read_tables.reference_csv
     if _sa2va_file(root, split):
         return "sa2va", _sa2va
     return None
@@ -60,9 +69,16 @@ def read(root: Path, split: str, find_image: Callable[[str], Path]) -> Iterator[
     found = find(root, split)
     assert found is not None, "asked for by `find`"
     name, reader = found
-    try:
+    with _named_damage(root, name):
         yield from reader(root, split, find_image)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, tarfile.TarError) as error:
+
+
+@contextmanager
+def _named_damage(root: Path, name: str) -> Iterator[None]:
+    """UsageError instead of whatever a damaged file raises."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError, tarfile.TarError, csv.Error) as error:
         raise UsageError(f"{root} is not a whole {name} export: {error!r}") from error
 
 
@@ -135,18 +151,16 @@ def _webdataset(root: Path, split: str, find_image: Callable[[str], Path]) -> It
                     yield Referred(name, row["image_id"], obj["ref_id"], rle, tuple(obj["sentences"]))
 
 
-def has_pictures(root: Path, split: str) -> bool:
-    """Whether the tars of a webdataset export hold the pictures."""
+def pictures_inside(root: Path, split: str) -> TarMembers | read_tables.TableRows | None:
+    """The reader of the pictures that a webdataset or hf export holds itself; None where it holds none."""
+    if read_tables.hf_files(root, split):
+        with _named_damage(root, "hf"):
+            return read_tables.TableRows(root) if read_tables.hf_has_pictures(root, split) else None
     for path in sorted(root.glob(f"{split}-[0-9]*.tar"))[:1]:
-        try:
-            with tarfile.open(path) as tar:
-                first = tar.next()
-        except (OSError, tarfile.TarError) as error:
-            raise UsageError(
-                f"{root} is not a whole webdataset export: {path.name} cannot be read ({error})"
-            ) from error
-        return first is not None and first.name.endswith(".jpg")
-    return False
+        with _named_damage(root, "webdataset"), tarfile.open(path) as tar:
+            first = tar.next()
+            return TarMembers(root) if first is not None and first.name.endswith(".jpg") else None
+    return None
 
 
 def _sa2va_file(root: Path, split: str) -> Path | None:

@@ -106,7 +106,7 @@ def images() -> list[ExportImage]:
 
 
 @pytest.fixture
-def stream_images() -> Callable[[int], Iterator[ExportImage]]:
+def stream_images() -> Callable[..., Iterator[ExportImage]]:
     """`make_images`, for tests that want another number of them."""
     return make_images
 
