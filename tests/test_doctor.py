@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pseudoris_cli import doctor
-from pseudoris_cli.doctor import Check, examine
+from pseudoris_cli.doctor import checks as doctor
+from pseudoris_cli.doctor.checks import Check, examine
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings.models import Settings
 
@@ -93,6 +93,48 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     checks = by_name(examine(tiny(), tmp_path, request))
     assert checks["device"].status == "fail"
     assert "numerics" not in checks
+
+
+def test_memory_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings()
+
+    def plan(gigabytes: float, settings: Settings = settings) -> dict[str, Check]:
+        monkeypatch.setattr(doctor, "_memory_of", lambda _: gigabytes * 1e9)
+        return by_name(list(doctor._check_memory(settings, "cuda:0")))
+
+    large, small = plan(141), plan(7)
+    assert list(large) == ["memory: masks", "memory: captions", "memory: scores"]
+    assert all(check.status == "ok" for check in large.values())
+    assert "of 141.0 GB: weights 2.85, " in large["memory: masks"].detail, "ViT-H and R50-FPN in fp32"
+
+    def most(check: Check, setting: str) -> int:
+        return int(check.detail.split(f"{setting} ")[1].split(",")[0])
+
+    for stage, setting in (
+        ("masks", "masks.image_batch"),
+        ("masks", "masks.sam.prompt_chunk"),
+        ("captions", "captions.row_chunk"),
+        ("captions", "captions.image_batch"),
+    ):
+        assert most(large[f"memory: {stage}"], setting) > 16
+    assert small["memory: masks"].status == "warn"
+    assert "--set masks.sam.prompt_chunk=" in small["memory: masks"].next_step
+    fitting = int(small["memory: masks"].next_step.split("prompt_chunk=")[1].split(",")[0])
+    assert plan(7, tiny_changed(settings, fitting))["memory: masks"].status == "ok", "what it advises fits"
+    nothing = plan(0.7)["memory: masks"]
+    assert "numerics.precision=bf16" in nothing.next_step
+
+
+def tiny_changed(settings: Settings, chunk: int) -> Settings:
+    sam = settings.masks.sam.model_copy(update={"prompt_chunk": chunk})
+    return settings.model_copy(update={"masks": settings.masks.model_copy(update={"sam": sam})})
+
+
+def test_a_backend_that_does_not_tell_its_memory_is_named(tmp_path: Path) -> None:
+    settings = tiny(captions={"backend": "captioner_hf", "model": "nobody/nothing"})
+    checks = by_name(examine(settings, tmp_path, DeviceRequest(device="cpu")))
+    assert checks["memory: captions"].detail == "not known of captions.backend=captioner_hf"
+    assert checks["memory: masks"].status == "ok"
 
 
 def test_numerics_in_effect(tmp_path: Path) -> None:

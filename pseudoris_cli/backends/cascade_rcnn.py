@@ -17,6 +17,7 @@ from pseudoris_cli.weights.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     from pseudoris_cli.networks.cascade_rcnn.detector import CascadeRCNN
+    from pseudoris_cli.networks.memory import Memory, Work
 
 ROLE = "proposer"
 
@@ -97,6 +98,16 @@ def load(settings: Settings, numerics: Numerics, device: str) -> CascadeProposer
     if numerics.compile:
         network.backbone.compile(dynamic=True)
     return CascadeProposer(network, settings, device)
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device, for pictures of 4 to 3."""
+    from pseudoris_cli.networks.cascade_rcnn.detector import SIZES
+    from pseudoris_cli.networks.cascade_rcnn.memory import memory as of_network
+    from pseudoris_cli.networks.cascade_rcnn.transforms import network_size, padded_size
+
+    height, width = padded_size(network_size(480, 640, settings.min_size, settings.max_size))
+    return of_network(SIZES[settings.model], height * width, work)
 
 
 def build(settings: Settings) -> CascadeRCNN:

@@ -21,6 +21,8 @@ from pseudoris_cli.weights.unwrapping import unwrapped
 if TYPE_CHECKING:
     import torch
 
+    from pseudoris_cli.networks.memory import Memory, Work
+
 OPENAI_ARCHIVES = {
     "RN50": "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
     "RN101": "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
@@ -93,6 +95,15 @@ def load(settings: Settings, numerics: Numerics, device: str) -> ClipScorer:
     if state is not None:
         _fill(towers.model, state, settings)
     return ClipScorer(towers, settings, numerics, device)
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device."""
+    from pseudoris_cli.networks.clip.memory import memory as of_network
+    from pseudoris_cli.networks.memory import on_meta
+
+    network = on_meta(f"clip {settings.model} {settings.pretrained}", lambda: _build(settings, None).model)
+    return of_network(network, settings.image_chunk, settings.text_chunk, work)
 
 
 @dataclass(frozen=True, slots=True)

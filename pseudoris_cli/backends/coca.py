@@ -21,6 +21,7 @@ from pseudoris_cli.weights.unwrapping import unwrapped
 if TYPE_CHECKING:
     from pseudoris_cli.decoding.engine import CropGroup
     from pseudoris_cli.decoding.rules import DecodingRules, Generated
+    from pseudoris_cli.networks.memory import Memory, Work
 
 
 ROLE = "captioner"
@@ -75,6 +76,21 @@ def load(settings: Settings, numerics: Numerics, device: str) -> CocaCaptioner:
         state = unwrapped(tensors.load_tensors(checkpoint.path), network.state_dict(), settings.checkpoint)
         load_weights(network, state, settings.checkpoint, settings.model)
     return CocaCaptioner(network.to(torch.device(device)), _tokenizer(settings.model), settings, numerics)
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device."""
+    import open_clip
+
+    from pseudoris_cli.networks.coca.build import coca_config
+    from pseudoris_cli.networks.coca.memory import memory as of_network
+    from pseudoris_cli.networks.memory import on_meta
+
+    config = coca_config(settings.model)
+    config.pop("custom_text", None)
+    network = on_meta(f"coca {settings.model}", lambda: open_clip.CoCa(**config))
+    samplers = len(settings.top_k) + len(settings.top_p)
+    return of_network(network, settings.row_chunk, settings.max_length - 1, samplers, work)
 
 
 def _tokenizer(model: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from pseudoris_cli.weights.unwrapping import unwrapped
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
+    from pseudoris_cli.networks.memory import Memory, Work
     from pseudoris_cli.networks.sam.decoder import PromptDecoder
 
 ROLE = "segmenter"
@@ -70,6 +71,17 @@ def load(settings: Settings, numerics: Numerics, device: str) -> AutomaticSegmen
         network.compile()
     generator = AutomaticMasks(network, automatic_masks.generation(settings), gather=on_gpu and form != "official")
     return AutomaticSegmenter(generator, settings.channels, {"decoder": form, "prompt_chunk": chunk})
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device, for pictures of 640 x 480."""
+    from pseudoris_cli.networks.memory import on_meta
+    from pseudoris_cli.networks.sam.memory import memory as of_network
+    from pseudoris_cli.networks.sam.sizes import SIZES, empty
+
+    size = SIZES[settings.model]
+    network = cast("Sam", on_meta(f"sam {settings.model}", lambda: empty(size)))
+    return of_network(size, network, *_resolve(settings, work.on_gpu), work, pixels=640 * 480)
 
 
 def _weights(settings: Settings) -> Sam:

@@ -130,7 +130,7 @@ def doctor(
 
     Example: pseudoris doctor --profile paper; a server: pseudoris doctor --endpoint http://localhost:8000/v1
     """
-    from pseudoris_cli.doctor import examine, examine_endpoint
+    from pseudoris_cli.doctor.checks import examine, examine_endpoint
     from pseudoris_cli.execution.devices import DeviceRequest
 
     settings = options.resolve_as_remembered().settings

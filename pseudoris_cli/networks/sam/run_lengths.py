@@ -36,10 +36,10 @@ def _changes_at_once(changed: Tensor) -> list[np.ndarray]:
 
 
 def count_true(masks: Tensor) -> Tensor:
-    """Pixels set in each row of bool [M, pixels], int64 [M] (numpy counts bytes faster than torch on a CPU)."""
+    """Pixels set in each row of bool [M, pixels], an integer [M] (numpy counts bytes faster than torch on a CPU)."""
     if masks.device.type == "cpu":
         return torch.tensor([int(np.count_nonzero(row)) for row in masks.numpy()])
-    return masks.sum(1)
+    return masks.sum(1, dtype=torch.int32)
 
 
 def area(edges: np.ndarray) -> int:

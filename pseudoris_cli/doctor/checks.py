@@ -120,6 +120,7 @@ def _check_device(settings: Settings, request: DeviceRequest) -> Iterator[Check]
     else:
         yield Check("device", "ok", device)
     yield _check_numerics(settings, device)
+    yield from _check_memory(settings, device)
 
 
 def _check_numerics(settings: Settings, device: str) -> Check:
@@ -134,6 +135,46 @@ def _check_numerics(settings: Settings, device: str) -> Check:
     if numerics.precision != "fp32" and device == "cpu":
         return Check("numerics", "warn", f"{detail}; slow on a CPU", "--set numerics.precision=fp32")
     return Check("numerics", "ok", detail)
+
+
+def _check_memory(settings: Settings, device: str) -> Iterator[Check]:
+    """Whether each stage's networks fit on the device, by formula, and how far the settings that bound memory could go."""
+    from pseudoris_cli.doctor.memory_plan import plan
+
+    available = _memory_of(device)
+    try:
+        stages = list(plan(settings, not device.startswith("cpu"), available))
+    except PseudorisError as error:
+        yield Check("memory", "warn", str(error).splitlines()[0], "a model of this name is not known")
+        return
+    for one in stages:
+        if one.unknown:
+            yield Check(f"memory: {one.stage}", "ok", f"not known of {', '.join(one.unknown)}")
+            continue
+        need = one.need
+        detail = (
+            f"{need.total / 1e9:.1f} of {available / 1e9:.1f} GB: weights {need.weights / 1e9:.2f}, activations "
+            f"{need.activations / 1e9:.2f}, caches {need.caches / 1e9:.2f}"
+        )
+        most = ", ".join(f"{name} {number}" for name, number in one.fitting.items())
+        if need.total > available:
+            smaller = [f"--set {name}={number}" for name, number in one.fitting.items() if number]
+            step = f"by itself one of these would fit: {', '.join(smaller)}" if smaller else _SMALLER
+            yield Check(f"memory: {one.stage}", "warn", detail, step)
+        else:
+            yield Check(f"memory: {one.stage}", "ok", f"{detail}; each alone could be up to: {most}")
+
+
+_SMALLER = "--set numerics.precision=bf16, a smaller model, or a device with more memory"
+
+
+def _memory_of(device: str) -> float:
+    """Bytes of the device; of the machine for a CPU, and for a device that shares its memory."""
+    import torch
+
+    if device.startswith("cuda"):
+        return float(torch.cuda.mem_get_info(device)[1])
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _check_checkpoints(settings: Settings) -> Iterator[Check]:
