@@ -5,7 +5,8 @@
 First its answers to texts about true masks, by the kind of the text: the share of right answers (the one object that is meant;
 none, where nothing or several are meant), with 95 % bootstrap intervals over scenes; and how far its probabilities are
 from frequencies (expected calibration error, ten equal bins of the largest probability). Then what it is worth: all
-candidates of the demo's captioner on SAM's masks, selected by nothing, by DoC, by the listener and by both.
+candidates of the demo's captioner on SAM's masks, selected by nothing, by DoC, by the listener and by both; the referring share of
+each selector at equal coverage; and the calibration on these candidates.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from demo_quality import METHODS, Made, make, rows, show
@@ -25,21 +27,22 @@ from demo_quality import METHODS, Made, make, rows, show
 from pseudoris_cli.backends import listener_demo
 from pseudoris_cli.demo.expressions import KINDS, parse_expression
 from pseudoris_cli.demo.world import render_scene, scene_seed
-from pseudoris_cli.evaluation.metrics import CaptionRun, evaluate
+from pseudoris_cli.evaluation.curves import COVERAGES
+from pseudoris_cli.evaluation.metrics import CaptionRun, Evaluation, evaluate
 from pseudoris_cli.method.listening import Judge
 from pseudoris_cli.method.protocols import Lineup
 from pseudoris_cli.method.selection import select
 from pseudoris_cli.records import CaptionCandidate, Mask, MaskedImage, Rle
 from pseudoris_cli.rle import encode_rle
-from pseudoris_cli.settings.models import Numerics
+from pseudoris_cli.settings.models import FilterSettings, Numerics
 from pseudoris_cli.settings.resolve import resolve
+from pseudoris_cli.storage.schema import Columns
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from located_phrases import draw, place
 
 TEXTS = 30
 BINS = 10
-SELECTIONS = ("none", "DoC", "listener", "both")
 
 
 def ask_about_truth(numbers: range, checkpoint: str) -> list[tuple[int, str, bool, float, bool]]:
@@ -132,33 +135,47 @@ def make_and_listen(numbers: range, assignments: list[str], checkpoint: str) -> 
     return made
 
 
-def print_selections(made: Made, least: float, assignments: list[str]) -> None:
-    """One row for each method, selection and bound of the listener."""
+def judged(made: Made, least: float, assignments: list[str]) -> Evaluation:
+    """Every method under every selection, with a bound of the listener."""
     settings = resolve("demo", assignments=assignments).settings.filter
+    settings = settings.model_copy(update={"min_listener": least})
     runs = []
     for method, columns in made.scored.items():
         deaf = {name: values for name, values in columns.items() if not name.startswith("listener")}
-        free = settings.model_copy(update={"min_doc": -1.0, "min_listener": least})
-        chosen = {
-            "none": select(deaf, free, one_mask_rule=False),
-            "DoC": select(deaf, settings),
-            "listener": select(columns, free),
-            "both": select(columns, settings.model_copy(update={"min_listener": least})),
-        }
         table = rows(columns)
-        for name in SELECTIONS:
-            kept = [row for row, keep in zip(table, chosen[name]["kept"], strict=True) if keep]
-            runs.append(CaptionRun(f"{method}, {name}", kept, None))
-    result = evaluate(made.truth, rows(made.masks), runs)
+
+        def kept(given: Columns, by: FilterSettings, table: list[dict[str, Any]] = table) -> list[dict[str, Any]]:
+            return [row for row, keep in zip(table, select(given, by)["kept"], strict=True) if keep]
+
+        heard = {
+            "listener": kept(columns, settings.model_copy(update={"min_doc": -1.0})),
+            "both": kept(columns, settings),
+        }
+        runs.append(CaptionRun(method, table, kept(deaf, settings), heard, table, settings.min_doc))
+    return evaluate(made.truth, rows(made.masks), runs)
+
+
+def print_selections(result: Evaluation, least: float) -> None:
+    """One row for each method and selection."""
     print(
         f"\n| listener > {least:g} | referring | masks with a referring expression | kept per mask |\n|---|---|---|---|"
     )
     for one in result.captions:
-        if one.method != "beam":
-            figures = (one.figures[name] for name in ("referring", "referring_coverage"))
-            print(
-                f"| {one.method} | {' | '.join(show(f, True) for f in figures)} | {one.figures['per_mask'].value:.1f} |"
-            )
+        figures = (one.figures[name] for name in ("referring", "referring_coverage"))
+        kept = one.figures["per_mask"].value
+        print(f"| {one.method}, {one.selection} | {' | '.join(show(f, True) for f in figures)} | {kept:.1f} |")
+
+
+def print_curves(result: Evaluation) -> None:
+    """Referring share of each selector at equal coverage, and the calibration on the captioner's candidates."""
+    print(f"\n| referring at coverage | {' | '.join(f'{c:g}' for c in COVERAGES)} |\n|---|{'---|' * len(COVERAGES)}")
+    for one in result.curves:
+        print(f"| {one.method}, {one.selector} | {' | '.join(show(figure, True) for figure in one.at.values())} |")
+    for one in result.calibration:
+        print(
+            f"\n{one.method}: ECE {one.ece:.3f}; "
+            + "; ".join(f"{b.probability:.2f} {b.referring:.2f} n={b.texts:,}" for b in one.bins)
+        )
 
 
 def main() -> None:
@@ -168,7 +185,7 @@ def main() -> None:
         "--first", type=int, default=900_000, help="number of the first scene of the split `evaluation`"
     )
     parser.add_argument("--checkpoint", default="demo_listener")
-    parser.add_argument("--bounds", type=float, nargs="*", default=[0.5, 0.8, 0.9])
+    parser.add_argument("--bounds", type=float, nargs="*", default=[0.5, 0.9])
     parser.add_argument("--set", dest="assignments", nargs="*", default=[], help="settings beyond the demo profile")
     parser.add_argument("--only-truth", action="store_true", help="leave the selections out")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
@@ -182,8 +199,11 @@ def main() -> None:
         if not options.only_truth:
             jobs = [pool.submit(make_and_listen, chunk, options.assignments, options.checkpoint) for chunk in chunks]
             made = reduce(add, (job.result() for job in jobs))
-            for least in options.bounds:
-                print_selections(made, least, options.assignments)
+            for number, least in enumerate(options.bounds):
+                result = judged(made, least, options.assignments)
+                print_selections(result, least)
+                if not number:
+                    print_curves(result)
 
 
 if __name__ == "__main__":
