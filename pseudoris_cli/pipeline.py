@@ -170,7 +170,12 @@ def check_weights(settings: Settings | Mapping[str, Settings]) -> None:
 
     A captioner's server that does not answer yet is only warned of: it may not be needed, or not be up before the masks are made.
     """
-    versions(settings)
+    try:
+        versions(settings)
+    except MissingDependency as error:
+        raise MissingDependency(
+            f"{error}\nall that these settings need, at once:  pseudoris weights fetch --profile NAME; what is missing:  pseudoris doctor --profile NAME"
+        ) from None
     captions = (settings["captions"] if isinstance(settings, Mapping) else settings).captions
     try:
         backends.check_reachable(captions)

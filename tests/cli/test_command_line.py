@@ -78,6 +78,7 @@ def test_config_show_is_a_settings_file_that_reads_back(
         (["report"], 2, "is no work directory yet"),
         (["run", "--images", "pictures", "--shard", "0/2"], 2, "--shard goes with masks"),
         (["run", "--images", "pictures", "--out", "out"], 3, "pseudoris weights fetch sam_vit_h"),
+        (["run", "--images", "pictures", "--out", "out"], 3, "pseudoris weights fetch --profile NAME"),
         (["run", "--images", "pictures", "--out", "pictures/out"], 2, "lies within the images"),
         (["run", "--images", "pictures", "--out", "pseudoris-work/export"], 2, "lies within the work directory"),
         (
