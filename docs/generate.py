@@ -21,6 +21,7 @@ DOCS = Path(__file__).resolve().parent
 COMMANDS = (
     (),
     ("demo",),
+    ("plan",),
     ("masks",),
     ("captions",),
     ("filter",),

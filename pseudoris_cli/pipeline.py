@@ -98,35 +98,44 @@ def versions(settings: Settings | Mapping[str, Settings], plan_name: str = PLAN)
 
 def run_masks(session: Session, limit: int | None = None) -> Summary:
     """The first stage, after planning the images of the source that are not planned yet."""
-    settings = session.settings
-    description = session.workspace.source()
-    source = session.source
-    pilot = images_of(session.plan_name)
-    content = _content(settings, stage(FIRST), None, session.plan_name)  # says what is missing before images are listed
-    plan = session.workspace.plan(session.plan_name)
-    if pilot is None:
-        shard = session.selection.shard
-        plan.extend(
-            _images(session, source, description), settings.source.part_size, limit, leader=not shard or shard[0] == 0
-        )
-    elif plan.image_count < pilot:
-        plan.extend(spread(list(_images(session, source, description)), pilot), settings.source.part_size, pilot)
-    if not len(plan):
-        raise UsageError("the source has no images any more; did they move? (--image-root)")
+    content = _content(
+        session.settings, stage(FIRST), None, session.plan_name
+    )  # says what is missing before images are listed
+    shard = session.selection.shard
+    extend_plan(session.workspace, session.settings, session.plan_name, limit, leader=not shard or shard[0] == 0)
     return _run_stage(session, stage(FIRST), None, content)
 
 
-def _images(session: Session, source: Source, description: dict[str, Any] | None) -> Iterator[ImageRef]:
+def extend_plan(
+    workspace: Workspace, settings: Settings, plan_name: str = PLAN, limit: int | None = None, leader: bool = True
+) -> tuple[Plan, int]:
+    """Plan the images of the source that are not planned yet: the plan, and how many are new. UsageError if there are none.
+
+    No network is loaded. Of many processes that begin together only the leader lists the source.
+    """
+    description, source = workspace.source(), sources.source_of(workspace)
+    plan, pilot, size = workspace.plan(plan_name), images_of(plan_name), settings.source.part_size
+    new = 0
+    if pilot is None:
+        new = plan.extend(_images(workspace, source, description), size, limit, leader)
+    elif plan.image_count < pilot:
+        new = plan.extend(spread(list(_images(workspace, source, description)), pilot), size, pilot)
+    if not len(plan):
+        raise UsageError("the source has no images any more; did they move? (--image-root)")
+    return plan, new
+
+
+def _images(workspace: Workspace, source: Source, description: dict[str, Any] | None) -> Iterator[ImageRef]:
     """The images to plan, listed while nobody else plans. UsageError if the work directory has got another source meanwhile.
 
     What the source passed over is remembered, once it was listed to the end.
     """
-    if session.workspace.source() != description:
-        raise UsageError(f"another command has just given {session.workspace.root} another source; look which is right")
+    if workspace.source() != description:
+        raise UsageError(f"another command has just given {workspace.root} another source; look which is right")
     yield from source.images()
     passed_over = getattr(source, "left_out", None)
     if passed_over and passed_over.complete:
-        left_out.save(session.workspace.root, passed_over.kinds)
+        left_out.save(workspace.root, passed_over.kinds)
 
 
 def run_command(session: Session, command: str, version: str | None = None) -> list[Summary]:

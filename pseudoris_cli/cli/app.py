@@ -11,6 +11,7 @@ from pseudoris_cli.cli import (
     config_commands,
     demo_commands,
     merge_command,
+    plan_command,
     report_command,
     stage_commands,
     status_command,
@@ -70,6 +71,7 @@ app.command()(status_command.status)
 app.command()(version_commands.use)
 app.command()(version_commands.diff)
 app.command()(version_commands.prune)
+app.command()(plan_command.plan)
 app.command()(merge_command.merge)
 app.add_typer(weights_commands.app, name="weights")
 app.add_typer(config_commands.app, name="config")
