@@ -1,7 +1,9 @@
 """What the spine costs: reading, decoding, planning, publishing and resuming, with a worker that does next to nothing.
 
-    python benchmarks/spine.py [--images 10000 100000] [--side 320] [--folder DIR]
+    python benchmarks/spine.py [--images 10000 100000] [--side 320] [--source folder webdataset parquet s3] [--folder DIR]
 
+Several sources are measured one after the other, in rounds (`--rounds`), so that ratios are of neighbours in time; `s3` is tars of
+1,000 pictures on moto's server, in a process of its own, behind a proxy that waits `--latency` seconds before each answer.
 10,000 distinct JPEGs; larger counts are hard links to them. Each figure comes from a process of its own: images per second
 and peak memory of the masks stage through the real command (its networks replaced by a worker that returns one fixed mask an
 image), then the real command again with nothing to do, then bytes of the manifest. Exits 1 below 500 images/s at 10,000,
@@ -17,13 +19,18 @@ import resource
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "random.yaml"
 DISTINCT = 10_000
+EACH = 1_000
+"""Pictures in a tar or Parquet file."""
 LEAST_RATE = 500.0
 LONGEST_HIT = 2.0
 MOST_GROWTH = 1.1
@@ -45,12 +52,87 @@ def paint(folder: Path, count: int, side: int) -> Path:
     return folder
 
 
-def command(work: Path, images: Path) -> list[str]:
+def pack(kind: str, folder: Path) -> Path:
+    """The pictures of a folder in tars or Parquet files of 1,000 beside it; returns what `--images` takes."""
+    if kind == "folder":
+        return folder
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target = folder.with_name(f"{folder.name}-{kind}")
+    if target.exists():
+        return target
+    target.mkdir()
+    names = sorted(path.name for path in folder.iterdir())
+    for number, first in enumerate(range(0, len(names), EACH)):
+        chosen = names[first : first + EACH]
+        if kind == "parquet":
+            rows = [{"bytes": (folder / name).read_bytes(), "path": name} for name in chosen]
+            pq.write_table(
+                pa.table({"image": rows}), target / f"train-{number:05}-of-99999.parquet", row_group_size=100
+            )
+            continue
+        with tarfile.open(target / f"{number:05}.tar", "w") as tar:
+            for name in chosen:
+                info = tarfile.TarInfo(name)
+                info.size = (folder / name).stat().st_size
+                with (folder / name).open("rb") as file:
+                    tar.addfile(info, file)
+    return target
+
+
+@contextmanager
+def served(tars: Path, latency: float) -> Iterator[str]:
+    """A URL at which the tars lie, on a server in another process that answers late."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", str(tars), str(latency)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_ENDPOINT_URL": process.stdout.readline().strip(),
+    }
+    try:
+        yield "s3://pictures"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def serve(tars: Path, latency: float) -> None:
+    """Run the server until we are killed; its address goes to stdout."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+    from s3_server import misbehaving, moto, upload
+
+    with moto() as url, misbehaving(url) as proxy:
+        upload(url, "pictures", tars)
+        proxy.latency = latency
+        print(proxy.url, flush=True)
+        time.sleep(1e9)
+
+
+def command(work: Path, images: str) -> list[str]:
     """The words of the command."""
-    return ["masks", "--work", str(work), "--images", str(images), "--config", str(CONFIG), "--device", "cpu", "-q"]
+    return [
+        "masks",
+        "--work",
+        str(work),
+        "--images",
+        images,
+        "--config",
+        str(CONFIG),
+        "--device",
+        "cpu",
+        "-q",
+        "--json",
+    ]
 
 
-def run_stage(work: Path, images: Path) -> None:
+def run_stage(work: Path, images: str) -> None:
     """The real command in this process, with the trivial worker."""
     from pseudoris_cli.__main__ import main
     from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult
@@ -78,24 +160,26 @@ def run_stage(work: Path, images: Path) -> None:
 
 
 def measure(call: list[str]) -> dict[str, float]:
-    """Seconds on the wall and of the processor, and peak MiB of a call."""
+    """Seconds on the wall, of the stage in it and of the processor, and peak MiB of a call."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    del before
-    assert os.waitstatus_to_exitcode(status) == 0, call
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(call, stdout=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        del before
+        assert os.waitstatus_to_exitcode(status) == 0, call
+        said.seek(0)
+        stage = json.load(said)["stages"][0]["seconds"]
     return {
+        "stage": stage,
         "wall": time.perf_counter() - started,
         "cpu": usage.ru_utime + usage.ru_stime,
         "MiB": usage.ru_maxrss / 1024,
     }
 
 
-def figures(count: int, side: int, folder: Path) -> dict[str, Any]:
+def figures(count: int, source: str, images: str, work: Path) -> dict[str, Any]:
     """One row of the table."""
-    images = paint(folder / f"images-{count}", count, side)
-    work = folder / f"work-{count}"
-    first = measure([sys.executable, __file__, "--stage", str(work), str(images)])
+    first = measure([sys.executable, __file__, "--stage", str(work), images])
     hit = min(
         (measure([sys.executable, "-m", "pseudoris_cli", *command(work, images)]) for _ in range(3)),
         key=lambda m: m["wall"],
@@ -104,10 +188,11 @@ def figures(count: int, side: int, folder: Path) -> dict[str, Any]:
     lines = manifest.read_text().splitlines()
     assert sum(sum(json.loads(line)["counts"].values()) for line in lines) == count
     shutil.rmtree(work)
-    shutil.rmtree(images)
     return {
+        "source": source,
         "images": count,
         "images/s": count / first["wall"],
+        "images/s of the stage alone": count / first["stage"],
         "images/s of two cores": 2 * count / first["cpu"],
         "seconds": first["wall"],
         "peak MiB": first["MiB"],
@@ -118,18 +203,40 @@ def figures(count: int, side: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def measure_all(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The rows, round by round."""
+    table = []
+    for count in options.images:
+        loose = paint(folder / f"images-{count}", count, options.side)
+        for _ in range(options.rounds):
+            for source in options.source:
+                place = pack("webdataset" if source == "s3" else source, loose)
+                with served(place, options.latency) if source == "s3" else nullcontext(str(place)) as images:
+                    table.append(figures(count, source, images, folder / f"work-{source}"))
+                print(table[-1], file=sys.stderr, flush=True)
+        for place in folder.glob(f"images-{count}*"):
+            shutil.rmtree(place)
+    return table
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--side", type=int, default=320)
+    parser.add_argument("--source", nargs="+", choices=["folder", "webdataset", "parquet", "s3"], default=["folder"])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer of the S3 server")
     parser.add_argument("--folder", type=Path, help="where to work  [default: a temporary folder]")
-    parser.add_argument("--stage", type=Path, nargs=2, metavar=("WORK", "IMAGES"), help=argparse.SUPPRESS)
+    parser.add_argument("--stage", nargs=2, metavar=("WORK", "IMAGES"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, metavar=("TARS", "LATENCY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
-        run_stage(*options.stage)
+        run_stage(Path(options.stage[0]), options.stage[1])
+    if options.serve:
+        serve(Path(options.serve[0]), float(options.serve[1]))
     folder = Path(tempfile.mkdtemp(prefix="pseudoris-spine-", dir=options.folder))
     try:
-        table = [figures(count, options.side, folder) for count in options.images]
+        table = measure_all(options, folder)
     finally:
         shutil.rmtree(folder)
     print("| " + " | ".join(table[0]) + " |")
@@ -137,7 +244,10 @@ def main() -> int:
     for row in table:
         print(
             "| "
-            + " | ".join(f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values())
+            + " | ".join(
+                f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+                for value in row.values()
+            )
             + " |"
         )
     first, last = table[0], table[-1]
