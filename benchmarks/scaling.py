@@ -26,7 +26,7 @@ from pseudoris_cli.execution.tasks import Selection
 from pseudoris_cli.records import ImageRef
 from pseudoris_cli.storage.manifest import ManifestWriter, writer_name
 from pseudoris_cli.storage.parts import part_name
-from pseudoris_cli.storage.status import states
+from pseudoris_cli.storage.status import version_states
 from pseudoris_cli.storage.workspace import Artifact, Workspace
 
 DIGEST = "0123456789abcdef" * 4
@@ -116,12 +116,47 @@ def commits(folder: Path, count: int = 300) -> float:
         return count / (time.perf_counter() - started)
 
 
+def one_part(folder: Path, images: int) -> None:
+    """One part of captions, the stage with the most rows: 220 candidates an image, from the worker's rows to the file."""
+    from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartTask
+    from pseudoris_cli.records import Caption
+    from pseudoris_cli.stages.batching import run_batches
+    from pseudoris_cli.storage.parts import write_part
+    from pseudoris_cli.storage.rows import caption_row
+
+    refs = tuple(ImageRef(f"{number:027}", number, f"{number:027}") for number in range(images))
+
+    def work(batch: list[LoadedImage]) -> list[ImageResult]:
+        return [
+            ImageResult(
+                [
+                    caption_row(image.ref, _caption(Caption, image.ref.image_id, mask, one))
+                    for mask in range(5)
+                    for one in range(44)
+                ]
+            )
+            for image in batch
+        ]
+
+    loaded = (LoadedImage(ref, None, None, DIGEST) for ref in refs)  # type: ignore[arg-type]
+    result = run_batches(PartInput(PartTask(0, refs, frozenset(), {}, None), loaded, {}), 8, work, "captions")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = write_part(folder, part_name(0, 0, "main"), "captions", result.columns, {})
+    print(f"{file.rows:,} rows, {file.bytes / 2**20:.2f} MiB", file=sys.stderr)
+
+
+def _caption(kind: Any, image: int, mask: int, number: int) -> Any:
+    words = f"the {image * 7919 % 997} thing number {number} left of {mask} and {image * 104729 % 9973} more"
+    return kind(mask, number, words, "masked", f"top_k={number % 11}", -number / 7, 9)
+
+
 STEPS: dict[str, Callable[[Path, argparse.Namespace], Any]] = {
     "plan": lambda work, o: plan(work, o.images, o.part_size),
     "plan again": lambda work, o: plan(work, o.images, o.part_size),
     "finish": lambda work, o: finish(work, o.shards),
-    "status": lambda work, o: list(states(Workspace(work))),
+    "status": lambda work, o: list(version_states(Workspace(work))),
     "start of a shard": lambda work, o: start(work, o.shards),
+    "one part of captions": lambda work, o: one_part(work / "part", o.part_size),
 }
 
 
@@ -129,7 +164,7 @@ def measured(step: str, work: Path, options: argparse.Namespace) -> dict[str, fl
     """Seconds and peak MiB of a step in a process of its own."""
     words = ["--images", str(options.images), "--part-size", str(options.part_size), "--shards", str(options.shards)]
     done = subprocess.run(
-        [sys.executable, __file__, *words, "--step", step, str(work)], check=True, capture_output=True, text=True
+        [sys.executable, __file__, *words, "--step", step, str(work)], check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(done.stdout)
 

@@ -10,7 +10,7 @@ from threading import Lock
 BLOCK = 1 << 20
 MOST_AHEAD = 16
 """Blocks fetched ahead of a reader that goes on in order: enough for 300 MB/s at 50 ms an answer."""
-KEPT = 48
+KEPT = 32
 """Blocks held: those ahead, and those that threads a little behind may still want."""
 
 

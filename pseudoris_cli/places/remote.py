@@ -110,7 +110,9 @@ class RemotePlace:
     def _range(self, path: str, start: int, end: int) -> bytes:
         def ask() -> bytes:
             data = self._once("_cat_file", "cat_file", path, start=start, end=end)
-            if len(data) != end - start:
+            if len(data) > end - start:
+                raise UsageError(f"{self.url}: the server sends whole files where a range is asked for; copy them here")
+            if len(data) < end - start:
                 raise ShortAnswer(f"{len(data):,} of {end - start:,} bytes")
             return data
 

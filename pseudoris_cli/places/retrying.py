@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from pseudoris_cli.errors import EnvironmentStop
+from pseudoris_cli.errors import EnvironmentStop, PseudorisError
 
 T = TypeVar("T")
 ATTEMPTS = 7
@@ -33,7 +33,7 @@ def patiently(ask: Callable[[], T], what: str) -> T:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return ask()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except (FileNotFoundError, PermissionError, IsADirectoryError, PseudorisError):
             raise
         except Exception as error:  # every file system of fsspec raises errors of its own libraries
             if attempt < ATTEMPTS and type(error).__name__ not in _NO_USE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,20 +19,24 @@ from threading import RLock
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.places.addresses import is_pattern, is_url, split_pattern
 from pseudoris_cli.places.base import Place, open_place
 from pseudoris_cli.records import ImageRef, Stamp
-from pseudoris_cli.sources.base import LeftOut, Source
+from pseudoris_cli.sources.base import IMAGE_SUFFIXES, LeftOut, Source
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.locks import exclusive
 
 T = TypeVar("T")
 FORMAT = 1
 """Of an index file; another number is made anew."""
-OPEN = 4
+OPEN = 3
 """Files held open, with their indexes, by each process."""
-AT_ONCE = 8
+AT_ONCE = 4
 """Indexes of remote files that are made side by side."""
 WAIT_SECONDS = 600
+LOOKED_AT = 2000
+FOLDERS = 20
+"""Entries and folders that are looked at to recognise a source."""
 MISSING = "files that the pattern names and that are not there"
 
 
@@ -233,9 +238,41 @@ def _reopened(kind: type[Containers], root: Path | str, options: dict[str, str],
     return source
 
 
-def relocated(root: Path | str, image_root: Path | str | None) -> Path | str:
-    """Where a source lies that `--image-root` may have moved: a single file lies in that folder."""
+def relocated(root: Path | str, image_root: Path | str | None, suffixes: tuple[str, ...]) -> Path | str:
+    """Where a source lies that `--image-root` may have moved: a file or a pattern keeps its name, below that folder or URL."""
+    text, moved = str(root), str(image_root)
     if image_root is None:
         return root
-    moved = Path(image_root) / Path(root).name
-    return moved if isinstance(image_root, Path) and moved.is_file() else image_root
+    if is_pattern(text) and not Path(text).exists():
+        name = split_pattern(text)[1]
+    elif text.lower().endswith(suffixes):
+        name = text.rpartition("/")[2]
+    else:
+        return image_root
+    if is_pattern(moved) or moved.lower().endswith(suffixes):
+        return image_root
+    return f"{moved}/{name}" if is_url(moved) else Path(moved) / name
+
+
+def first_file(folder: Path, suffixes: tuple[str, ...]) -> Path | None:
+    """A file of a folder, or one level below, whose name ends so; None where images lie beside it: they are what is meant."""
+    found, below, loose = _look(folder, suffixes)
+    if found or loose:
+        return None if loose else found
+    for path in below[:FOLDERS]:
+        found, _, loose = _look(path, suffixes)
+        if found or loose:
+            return None if loose else found
+    return None
+
+
+def _look(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path | None, list[Path], bool]:
+    """The first such file of a folder, its folders, and whether there are images; of the first LOOKED_AT entries."""
+    try:
+        with os.scandir(folder) as entries:
+            seen = sorted((e for e in islice(entries, LOOKED_AT) if not e.name.startswith(".")), key=lambda e: e.name)
+    except PermissionError:
+        return None, [], False
+    found = next((Path(entry.path) for entry in seen if entry.name.lower().endswith(suffixes)), None)
+    loose = any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in seen)
+    return found, [Path(entry.path) for entry in seen if entry.is_dir()], loose

@@ -6,11 +6,9 @@ at a time, so that one of any size fits in memory and images in plan order are r
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ from pseudoris_cli.errors import UsageError
 from pseudoris_cli.places.addresses import is_pattern
 from pseudoris_cli.places.base import Place, PlaceFile, Stream, open_place
 from pseudoris_cli.records import ImageRef, Stamp
-from pseudoris_cli.sources.base import IMAGE_SUFFIXES, MAX_BYTES, image_id_of
-from pseudoris_cli.sources.containers import Containers, Recent, Unreadable, relocated
+from pseudoris_cli.sources.base import MAX_BYTES, image_id_of
+from pseudoris_cli.sources.containers import Containers, Recent, Unreadable, first_file, relocated
 
 DETECT_ORDER = 70
 OPEN = 2
@@ -32,7 +30,6 @@ KEPT = 4
 """Batches of rows held of each: threads read a little out of order."""
 BATCH_BYTES = 8 << 20
 MOST_ROWS = 256
-LOOKED_AT = 2000
 _SUFFIXES = (".parquet", ".pq", ".parq")
 _SPLIT = re.compile(r"(?:^|/)([A-Za-z_]\w*?)(?:-\d+-of-\d+)?(?:-[0-9a-f]{16})?\.(?:parquet|pq|parq)$")
 _SHARDED = re.compile(r"-\d{4,}-of-\d{4,}")
@@ -257,33 +254,11 @@ def detects(path: Path) -> bool:
     """A Parquet file by its name, or a folder whose first Parquet file, there or one level below, has a column of pictures."""
     if not path.is_dir():
         return path.is_file() and path.name.lower().endswith(_SUFFIXES)
-    first = _first_file(path)
+    first = first_file(path, _SUFFIXES)
     try:
         return first is not None and bool(image_columns(pq.read_schema(first)))
     except (OSError, pa.ArrowException):
         return False
-
-
-def _first_file(folder: Path) -> Path | None:
-    """A Parquet file of a folder, or of `data` and the like below it; None where pictures lie beside them."""
-    below: list[Path] = []
-    with os.scandir(folder) as entries:
-        for entry in sorted(islice(entries, LOOKED_AT), key=lambda entry: entry.name):
-            if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith("."):
-                return Path(entry.path)
-            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                return None
-            if entry.is_dir() and not entry.name.startswith("."):
-                below.append(Path(entry.path))
-    for place in below[:20]:
-        try:
-            with os.scandir(place) as entries:
-                found = [entry.path for entry in islice(entries, LOOKED_AT) if entry.name.lower().endswith(_SUFFIXES)]
-        except OSError:
-            continue
-        if found:
-            return Path(min(found))
-    return None
 
 
 def detects_address(address: str) -> bool:
@@ -297,7 +272,7 @@ def open_source(root: Path | str, options: dict[str, Any], image_root: Path | st
     Options: `column`, by default `image` or the only one that fits; `split`, by default `train` or the only one
     of a folder; `all` takes all, and is the default where files are named.
     """
-    place_root = relocated(root, image_root)
+    place_root = relocated(root, image_root, _SUFFIXES)
     if "column" in options and "split" in options:
         return ParquetFiles(place_root, options)
     place = open_place(place_root)

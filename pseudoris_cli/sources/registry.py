@@ -40,11 +40,11 @@ def located(images: Path | str) -> Path | str:
         text = text.removeprefix("file://")
     if is_url(text):
         return checked_url(text)
-    path = Path(text)
+    path = Path(os.path.expanduser(text))
     if path.exists():
         return path.resolve()
     if is_pattern(text):
-        return Path(os.path.abspath(text))
+        return Path(os.path.abspath(path))
     if slashed := re.match(r"([a-z0-9+.-]{2,}):/(?!/)", text):
         raise UsageError(f"--images {text}: there is no such file or folder; a URL has two slashes: {slashed[1]}://")
     raise UsageError(f"--images {text}: there is no such file or folder")

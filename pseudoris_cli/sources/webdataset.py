@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,12 +17,9 @@ from pseudoris_cli.codecs.tar_members import HEAD, Damage, Member, compression_o
 from pseudoris_cli.places.base import PlaceFile, open_place
 from pseudoris_cli.records import ImageRef, Stamp
 from pseudoris_cli.sources.base import IMAGE_SUFFIXES, MAX_BYTES, LeftOut, image_id_of
-from pseudoris_cli.sources.containers import Containers, Recent, Unreadable, relocated
+from pseudoris_cli.sources.containers import OPEN, Containers, Recent, Unreadable, first_file, relocated
 
 DETECT_ORDER = 60
-OPEN = 4
-LOOKED_AT = 2000
-"""Entries of a folder that are looked at to recognise it."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _HIDDEN = "hidden members (the name begins with a dot)"
 _LEAVES = "members whose names leave the tar (absolute, or with ..)"
@@ -172,12 +168,9 @@ class _Indexing:
 
 
 def detects(path: Path) -> bool:
-    """A tar by its name, or a folder with tars and no pictures beside them."""
+    """A tar by its name, or a folder with tars, there or one level below, and no pictures beside them."""
     if path.is_dir():
-        with os.scandir(path) as entries:
-            names = [entry.name.lower() for entry in islice(entries, LOOKED_AT) if not entry.name.startswith(".")]
-        pictures = any(os.path.splitext(name)[1] in IMAGE_SUFFIXES for name in names)
-        return not pictures and any(name.endswith((".tar", *_COMPRESSED)) for name in names)
+        return first_file(path, (".tar", *_COMPRESSED)) is not None
     return path.is_file() and path.name.lower().endswith((".tar", *_COMPRESSED))
 
 
@@ -188,4 +181,4 @@ def detects_address(address: str) -> bool:
 
 def open_source(root: Path | str, options: dict[str, Any], image_root: Path | str | None) -> Tars:
     """Open a tar, a folder of tars, a pattern or a URL; `image_root` says where they lie now."""
-    return Tars(relocated(root, image_root), {})
+    return Tars(relocated(root, image_root, Tars.suffixes), {})

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401  # once here instead of in every forked child
 from packed import KINDS, pack, pictures_in
 from trivial_stages import (
     Bench,
@@ -69,13 +70,20 @@ def test_rows_are_those_of_the_folder_but_for_keys(kind: str, ram_path: Path) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_at_any_step_loses_and_leaves_nothing(kind: str, ram_path: Path) -> None:
-    """Among the steps are those of the indexes: two files, each written, synced, published, its folder synced."""
+    """The first steps are those of the indexes, two files, each followed by a line of the plan.
+
+    Those of the parts are the same for every source (test_publish_steps.py); the first part's are among these.
+    """
     whole = bench_of(ram_path, kind, loose(ram_path, 6))
     steps = moments(whole.masks)
     assert len(steps) >= 2 * (2 * 4 + 1 + 4 + 2 * 6)
+    index = ["write_temporary", "sync_file", "publish", "sync_folder"]
+    assert [step.removeprefix("before ") for step in steps[:20:2]] == 2 * [*index, "append_line"], (
+        "and a part of the plan each"
+    )
     expected, files = rows(whole.work, "masks"), file_set(whole.work)
     assert len([name for name in files if name.startswith(INDEX) and name.endswith(".json")]) == 2
-    for number, step in enumerate(steps):
+    for number, step in enumerate(steps[: 2 * (2 * 4 + 3 + 4)]):
         bench = replace(whole, work=ram_path / f"work-{number}")
 
         def dying(bench: Bench = bench, number: int = number) -> None:

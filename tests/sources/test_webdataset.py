@@ -208,8 +208,10 @@ def test_a_folder_is_recognised_by_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "0.jpg").write_bytes(JPEG)
     write_tar(tmp_path / "mixed" / "0.tar", [])
-    kinds = {name: registry.identify(tmp_path / name)["kind"] for name in ("t", "t/0.tar", "mixed")}
-    assert kinds == {"t": "webdataset", "t/0.tar": "webdataset", "mixed": "folder"}
+    (tmp_path / "mixed" / "9.jpg").write_bytes(JPEG)
+    write_tar(tmp_path / "below" / "a" / "0.tar", [])
+    kinds = {name: registry.identify(tmp_path / name)["kind"] for name in ("t", "t/0.tar", "mixed", "below")}
+    assert kinds == {"t": "webdataset", "t/0.tar": "webdataset", "mixed": "folder", "below": "webdataset"}
 
 
 def test_tars_in_folders_and_where_they_lie_now(tmp_path: Path) -> None:
@@ -225,3 +227,16 @@ def test_tars_in_folders_and_where_they_lie_now(tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match="does not exist"):
         list(registry.open_source(described).images())
+
+
+@pytest.mark.parametrize(
+    ("images", "keys"), [("old/0.tar", ["0.tar/0.jpg"]), ("old/{0..1}.tar", ["0.tar/0.jpg", "1.tar/0.jpg"])]
+)
+def test_a_moved_file_or_pattern_stays_what_it_named(images: str, keys: list[str], tmp_path: Path) -> None:
+    for number in range(3):
+        write_tar(tmp_path / "old" / f"{number}.tar", [member("0.jpg", JPEG)])
+    described = registry.describe(f"{tmp_path}/{images}", {}, None)
+    (tmp_path / "old").rename(tmp_path / "new")
+    source = registry.open_source({**described, "image_root": str(tmp_path / "new")})
+    assert [image.key for image in source.images()] == keys
+    assert source.read("0.tar/0.jpg") == JPEG
