@@ -69,8 +69,8 @@ def scan(read_at: ReadAt, size: int) -> Iterator[Member | Damage]:
         if len(block) < BLOCK:
             yield Damage(at, "ends within a header" if block else "has no end mark: it may have been cut off")
             return
-        if not any(block[:BLOCK]):
-            if any(read_at(at, _SEARCH)):
+        if block[0] == 0 and not block[:BLOCK].strip(b"\0"):
+            if read_at(at, _SEARCH).strip(b"\0"):
                 yield Damage(at, "goes on after its end mark")
             return
         header = _parse(block[:BLOCK])
@@ -115,14 +115,17 @@ def _parse(block: bytes) -> tuple[bytes, int, bytes, bytes] | None:
     if checksum is None or length is None or not 0 <= length <= MOST_SIZE:
         return None
     unsigned = 256 + sum(block[:148]) + sum(block[156:])
-    signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
-    if checksum not in (unsigned, signed):
+    if checksum != unsigned and checksum != unsigned - 256 * _high_bytes(block):  # old tars summed signed bytes
         return None
     name, prefix = _text(block[:100]), _text(block[345:500])
     if block[257:263] == b"ustar\0" and prefix:
         name = prefix + b"/" + name
     kind = block[156:157]
     return b"5" if kind == b"\0" and name.endswith(b"/") else kind, length, name, _text(block[157:257])
+
+
+def _high_bytes(block: bytes) -> int:
+    return sum(byte > 127 for byte in block[:148] + block[156:])
 
 
 def _member(
@@ -196,7 +199,7 @@ def _number(text: bytes) -> int | None:
     if text[0] & 0x80:  # GNU's binary form of large numbers
         return int.from_bytes(bytes([text[0] & 0x7F]) + text[1:], "big")
     digits = text.strip(b" \0")
-    if not all(48 <= byte < 56 for byte in digits):
+    if digits.translate(None, b"01234567"):
         return None
     return int(digits or b"0", 8)
 

@@ -137,3 +137,13 @@ def test_a_sparse_member_of_the_system_tar_is_known(tmp_path: Path) -> None:
         )
         found = [one for one in scanned((tmp_path / "x.tar").read_bytes()) if isinstance(one, Member)]
         assert [(one.name, one.kind) for one in found] == [(b"s.jpg", "sparse"), (b"t.jpg", "file")]
+
+
+def test_a_checksum_of_signed_bytes_is_one_too() -> None:
+    data = bytearray(packed([member("ä.jpg", b"x")]))
+    data[148:156] = b" " * 8
+    signed = sum(byte - 256 * (byte > 127) for byte in data[:512])
+    data[148:156] = b"%06o\0 " % signed
+    assert [one.name for one in scanned(bytes(data)) if isinstance(one, Member)] == ["ä.jpg".encode()]
+    data[148:156] = b"%06o\0 " % (signed + 1)
+    assert [one.reason for one in scanned(bytes(data)) if isinstance(one, Damage)] == ["has a header with a wrong checksum"]
