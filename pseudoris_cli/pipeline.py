@@ -183,7 +183,8 @@ def check_weights(settings: Settings | Mapping[str, Settings]) -> None:
         versions(settings)
     except MissingDependency as error:
         raise MissingDependency(
-            f"{error}\nall that these settings need, at once:  pseudoris weights fetch --profile NAME; what is missing:  pseudoris doctor --profile NAME"
+            f"{error}\nall that these settings need, at once:  pseudoris weights fetch --profile NAME; what is missing:  "
+            "pseudoris doctor --profile NAME"
         ) from None
     captions = (settings["captions"] if isinstance(settings, Mapping) else settings).captions
     try:

@@ -146,4 +146,6 @@ def test_a_checksum_of_signed_bytes_is_one_too() -> None:
     data[148:156] = b"%06o\0 " % signed
     assert [one.name for one in scanned(bytes(data)) if isinstance(one, Member)] == ["ä.jpg".encode()]
     data[148:156] = b"%06o\0 " % (signed + 1)
-    assert [one.reason for one in scanned(bytes(data)) if isinstance(one, Damage)] == ["has a header with a wrong checksum"]
+    assert [one.reason for one in scanned(bytes(data)) if isinstance(one, Damage)] == [
+        "has a header with a wrong checksum"
+    ]
