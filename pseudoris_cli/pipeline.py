@@ -38,7 +38,7 @@ from pseudoris_cli.storage.remembered import remember
 from pseudoris_cli.storage.schema import SCHEMA_VERSION
 from pseudoris_cli.storage.stage_table import FIRST, STAGES, Stage, commands, stage, stages_of, upstream_of
 from pseudoris_cli.storage.workspace import Artifact, Workspace, fingerprint
-from pseudoris_cli.weights.provenance import weights_provenance
+from pseudoris_cli.weights.provenance import same_model, weights_provenance
 
 log = logging.getLogger("pseudoris")
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "spacy", "numpy", "pillow", "pyarrow")
@@ -177,7 +177,7 @@ def commands_between(first: str, last: str) -> list[str]:
 def check_weights(settings: Settings | Mapping[str, Settings]) -> None:
     """MissingDependency (exit 3) if a checkpoint of any stage is not here: asked before the first stage has run for hours.
 
-    A captioner's server that does not answer yet is only warned of: it may not be needed, or not be up before the masks are made.
+    A server that does not answer yet is only warned of: it may not be needed, or not be up before the masks are made.
     """
     try:
         versions(settings)
@@ -186,11 +186,15 @@ def check_weights(settings: Settings | Mapping[str, Settings]) -> None:
             f"{error}\nall that these settings need, at once:  pseudoris weights fetch --profile NAME; what is missing:  "
             "pseudoris doctor --profile NAME"
         ) from None
-    captions = (settings["captions"] if isinstance(settings, Mapping) else settings).captions
-    try:
-        backends.check_reachable(captions)
-    except PseudorisError as error:
-        log.warning("captions will need their server, which does not answer now: %s", error)
+    given = settings if isinstance(settings, Mapping) else dict.fromkeys(("captions", "filter"), settings)
+    for what, section in (
+        ("captions will need their server", given["captions"].captions),
+        ("the judge will need its server", given["filter"].filter.judge),
+    ):
+        try:
+            backends.check_reachable(section)
+        except PseudorisError as error:
+            log.warning("%s, which does not answer now: %s", what, error)
 
 
 def _tell_what_is_taken(workspace: Workspace, upstream: Artifact, command: str) -> None:
@@ -351,10 +355,14 @@ def render_export(
         "pseudoris": __version__,
         "versions": {stage: made.version for stage, made in chain.items()},
         "settings": {stage: made.header["settings"] for stage, made in chain.items()},
-        "weights": weights_provenance({stage: chain[stage].header for stage in ("masks", "captions", "scores")}),
+        "weights": weights_provenance(
+            {name: made.header for name, made in chain.items() if made.header.get("checkpoints")}
+        ),
         "images": {stage: manifest.counts() for stage, manifest in manifests.items()},
         "partial": lacking > 0,
     }
+    if warning := same_model({name: made.header for name, made in chain.items()}):
+        provenance["listener_warning"] = warning
     job = render.ExportJob(
         plan=plan,
         manifests=manifests,

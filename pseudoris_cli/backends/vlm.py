@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pseudoris_cli.endpoint import probe
-from pseudoris_cli.endpoint.address import Address, address_problem
-from pseudoris_cli.endpoint.asking import Asker, user_message
+from pseudoris_cli.endpoint.asking import Asker, Request, user_message
 from pseudoris_cli.endpoint.client import Client
 from pseudoris_cli.endpoint.failures import RequestFailed
 from pseudoris_cli.endpoint.journal import Journal
-from pseudoris_cli.errors import EnvironmentStop, UsageError
+from pseudoris_cli.endpoint.patience import Patience
+from pseudoris_cli.endpoint.settings import EndpointSettings, check_reachable, connect, model_of
+from pseudoris_cli.errors import UsageError
 from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
 from pseudoris_cli.prompting import prompts, selecting
 from pseudoris_cli.prompting.prompts import Prompt
@@ -34,53 +35,28 @@ from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
 from pseudoris_cli.settings.models import Numerics
 
 ROLE = "captioner"
+SECTION = "captions"
 log = logging.getLogger("pseudoris")
 
 DRAWING_THREADS = 2
 AHEAD = 8
 """Requests that are drawn and encoded while all places are taken: what memory they need is bounded by this."""
-HOPELESS = 24
-"""So many masks in a row without a usable answer, and no other yet: this model or prompt will not do."""
-HOPELESS_PART = 4
-"""The same at the end of a part."""
 
 warnings.filterwarnings("ignore", message='Field name "schema" in "Settings" shadows', category=UserWarning)
 
 
-class Settings(PromptSettings):
+class Settings(PromptSettings, EndpointSettings):
     """A vision-language model that is served with OpenAI's protocol (vLLM, SGLang, transformers serve, hosted)."""
 
-    RUNS_ELSEWHERE: ClassVar[bool] = True
-    NO_RESULT: ClassVar[frozenset[str]] = frozenset(
-        {"endpoint", "api_key_env", "model", "prompt", "concurrency", "timeout", "retries", "image_batch"}
-    )  # `version` holds the model as the server lists it and the digest of the prompt
+    NO_RESULT: ClassVar[frozenset[str]] = EndpointSettings.NO_RESULT | {"prompt", "image_batch"}
+    # `version` holds the model as the server lists it and the digest of the prompt
 
     backend: Literal["vlm"] = Field("vlm", description="who writes the expressions")
-    endpoint: str | None = Field(None, description="address, e.g. http://localhost:8000/v1; null: $OPENAI_BASE_URL")
-    model: str | None = Field(None, description="name as the server lists it; null: the only one that it lists")
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key, if one is needed")
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature of the server")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus of the server's sampling; null: its default")
-    concurrency: int = Field(16, ge=1, le=1024, description="requests in flight")
-    timeout: float = Field(120.0, gt=0, description="seconds that one attempt may take")
-    retries: int = Field(5, ge=0, le=20, description="further attempts after a timeout, a busy or a failing server")
     schema: Literal["auto", "on", "off"] = Field(  # type: ignore[assignment]
         "auto", description="hold answers to a JSON schema: if the server can, always, never"
     )
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and (problem := address_problem(value)):
-            raise ValueError(f"the address {problem}")
-        return value
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _is_variable(cls, value: str) -> str:
-        if not (value.isascii() and value.isidentifier() and value.isupper()):
-            raise ValueError("api_key_env is the NAME of an environment variable, in capitals, never the key itself")
-        return value
 
     @classmethod
     def tiny(cls) -> Settings:
@@ -95,7 +71,7 @@ def load(settings: Settings, numerics: Numerics, device: str) -> VlmCaptioner:
     a server that is down; MissingDependency (exit 3) without the package openai.
     """
     prompt = settings.load_prompt()
-    client = _client(settings)
+    client = connect(settings, SECTION)
     served = client.wait_for(_examine(client, settings))
     log.info(
         "captions: %s at %s, JSON schema: %s", served.form.model, client.address.url, served.schema or "not held to"
@@ -105,24 +81,12 @@ def load(settings: Settings, numerics: Numerics, device: str) -> VlmCaptioner:
 
 def version(settings: Settings) -> str:
     """The model as the server lists it (asked only if the settings name none) and the digest of the prompt."""
-    model = settings.model
-    if model is None:
-        client = _client(settings)
-        listed = client.wait_for(probe.listed_models(client, retries=1))
-        model = probe.choose_model(None, listed, client, "captions.model")
-    return f"{model} {settings.load_prompt().digest[:16]}"
+    return f"{model_of(settings, SECTION)} {settings.load_prompt().digest[:16]}"
 
 
 def check(settings: Settings) -> None:
     """Whether the server answers and takes the key; raises as `load` does. Asked before other stages run for hours."""
-    client = _client(settings)
-    listed = client.wait_for(probe.listed_models(client, retries=0))
-    probe.choose_model(settings.model, listed, client, "captions.model")
-
-
-def _client(settings: Settings) -> Client:
-    address = Address.of(settings.endpoint, settings.api_key_env)
-    return Client(address, settings.timeout, settings.retries, settings.concurrency)
+    check_reachable(settings, SECTION)
 
 
 @dataclass(frozen=True)
@@ -134,17 +98,7 @@ class Served:
 
 
 async def _examine(client: Client, settings: Settings) -> Served:
-    listed = await probe.listed_models(client, retries=1)
-    model = probe.choose_model(settings.model, listed, client, "captions.model")
-    form = await probe.chat_form(client, model, listed)
-    sees = await probe.sees_pictures(client, form)
-    if sees is False:
-        raise UsageError(
-            f"{client.address.url}: the model {model!r} does not see pictures (a picture cost no tokens, or was refused); serve a "
-            "vision-language model"
-        )
-    if sees is None:
-        log.warning("%s counts no tokens: whether %s sees the pictures cannot be told", client.address.url, model)
+    form = await probe.seeing_chat(client, settings.model)
     schema = None if settings.schema == "off" else await probe.schema_form(client, form)
     if settings.schema == "on" and schema is None:
         raise UsageError(
@@ -169,7 +123,12 @@ class VlmCaptioner(PartCaptioner):
     def __init__(self, settings: Settings, client: Client, prompt: Prompt, served: Served) -> None:
         self.settings, self.client, self.prompt, self.served = settings, client, prompt, served
         self._drawing = ThreadPoolExecutor(DRAWING_THREADS, thread_name_prefix="draw")
-        self._useless, self._useful = 0, 0
+        self._patience = Patience(
+            client,
+            f"masks got a usable expression from {served.form.model}",
+            "look whether this is a vision-language model that follows instructions, and at captions.max_tokens, captions.schema "
+            "and captions.prompt",
+        )
 
     def caption(self, images: Sequence[MaskedImage]) -> list[list[Caption]]:
         """Captions without a part around them. A failed image raises RequestFailed."""
@@ -201,10 +160,10 @@ class VlmCaptioner(PartCaptioner):
                 while open_images[0].is_whole:
                     yield self._finish(open_images.popleft(), outcome)
                 open_images[0].answers.append(answer)
-                self._count(answer, at_end=False)
+                self._patience.heard(answer.failure, answer.raw)
             while open_images:
                 yield self._finish(open_images.popleft(), outcome)
-            self._count(None, at_end=True)
+            self._patience.at_end()
         finally:
             journal.close()
         part.notes.update({"requests": asker.note(), "resolved": {"schema": self.served.schema}, **outcome.notes()})
@@ -229,22 +188,6 @@ class VlmCaptioner(PartCaptioner):
             for number, one in enumerate(usable.passed[: self.settings.candidates])
         ]
 
-    def _count(self, answer: MaskAnswer | None, at_end: bool) -> None:
-        """EnvironmentStop if nothing usable has come yet and enough was asked to know that nothing will."""
-        if answer is not None and answer.failure is None:
-            self._useful += 1
-        elif answer is not None:
-            self._useless += 1
-            self._last = answer
-        if not self._useful and self._useless >= (HOPELESS_PART if at_end else HOPELESS):
-            said = f"; the last answer began: {self._last.raw[:120]!r}" if self._last.raw else ""
-            raise EnvironmentStop(
-                f"none of the first {self._useless} masks got a usable expression from {self.served.form.model} at "
-                f"{self.client.address.url}: {self._last.failure}{said}\n"
-                "look whether this is a vision-language model that follows instructions, and at captions.max_tokens, "
-                "captions.schema and captions.prompt; `pseudoris doctor --endpoint` shows what the server can do"
-            )
-
     # --- in the client's loop -----------------------------------------------------------------------------------------------
 
     async def _ask(self, asker: Asker, scene: Scene, place: int) -> MaskAnswer:
@@ -265,12 +208,13 @@ class VlmCaptioner(PartCaptioner):
             )
             if self.served.schema:
                 body |= probe.constrained(self.served.schema, prompts.answer_schema(settings.candidates), "expressions")
+            request = Request.of(body)
             try:
-                answer = await asker.chat(body)
+                answer = await asker.ask(request)
             except RequestFailed as failure:
                 return MaskAnswer(result.usable, failure.reason[:200], result.raw)
             asker.usage.counts["repairs"] += attempt
-            asked.append((body, answer))
+            asked.append((request, answer))
             usable = selecting.usable(answer["text"], settings.style, shown.marked)
             usable.rejected[:0] = result.usable.rejected
             if usable.passed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from pseudoris_cli.cli.console import duration, out
 
 if TYPE_CHECKING:
+    from pseudoris_cli.execution.runner import Summary
     from pseudoris_cli.pipeline import Session
 
 PriceIn = Annotated[
@@ -17,14 +19,26 @@ PriceIn = Annotated[
 PriceOut = Annotated[float | None, typer.Option("--price-out", min=0, help="money per million tokens that it writes")]
 
 
-def cost_figures(
-    session: Session, version: str, price_in: float | None, price_out: float | None
+def costs_of(
+    session: Session, summaries: Sequence[Summary], price_in: float | None, price_out: float | None
+) -> dict[str, dict[str, Any]]:
+    """By stage what its server was asked and what that costs; only stages that asked one."""
+    found = {
+        one.stage: _figures(session, one.stage, one.version, price_in, price_out)
+        for one in summaries
+        if one.stage in ("captions", "judge")
+    }
+    return {stage: figures for stage, figures in found.items() if figures}
+
+
+def _figures(
+    session: Session, stage: str, version: str, price_in: float | None, price_out: float | None
 ) -> dict[str, Any] | None:
-    """Of a captions version made by a server: counts, and for a pilot the same of the whole source; None for other captions."""
+    """Of a version made by a server: counts, and for a pilot the same of the whole source; None for other versions."""
     from pseudoris_cli.endpoint import usage
     from pseudoris_cli.storage.plan import PLAN
 
-    artifact = session.workspace.artifact("captions", version)
+    artifact = session.workspace.artifact(stage, version)
     entries = list(artifact.manifest().entries.values())
     counts = usage.total(entry.notes.get("requests", {}) for entry in entries)
     if not any("requests" in entry.notes for entry in entries):
@@ -46,7 +60,20 @@ def cost_figures(
     return figures
 
 
-def print_cost(figures: dict[str, Any]) -> None:
+def total_cost(by_stage: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The costs of all stages together, with those of each as `by_stage` where there are several; None without any."""
+    from pseudoris_cli.endpoint import usage
+
+    if len(by_stage) < 2:
+        return next(iter(by_stage.values()), None)
+    found: dict[str, Any] = dict(usage.total(by_stage.values()))
+    wholes = [figures["whole_source"] for figures in by_stage.values() if "whole_source" in figures]
+    if wholes:
+        found["whole_source"] = dict(usage.total(wholes)) | {"images": wholes[0]["images"]}
+    return found | {"by_stage": dict(by_stage)}
+
+
+def print_cost(figures: dict[str, Any], stage: str) -> None:
     """In lines."""
     asked = f"asked: {_counts(figures)}"
     if figures.get("repairs"):
@@ -57,8 +84,9 @@ def print_cost(figures: dict[str, Any]) -> None:
     for reason, count in figures["rejected"].items():
         out.print(f"  left out: {count:,} expressions: {reason}", markup=False)
     if figures["failed_masks"]:
+        lack = "no expression" if stage == "captions" else "a question without an answer"
         out.print(
-            f"  {figures['failed_masks']:,} masks have no expression (the manifest says why); --retry-failed asks again",
+            f"  {figures['failed_masks']:,} masks have {lack} (the manifest says why); --retry-failed asks again",
             markup=False,
         )
     if whole := figures.get("whole_source"):

@@ -25,6 +25,8 @@ def print_filter(figures: dict[str, Any]) -> None:
         rows = figures[f"by_{what}"].items()
         fractions = ", ".join(f"{name} {_number(row['share'], '.0%')} of {row['candidates']:,}" for name, row in rows)
         print_text(f"candidates with a kept text, by {what}: {fractions}")
+    if listener := figures.get("listener"):
+        print_text(listener_text(listener))
     if by_hand := figures.get("by_hand"):
         unknown = by_hand.get("unknown", 0)
         fit = f"; {unknown:,} decisions fit no candidate here (no such image, mask or text)" if unknown else ""
@@ -35,6 +37,18 @@ def print_filter(figures: dict[str, Any]) -> None:
     dropped = ", ".join(f"{reason} {number:,}" for reason, number in figures["reasons"].items())
     if dropped:
         print_text(f"dropped: {dropped}")
+
+
+def listener_text(figures: dict[str, Any]) -> str:
+    """What the listener said, in a line."""
+    agrees = ""
+    if figures["with_doc"]:
+        share = _number(figures["agreement_with_doc"], ".1%")
+        agrees = f"; DoC > 1 says the same of {share} of {figures['with_doc']:,} that have a DoC"
+    return (
+        f"listener: picks the mask for {_number(figures['accuracy'], '.1%')} of {figures['asked']:,} asked, another for "
+        f"{_number(figures['share_other'], '.1%')}, none or several for {_number(figures['share_none'], '.1%')}{agrees}"
+    )
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

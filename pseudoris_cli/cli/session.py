@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudoris_cli.cli.console import ProgressObserver, configure_logging, note, out, print_json
-from pseudoris_cli.cli.cost_table import print_cost
+from pseudoris_cli.cli.cost_table import print_cost, total_cost
 from pseudoris_cli.cli.filter_table import print_filter
 from pseudoris_cli.cli.options import SourceOptions, StageOptions
 from pseudoris_cli.errors import SomeImagesFailed, UsageError
@@ -87,22 +87,24 @@ def remember_source(workspace: Workspace, wanted: SourceOptions, quiet: bool = F
 def report(
     options: StageOptions, summaries: Sequence[Summary], extra: dict[str, Any] | None = None, *following: str
 ) -> None:
-    """Print what the stages came to, and of `extra` the filter's figures and where an export and a report are.
+    """Print what the stages came to, and of `extra` the filter's figures, the costs by stage, and where an export and a report are.
 
     `following` are the commands that make sense next; they go to stderr. SomeImagesFailed (exit 4) if images failed.
     """
-    extra = {name: value for name, value in (extra or {}).items() if name != "cost" or value}
+    extra = dict(extra or {})
+    costs = extra.pop("costs", {})
     listed = options.workspace.root if any(summary.stage == FIRST for summary in summaries) else None
     if options.json_output:
         passed_over = {"left_out": left_out.load(listed)} if listed else {}
-        print_json({"stages": [asdict(summary) for summary in summaries], **passed_over, **extra})
+        cost = {"cost": total_cost(costs)} if costs else {}
+        print_json({"stages": [asdict(summary) for summary in summaries], **passed_over, **extra, **cost})
     else:
         for summary in summaries:
             out.print(describe(summary), markup=False)
             for line in summary.remarks + [f"left out: {n:,} {what}" for what, n in summary.left_out.items()]:
                 out.print(f"  {line}", markup=False)
-            if summary.stage == "captions" and "cost" in extra:
-                print_cost(extra["cost"])
+            if summary.stage in costs:
+                print_cost(costs[summary.stage], summary.stage)
         for line in left_out.described(listed) if listed else ():
             note(line)
         if extra.get("filter"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 import typer
 
 from pseudoris_cli.cli import completion
-from pseudoris_cli.cli.cost_table import PriceIn, PriceOut, cost_figures
+from pseudoris_cli.cli.cost_table import PriceIn, PriceOut, costs_of
 from pseudoris_cli.cli.export_options import ExportOptions
 from pseudoris_cli.cli.options import SourceOptions, StageOptions, from_option, setting_option, with_options
 from pseudoris_cli.cli.report_command import report_on_pilot
@@ -106,13 +106,11 @@ def captions(
         from pseudoris_cli.pipeline import run_command
 
         summaries = run_command(session, "captions", from_version)
-        report(
-            options, summaries, {"cost": cost_figures(session, summaries[-1].version, price_in, price_out)}, "filter"
-        )
+        report(options, summaries, {"costs": costs_of(session, summaries, price_in, price_out)}, "filter")
 
 
 @with_options
-@_lists_backends(filter__scorer="scorer", filter__nouns="nouns")
+@_lists_backends(filter__scorer="scorer", filter__nouns="nouns", filter__judge="listener")
 def filter(
     options: StageOptions,
     from_version: From = None,
@@ -124,6 +122,8 @@ def filter(
         Path | None,
         typer.Option(help="keep and drop decisions made by hand, as the report saves them; they win over the rules"),
     ] = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
 ) -> None:
     """Stage 3: score every expression against every mask of its image, and keep those that fit only theirs.
 
@@ -137,7 +137,8 @@ def filter(
         from pseudoris_cli.pipeline import run_command
 
         summaries = run_command(session, "filter", from_version)
-        figures = {"filter": _filter_figures(session, summaries[-1].version)}
+        figures: dict[str, Any] = {"filter": _filter_figures(session, summaries[-1].version)}
+        figures["costs"] = costs_of(session, summaries, price_in, price_out)
         report(options, summaries, figures, "report", _TO_EXPORT)
 
 
@@ -217,8 +218,7 @@ def run(
         for command in pipeline.commands_between("masks", "export"):
             summaries += pipeline.run_command(sessions[command], command, summaries[-1].version)
         extra: dict[str, Any] = {"filter": _filter_figures(session, summaries[-1].version)}
-        captioned = next(summary.version for summary in summaries if summary.stage == "captions")
-        extra["cost"] = cost_figures(session, captioned, price_in, price_out)
+        extra["costs"] = costs_of(session, summaries, price_in, price_out)
         if request:
             indexed, exported = _export(sessions["export"], request, summaries[-1].version)
             summaries += indexed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pseudoris_cli.cli.console import out, print_json
+from pseudoris_cli.cli.filter_table import listener_text
 from pseudoris_cli.cli.options import WorkOptions, existing_workspace, with_options
 from pseudoris_cli.cli.status_table import MARK, print_states
 from pseudoris_cli.cli.tables import print_text
@@ -90,6 +91,14 @@ def _as_json(state: VersionState) -> dict[str, Any]:
     }
 
 
+def _listener(state: VersionState) -> str:
+    """What the listener of a filter's version said; empty where nobody was asked."""
+    from pseudoris_cli.stages.filter import figures
+
+    heard = (figures(state.notes) or {}).get("listener")
+    return listener_text(heard) if heard else ""
+
+
 def _show(states: list[VersionState], root: Path, source: dict[str, Any]) -> None:
     from pseudoris_cli.execution.runner import left_out as left_out_of
 
@@ -107,6 +116,8 @@ def _show(states: list[VersionState], root: Path, source: dict[str, Any]) -> Non
     for state in states:
         for kind, count in left_out_of(state.notes if state.current else ()).items():
             out.print(f"left out of the annotations of {state.stage}: {count:,} {kind}", markup=False)
+        if state.current and state.stage == "filter" and (told := _listener(state)):
+            print_text(told)
         if state.current and state.last_error:
             out.print(
                 f"last error in {state.stage}: {state.last_error}   (all: pseudoris status --failed)", markup=False

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
@@ -19,6 +19,9 @@ from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.storage import trial
 from pseudoris_cli.weights import registry as weights
+
+if TYPE_CHECKING:
+    from pseudoris_cli.endpoint.settings import EndpointSettings
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -51,27 +54,42 @@ def examine(
         *([lambda: _check_folder("--out", out, ("rename", "sync"))] if out else []),
         _check_limits,
     ]
-    if settings.captions.RUNS_ELSEWHERE and hasattr(settings.captions, "endpoint"):
+    if settings.captions.RUNS_ELSEWHERE or settings.filter.judge.RUNS_ELSEWHERE:
         questions.append(lambda: iter(examine_endpoint(settings)))
     return [check for question in questions for check in question()]
 
 
 def examine_endpoint(settings: Settings, endpoint: str | None = None) -> list[Check]:
-    """What a server can do and what the backends will use of it: the server at `endpoint`, else that of the settings."""
+    """What a server can do and what the backends will use of it: the server at `endpoint`, else those of the settings."""
     from pseudoris_cli.backends.vlm import Settings as VlmSettings
+    from pseudoris_cli.endpoint.settings import EndpointSettings
+
+    sections = {"captions": settings.captions, "filter.judge": settings.filter.judge}
+    asked = {name: section for name, section in sections.items() if isinstance(section, EndpointSettings)}
+    if endpoint:
+        name, section = next(iter(asked.items()), ("captions", VlmSettings()))
+        return _examine_server(name, section.model_copy(update={"endpoint": endpoint}), "--endpoint")
+    found, servers = [], set()
+    for name, section in asked.items():
+        server = (section.endpoint, section.model, section.api_key_env)
+        found += [] if server in servers else _examine_server(name, section)
+        servers.add(server)
+    return found
+
+
+def _examine_server(section: str, settings: EndpointSettings, origin: str | None = None) -> list[Check]:
     from pseudoris_cli.endpoint.address import Address
     from pseudoris_cli.endpoint.client import Client
     from pseudoris_cli.endpoint.examination import examine as examine_server
 
-    captions = settings.captions if isinstance(settings.captions, VlmSettings) else VlmSettings()
     try:
-        address = Address.of(
-            endpoint or captions.endpoint, captions.api_key_env, "--endpoint" if endpoint else "captions.endpoint"
-        )
-        client = Client(address, captions.timeout, 1, captions.concurrency)
+        address = Address.of(settings.endpoint, settings.api_key_env, section, origin)
+        client = Client(address, settings.timeout, 1, settings.concurrency)
     except PseudorisError as error:
         return [Check("endpoint", "fail", str(error), "name the server with --endpoint http://HOST:PORT/v1")]
-    return [Check(one.name, one.status, one.detail, one.next_step) for one in examine_server(client, captions.model)]
+    mode = getattr(settings, "mode", "auto")
+    found = examine_server(client, settings.model, mode)
+    return [Check(one.name, one.status, one.detail, one.next_step) for one in found]
 
 
 def _check_python() -> Iterator[Check]:

@@ -19,22 +19,26 @@ class Address:
     url: str
     key: str = field(repr=False)
     key_variable: str
+    section: str = "captions"
+    """The section of the settings that says how it is asked."""
 
     @classmethod
-    def of(cls, endpoint: str | None, key_variable: str, setting: str = "captions.endpoint") -> Address:
-        """From the settings, else from OPENAI_BASE_URL.
+    def of(
+        cls, endpoint: str | None, key_variable: str, section: str = "captions", origin: str | None = None
+    ) -> Address:
+        """From the settings, else from OPENAI_BASE_URL. `origin`: where the endpoint was named, if not in its section.
 
         UsageError (exit 2) if there is none, or it is no http address, or holds a password.
         """
         url = (endpoint or os.environ.get(ADDRESS_VARIABLE) or "").strip()
+        setting = origin or f"{section}.endpoint"
         if not url:
             raise UsageError(
                 f"no endpoint: name the server, e.g. --set {setting}=http://localhost:8000/v1, or set {ADDRESS_VARIABLE}"
             )
-        origin = setting if endpoint else ADDRESS_VARIABLE
         if problem := address_problem(url):
-            raise UsageError(f"{origin} {problem}")
-        return cls(url.rstrip("/"), os.environ.get(key_variable, "").strip() or _NO_KEY, key_variable)
+            raise UsageError(f"{setting if endpoint else ADDRESS_VARIABLE} {problem}")
+        return cls(url.rstrip("/"), os.environ.get(key_variable, "").strip() or _NO_KEY, key_variable, section)
 
     @property
     def has_key(self) -> bool:

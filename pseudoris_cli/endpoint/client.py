@@ -90,13 +90,14 @@ class Client:
 
     # --- in the loop ------------------------------------------------------------------------------------------------------
 
-    async def post(self, path: str, body: dict[str, Any], retries: int | None = None) -> Any:
-        """The JSON value that the server answers to a body.
+    async def post(self, path: str, body: dict[str, Any] | bytes, retries: int | None = None) -> Any:
+        """The JSON value that the server answers to a body, which may be encoded already.
 
         RequestFailed if this request has no answer after all attempts; EnvironmentStop (exit 1) if the endpoint is down, its
         quota is used up, or it keeps refusing; UsageError (exit 2) if it does not take the key.
         """
-        return await self._with_retries(lambda client: client.post(path, cast_to=object, body=body), retries)
+        data = body if isinstance(body, bytes) else encoded(body)
+        return await self._with_retries(lambda client: client.post(path, cast_to=object, content=data), retries)
 
     async def get(self, path: str, retries: int | None = None) -> Any:
         """The JSON value of a path; errors as in `post`."""
@@ -135,7 +136,9 @@ class Client:
             ):  # a server that sends a byte now and then never times out
                 value = await send(self._client)
         except (openai.APITimeoutError, TimeoutError):
-            raise TookTooLong(f"no answer within {self.timeout:g} s (captions.timeout)", again=True) from None
+            raise TookTooLong(
+                f"no answer within {self.timeout:g} s ({self.address.section}.timeout)", again=True
+            ) from None
         except openai.APIStatusError as error:
             body = error.body if error.body is not None else error.response.text
             raise from_status(error.status_code, body, error.response.headers, self.address) from None
@@ -146,6 +149,11 @@ class Client:
         except (ValueError, UnicodeDecodeError) as error:  # a body that says it is JSON and is not
             raise RequestFailed(f"the answer is no JSON ({type(error).__name__})", again=True, status=200) from None
         return _cleaned(value, self.address)
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    """A body as it is sent. The order of its fields is kept: a server may follow that of a schema."""
+    return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
 def _cleaned(value: Any, address: Address) -> Any:

@@ -29,12 +29,15 @@ class Finding:
     next_step: str = ""
 
 
-def examine(client: Client, model: str | None, setting: str = "captions.model") -> Iterator[Finding]:
-    """Findings about an endpoint, as they are made; it ends with the first that makes the others pointless."""
+def examine(client: Client, model: str | None, mode: str = "auto") -> Iterator[Finding]:
+    """Findings about an endpoint, as they are made; it ends with the first that makes the others pointless.
+
+    `mode`: that of the listener in the settings.
+    """
     url = client.address.url
     try:
         listed = client.wait_for(probe.listed_models(client, retries=0))
-        chosen = probe.choose_model(model, listed, client, setting)
+        chosen = probe.choose_model(model, listed, client)
         form = client.wait_for(probe.chat_form(client, chosen, listed))
     except PseudorisError as error:
         problem, *steps = str(error).split("; ", 1)
@@ -44,7 +47,7 @@ def examine(client: Client, model: str | None, setting: str = "captions.model") 
     key = f"key from {client.address.key_variable}" if client.address.has_key else "no key"
     yield Finding("endpoint", "ok", f"{url} answers for {chosen} ({count}; {key})")
     yield from _eyes(client, form)
-    yield from _abilities(client, form)
+    yield from _abilities(client, form, mode)
     yield _pace(client, form)
 
 
@@ -69,7 +72,7 @@ def _eyes(client: Client, form: probe.ChatForm) -> Iterator[Finding]:
         )
 
 
-def _abilities(client: Client, form: probe.ChatForm) -> Iterator[Finding]:
+def _abilities(client: Client, form: probe.ChatForm, mode: str) -> Iterator[Finding]:
     """None of these is needed: each has another way, which is named."""
     schema = client.wait_for(probe.schema_form(client, form))
     if schema:
@@ -82,7 +85,7 @@ def _abilities(client: Client, form: probe.ChatForm) -> Iterator[Finding]:
         )
     most = client.wait_for(probe.top_logprobs(client, form))
     choice = client.wait_for(probe.takes_choice(client, form))
-    decisions = client.wait_for(probe.systemone_form(client, form.model))
+    decisions = client.wait_for(probe.decision_form(client, form.model))
     yield Finding(
         "endpoint logprobs", "ok", f"probabilities of {most} tokens" if most else "no probabilities of tokens"
     )
@@ -91,8 +94,13 @@ def _abilities(client: Client, form: probe.ChatForm) -> Iterator[Finding]:
     )
     told = f"decisions about a picture ({decisions})" if decisions else "no decisions about a picture"
     yield Finding("endpoint systemone", "ok", told)
-    mode = "systemone" if decisions else "logprobs" if most >= 10 else "vote"
-    yield Finding("endpoint listener", "ok", f"{_LISTENER} {mode}")
+    best = probe.listener_mode(decisions, most)
+    lacking = {"systemone": not decisions, "logprobs": most < 2}.get(mode, False)
+    if lacking:
+        told = f"the server cannot be asked by {mode}, as filter.judge.mode says"
+        yield Finding("endpoint listener", "fail", told, f"--set filter.judge.mode=auto (it would take {best})")
+    else:
+        yield Finding("endpoint listener", "ok", f"{_LISTENER} {best if mode == 'auto' else mode}")
 
 
 def _pace(client: Client, form: probe.ChatForm) -> Finding:
@@ -121,7 +129,10 @@ def _pace(client: Client, form: probe.ChatForm) -> Finding:
         seconds = client.wait_for(many(count))
     except (RequestFailed, PseudorisError) as error:
         return Finding(
-            "endpoint pace", "warn", f"could not be measured: {error}", "lower captions.concurrency, look at the server"
+            "endpoint pace",
+            "warn",
+            f"could not be measured: {error}",
+            f"lower {client.address.section}.concurrency, look at the server",
         )
     rate = count / seconds
     detail = f"{alone:.2f} s for one request, {rate:.1f} requests/s with {client.concurrency} in flight"

@@ -67,8 +67,8 @@ def after_retries(failure: RequestFailed, address: Address, attempts: int) -> Re
         )
     if failure.status == 429:
         return EnvironmentStop(
-            f"{address.url} still refuses more requests after {attempts} attempts ({failure.reason}); lower captions.concurrency, "
-            f"or raise captions.retries. {_KEPT}"
+            f"{address.url} still refuses more requests after {attempts} attempts ({failure.reason}); lower "
+            f"{address.section}.concurrency, or raise {address.section}.retries. {_KEPT}"
         )
     if failure.status in _GATEWAY:
         return EnvironmentStop(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -20,11 +17,6 @@ GROUP_SECONDS = 1.0
 def journal_path(folder: Path, writer: str) -> Path:
     """The journal of a writer in the folder of a version."""
     return folder / f"requests-{writer}.jsonl"
-
-
-def request_digest(body: Mapping[str, Any]) -> str:
-    """What identifies a request: everything that is sent, pictures included, but neither address nor key."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Journal:

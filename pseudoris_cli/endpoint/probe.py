@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from pseudoris_cli.endpoint.asking import CHAT, data_url, user_message
+from pseudoris_cli.endpoint import decisions
+from pseudoris_cli.endpoint.asking import CHAT, user_message
 from pseudoris_cli.endpoint.client import Client, message_of
 from pseudoris_cli.endpoint.failures import RequestFailed
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.text import nearest
 
+log = logging.getLogger("pseudoris")
 SchemaForm = Literal["json_schema", "structured_outputs"]
-SystemOneForm = Literal["assets", "images"]
+ListenerMode = Literal["systemone", "logprobs", "vote"]
+FEW_ALTERNATIVES = 5
+"""With fewer, probabilities of tokens say too little of the options that are not among them."""
 _CODES = ("q7-zebra", "w2-heron")
 _SCHEMA = {
     "type": "object",
@@ -78,8 +83,9 @@ def client_stop(client: Client, failure: RequestFailed, what: str) -> UsageError
     )
 
 
-def choose_model(wanted: str | None, listed: list[str] | None, client: Client, setting: str) -> str:
+def choose_model(wanted: str | None, listed: list[str] | None, client: Client) -> str:
     """The model to ask: the one wanted, else the only one that the server lists. UsageError (exit 2) if that is not one."""
+    setting = f"{client.address.section}.model"
     if wanted:
         return wanted
     if listed is None:
@@ -124,6 +130,24 @@ def _no_chat(client: Client, model: str, listed: list[str] | None, failure: Requ
             f"{url} has no chat ({failure.reason}); does the address end where /chat/completions begins (.../v1)?"
         )
     return UsageError(f"{url} does not answer for the model {model!r} ({failure.reason}); look at the server's log")
+
+
+async def seeing_chat(client: Client, wanted: str | None) -> ChatForm:
+    """How a server that is to be shown pictures takes a chat request to the model wanted, else to its only one.
+
+    UsageError (exit 2) if there is no such model, or it sees no pictures; a warning where that cannot be told.
+    """
+    listed = await listed_models(client, retries=1)
+    form = await chat_form(client, choose_model(wanted, listed, client), listed)
+    sees = await sees_pictures(client, form)
+    if sees is False:
+        raise UsageError(
+            f"{client.address.url}: the model {form.model!r} does not see pictures (a picture cost no tokens, or was refused); "
+            "serve a vision-language model"
+        )
+    if sees is None:
+        log.warning("%s counts no tokens: whether %s sees the pictures cannot be told", client.address.url, form.model)
+    return form
 
 
 async def sees_pictures(client: Client, form: ChatForm) -> bool | None:
@@ -194,41 +218,14 @@ async def top_logprobs(client: Client, form: ChatForm, most: int = 20) -> int:
     return 0
 
 
-async def systemone_form(client: Client, model: str) -> SystemOneForm | None:
+def listener_mode(decision: decisions.Form | None, alternatives: int) -> ListenerMode:
+    """How a listener asks a server that takes decisions in this form, and tells so many alternatives of a token."""
+    return "systemone" if decision else "logprobs" if alternatives >= FEW_ALTERNATIVES else "vote"
+
+
+async def decision_form(client: Client, model: str) -> decisions.Form | None:
     """How the server takes a picture with a decision at /systemone; None if it does not, or the picture does not reach it."""
-    picture = noise_picture()
-    plain = await _decision(client, model, {})
-    for form in ("assets", "images"):
-        seen = await _decision(client, model, systemone_picture(form, picture))
-        if seen is not None and seen != plain:
-            return form
-    return None
-
-
-def systemone_picture(form: SystemOneForm, picture: Any, name: str = "<img>") -> dict[str, Any]:
-    """The fields of a decision that hold its picture; the state names it where the form is `assets`."""
-    if form == "images":
-        return {"images": [data_url(picture)]}
-    encoded = data_url(picture).partition(",")[2]
-    return {"assets": {name: {"type": "image", "format": picture.media_type.partition("/")[2], "data_base64": encoded}}}
-
-
-async def _decision(client: Client, model: str, picture: dict[str, Any]) -> dict[str, float] | None:
-    """The probabilities of a question about a picture; None if there are none."""
-    question = {
-        "type": "choice",
-        "instructions": "What is shown?",
-        "criteria": {"1": "stripes", "2": "noise", "none": "neither"},
-    }
-    state = "A picture: <img>" if "assets" in picture else "A picture."
-    body = {"model": model, "state": state, "questions": {"shown": question}, **picture}
-    try:
-        value = await client.post("/systemone", body, retries=0)
-        found = value["answers"]["shown"]["probabilities"]
-        values = {str(name): float(chance) for name, chance in found.items()}
-    except (RequestFailed, KeyError, TypeError, ValueError, AttributeError):
-        return None
-    return values if abs(sum(values.values()) - 1) < 0.02 and set(values) == set(question["criteria"]) else None
+    return await decisions.find_form(client, model, noise_picture(), striped_picture())
 
 
 async def _text(client: Client, body: dict[str, Any]) -> str | None:
@@ -242,8 +239,22 @@ async def _text(client: Client, body: dict[str, Any]) -> str | None:
 def noise_picture(side: int = 64) -> _Png:
     """A picture of noise, always the same."""
     import numpy as np
+
+    return _png(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
+
+
+def striped_picture(side: int = 64) -> _Png:
+    """Red and white stripes."""
+    import numpy as np
+
+    pixels = np.full((side, side, 3), 255, np.uint8)
+    pixels[:, np.arange(side) // 8 % 2 == 0] = (220, 20, 20)
+    return _png(pixels)
+
+
+def _png(pixels: Any) -> _Png:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return _Png(file.getvalue())

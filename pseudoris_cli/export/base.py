@@ -37,7 +37,8 @@ OBJECT_CATEGORY: Category = (1, "object")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportCandidate:
-    """A caption of a mask with its scores (None where undefined: `doc` and `uniqueness` of an image's only mask)."""
+    """A caption of a mask with its scores (None where undefined: `doc` and `uniqueness` of an image's only mask, `listener` without
+    a judge)."""
 
     candidate_id: int
     caption: str
@@ -46,6 +47,7 @@ class ExportCandidate:
     correctness: float | None = None
     uniqueness: float | None = None
     doc: float | None = None
+    listener: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,12 @@ class ExportContext:
     read_image: Callable[[str], bytes]
     locate_image: Callable[[str], Path | None]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a listener was asked."""
+        return "judge" in self.provenance.get("versions", {})
+
     segmentation: SegmentationStyle = "polygon"
     polygons: Polygons = field(default_factory=Polygons)
     sentences: SentenceChoice = "best"

@@ -21,8 +21,8 @@ def mask_values(obj: ExportObject) -> dict[str, Any]:
     }
 
 
-def image_row(image: ExportImage) -> dict[str, Any]:
-    """The image's `FIELDS` and its `objects`, without the picture."""
+def image_row(image: ExportImage, judged: bool = False) -> dict[str, Any]:
+    """The image's `FIELDS` and its `objects`, without the picture; with the listener's probabilities if there was one."""
     objects = [
         {
             "ref_id": obj.ref_id,
@@ -30,6 +30,7 @@ def image_row(image: ExportImage) -> dict[str, Any]:
             **mask_values(obj),
             "sentences": [sentence.caption for sentence in obj.sentences],
             "doc": [sentence.doc for sentence in obj.sentences],
+            **({"listener": [sentence.listener for sentence in obj.sentences]} if judged else {}),
         }
         for obj in image.objects
     ]

@@ -22,7 +22,7 @@ from pseudoris_cli.storage.copies import copies
 from pseudoris_cli.storage.manifest import Manifest
 from pseudoris_cli.storage.parts import read_part
 from pseudoris_cli.storage.plan import Plan
-from pseudoris_cli.storage.rows import masks_by_image
+from pseudoris_cli.storage.rows import masks_by_image, optional_float
 from pseudoris_cli.storage.schema import Columns
 
 FIRST_EXTRA_ID = 10**12
@@ -150,9 +150,10 @@ def _by_mask(columns: Columns) -> Scored:
     found: Scored = defaultdict(dict)
     if not columns:
         return found
-    names = ("image_key", "mask_id", "candidate_id", "caption", "crop", "sampler", *_SCORES)
+    scores_of = [*_SCORES, *(["listener"] if "listener" in columns else [])]
+    names = ("image_key", "mask_id", "candidate_id", "caption", "crop", "sampler", *scores_of)
     for key, mask_id, candidate_id, caption, crop, sampler, *scores in zip(*(columns[n] for n in names), strict=True):
-        numbers = {name: None if value != value else float(value) for name, value in zip(_SCORES, scores, strict=True)}
+        numbers = {name: optional_float(value) for name, value in zip(scores_of, scores, strict=True)}
         found[key, int(mask_id)][int(candidate_id)] = ExportCandidate(
             candidate_id=int(candidate_id), caption=caption, crop=crop, sampler=sampler, **numbers
         )

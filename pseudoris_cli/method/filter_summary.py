@@ -50,7 +50,23 @@ def count_and_mark(columns: dict[str, Any]) -> tuple[Counts, np.ndarray]:
         "by_sampler": _survival(columns["sampler"], mask_text, surviving),
         "by_crop": _survival(columns["crop"], mask_text, surviving),
     }
+    if "listener" in columns:
+        counts["listener"] = _heard(columns, scores["doc"])
     return counts, surviving
+
+
+def _heard(columns: dict[str, Any], doc: np.ndarray) -> Counts:
+    """What the listener said of the candidates that it was asked about and answered: its choice, and whether DoC says the same."""
+    choice = as_floats(columns["listener_choice"])
+    picked, asked = choice == np.asarray(columns["mask_id"]), np.isfinite(choice)
+    both = asked & np.isfinite(doc)
+    return {
+        "asked": int(asked.sum()),
+        "picked": int((asked & picked).sum()),
+        "none": int((choice == -1).sum()),
+        "with_doc": int(both.sum()),
+        "agree": int((both & (picked == (doc > 1))).sum()),
+    }
 
 
 def add(left: Counts, right: Counts) -> Counts:
@@ -87,8 +103,23 @@ def figures(counts: Counts) -> dict[str, Any]:
         "masks_by_kept": dict(sorted(masks.items())),
         "reasons": dict(sorted(counts["reasons"].items())),
         **({"by_hand": counts["by_hand"]} if "by_hand" in counts else {}),
+        **({"listener": _listener_figures(counts["listener"])} if "listener" in counts else {}),
         "by_sampler": _with_fractions(counts["by_sampler"]),
         "by_crop": _with_fractions(counts["by_crop"]),
+    }
+
+
+def _listener_figures(counts: Counts) -> dict[str, Any]:
+    """Of the candidates that were asked: how often the listener picks the mask, another, none or several; how often DoC agrees
+    (above 1, and the mask is picked, or neither), of those that have one."""
+    asked = counts["asked"]
+    return {
+        "asked": asked,
+        "accuracy": _ratio(counts["picked"], asked),
+        "share_other": _ratio(asked - counts["picked"] - counts["none"], asked),
+        "share_none": _ratio(counts["none"], asked),
+        "with_doc": counts["with_doc"],
+        "agreement_with_doc": _ratio(counts["agree"], counts["with_doc"]),
     }
 
 

@@ -8,6 +8,7 @@ objects; the answers are joined by their geometric mean, and normalised again.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,7 +106,10 @@ class Judge:
         return found
 
     def fits_nothing(self, images: Sequence[MaskedImage], texts: Sequence[Sequence[str]]) -> list[list[bool]]:
-        """Whether each text fits no object of its image, by the listener. Images may have no masks."""
+        """Whether each text fits no object of its image, by the listener. Images may have no masks.
+
+        A text of which a question has no answer is not said to fit none.
+        """
         lineups = [
             _lineup(image, _Panel(tuple(range(len(image.masks))), tuple(range(len(said)))), said)
             for image, said in zip(images, texts, strict=True)
@@ -114,7 +118,7 @@ class Judge:
         fits = dict(zip((lineup.key for lineup in seen), self.listener.fits(seen), strict=True))
         return [
             [
-                not (fits[lineup.key][row] > FITS).any() if lineup.masks else True
+                bool((fits[lineup.key][row] <= FITS).all()) if lineup.masks else True
                 for row in range(len(lineup.expressions))
             ]
             for lineup in lineups
@@ -139,8 +143,8 @@ class Judge:
 
     def _choices(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
         """Probabilities [E, M + 1] of each lineup, joined over its numberings."""
-        numberings = self.settings.permutations if self.listener.numbered else 1
-        orders = [[_numbering(one, self.settings.seed, turn) for turn in range(numberings)] for one in lineups]
+        wanted = self.settings.permutations if self.listener.numbered else 1
+        orders = [numberings(one, self.settings.seed, wanted) for one in lineups]
         turned = [
             replace(one, masks=tuple(one.masks[index] for index in order))
             for one, of_one in zip(lineups, orders, strict=True)
@@ -162,12 +166,18 @@ def _lineup(image: MaskedImage, panel: _Panel, texts: Sequence[str]) -> Lineup:
     return Lineup(image.key, image.image_rgb, tuple(image.masks[index] for index in panel.shown), tuple(texts))
 
 
-def _numbering(lineup: Lineup, seed: int, turn: int) -> np.ndarray:
-    """The order of a lineup's masks: by area, the largest first; after the first turn at random, from the image's key."""
-    if turn == 0:
-        return np.array(sorted(range(len(lineup.masks)), key=lambda index: -lineup.masks[index].area), int)
-    digest = hashlib.sha256(f"{seed}:{turn}:{lineup.key}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(len(lineup.masks))
+def numberings(lineup: Lineup, seed: int, wanted: int) -> list[np.ndarray]:
+    """Different orders of a lineup's masks, as many as wanted or as there are: by area, the largest first; then at random, from
+    the image's key."""
+    count = len(lineup.masks)
+    orders = [sorted(range(count), key=lambda index: -lineup.masks[index].area)]
+    digest = hashlib.sha256(f"{seed}:{lineup.key}".encode(errors="surrogateescape")).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    while len(orders) < min(wanted, math.factorial(min(count, 10))):
+        drawn = rng.permutation(count).tolist()
+        if drawn not in orders:
+            orders.append(drawn)
+    return [np.array(order, int) for order in orders]
 
 
 def _answer(probabilities: np.ndarray, fits: np.ndarray | None, ids: Sequence[int], target: int) -> Answer:
@@ -176,11 +186,14 @@ def _answer(probabilities: np.ndarray, fits: np.ndarray | None, ids: Sequence[in
     own = ids.index(target)
     others = np.delete(probabilities[:-1], own)
     first = int(probabilities.argmax())
+    targets = None
+    if fits is not None and np.isfinite(fits).all():
+        targets = tuple(mask_id for mask_id, fit in zip(ids, fits, strict=True) if fit > FITS)
     return Answer(
         listener=float(probabilities[own]),
         best_other=float(others.max()) if len(others) else None,
         none=float(probabilities[-1]),
         choice=ids[first] if first < len(ids) else -1,
-        targets=None if fits is None else tuple(mask_id for mask_id, fit in zip(ids, fits, strict=True) if fit > FITS),
+        targets=targets,
         shown=tuple(ids),
     )

@@ -15,6 +15,7 @@ Classes that derive from a protocol inherit its defaults.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -180,6 +181,19 @@ class Listener(Protocol):
         Only asked for multi-target and no-target expressions. NotImplementedError where the listener cannot tell.
         """
         raise NotImplementedError
+
+
+@runtime_checkable
+class PartListener(Listener, Protocol):
+    """A listener that asks a server, and so says by `RUNS_ELSEWHERE` of its settings; a signal ends its work at any moment."""
+
+    resolved: Mapping[str, Any] = {}
+    """What was left to the server to decide, as it was; the stage notes it with the part."""
+
+    def part(self, part: PartAtWork) -> AbstractContextManager[None]:
+        """Within the block answers are kept in `part.journal`; at its end `part.notes` says what they came to, and as
+        `unanswered`, by image, why questions have no answer."""
+        ...
 
 
 PROTOCOLS: dict[str, type] = {

@@ -38,7 +38,7 @@ def parse(answer: str) -> list[Expression]:
     Accepted are the JSON asked for and its relatives (a bare list, plain strings, Python's quotes, a fence or words around it, an
     end that is cut off), and lines that are numbered or have bullets. Prose without either is no answer.
     """
-    answer = _THOUGHT.sub("", answer)
+    answer = without_thoughts(answer)
     for text in (*(match[1] for match in _FENCED.finditer(answer)), answer):
         value = _json_within(text)
         if value is not None and (found := list(_from_json(value))):
@@ -46,6 +46,11 @@ def parse(answer: str) -> list[Expression]:
     if entries := _ENTRY.findall(answer):
         return [expression for text, kind in entries if (expression := _expression(_unescaped(text), kind))]
     return [expression for line in answer.splitlines() if (expression := _from_line(line))]
+
+
+def without_thoughts(answer: str) -> str:
+    """An answer without what a model wrote for itself before it."""
+    return _THOUGHT.sub("", answer)
 
 
 def _json_within(text: str) -> Any:

@@ -71,7 +71,7 @@ class Scene:
         if self.view == "contour+crop":
             return Shown((_jpeg(Overlay(self._small, [Mark(self._masks[place])]).draw(0)), closer), None, 1)
         order = self.marked(place)
-        overlay = self._all if len(order) == len(self.image.masks) else self._overlay(order)
+        overlay = self._all if len(order) == len(self.image.masks) else self.numbered(order)
         position = order.index(place)
         return Shown((_jpeg(overlay.draw(position)), closer), position + 1, len(order))
 
@@ -87,10 +87,6 @@ class Scene:
         away[place] = -1
         chosen = set(np.argsort(away, kind="stable")[: self.max_marks].tolist())
         return [other for other in order if other in chosen]
-
-    def all_marked(self) -> Picture:
-        """The whole picture with every mask numbered and none of them the target: what a listener sees."""
-        return _jpeg(self._all.draw())
 
     def _prepare(self) -> None:
         """Make what the targets share, once."""
@@ -123,9 +119,10 @@ class Scene:
 
     @cached_property
     def _all(self) -> Overlay:
-        return self._overlay(self._order)
+        return self.numbered(self._order)
 
-    def _overlay(self, order: Sequence[int]) -> Overlay:
+    def numbered(self, order: Sequence[int]) -> Overlay:
+        """The picture with these masks, by position, numbered in this order."""
         return Overlay(self._small, [Mark(self._masks[place], number) for number, place in enumerate(order, 1)])
 
     @cached_property
@@ -161,6 +158,15 @@ class Scene:
         file = io.BytesIO()
         Image.fromarray(np.dstack([self._small, alpha])).save(file, "PNG", compress_level=1)
         return Picture("image/png", file.getvalue())
+
+
+def lineup_picture(image: MaskedImage, order: Sequence[int], max_side: int) -> Picture:
+    """The whole picture with every mask numbered and none of them the target: what a listener sees.
+
+    `order`: positions of the masks in the order of their numbers.
+    """
+    scene = Scene(image, "marks+crop", max_side, len(order))
+    return _jpeg(scene.numbered(order).draw())
 
 
 def _fit(picture: Image.Image, max_side: int) -> Image.Image:

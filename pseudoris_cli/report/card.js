@@ -55,6 +55,7 @@ class Card {
       if (mask.uri && this.image) this.frame.append(this.shape("div", "mask", mask));
     }
     this.chips.hidden = !this.data.masks.length;
+    if (AT.choice !== undefined) this.buildConfusion();
     if (this.image && this.data.masks.length) this.watchImage();
     this.scroll.hidden = !this.data.rows.length;
     if (this.data.rows.length) this.buildTable();
@@ -82,6 +83,50 @@ class Card {
     chip.addEventListener("pointerleave", () => this.light(this.only));
     chip.addEventListener("focus", () => this.light(mask.id));
     return chip;
+  }
+
+  /* What the listener picked for the captions of each mask: a row per mask, a column per mask and one for none. */
+  buildConfusion() {
+    const asked = this.data.rows.filter((row) => row[AT.choice] !== null);
+    if (!asked.length) return;
+    const ids = [...this.masks.keys()];
+    const count = new Map();
+    for (const row of asked) count.set(`${row[AT.mask]} ${row[AT.choice]}`, (count.get(`${row[AT.mask]} ${row[AT.choice]}`) ?? 0) + 1);
+    const own = asked.filter((row) => row[AT.choice] === row[AT.mask]).length;
+    const details = make("details", "confusion");
+    details.append(make("summary", "", `The listener picks the caption's own mask for ${own} of ${asked.length}`));
+    const table = make("table");
+    table.append(make("caption", "sr", `Masks that the listener picked, of ${this.key}`));
+    const head = table.createTHead().insertRow();
+    head.append(make("td", "", "captions of"));
+    const heading = (id) => {
+      const cell = make("th");
+      if (id < 0) cell.textContent = "none";
+      else {
+        cell.style.setProperty("--c", colour(id));
+        cell.append(make("i", "swatch"), ` ${id}`);
+      }
+      return cell;
+    };
+    for (const id of [...ids, -1]) head.append(Object.assign(heading(id), { scope: "col" }));
+    const body = table.createTBody();
+    for (const id of ids) {
+      const all = asked.filter((row) => row[AT.mask] === id).length;
+      if (!all) continue;
+      const line = body.insertRow();
+      line.append(Object.assign(heading(id), { scope: "row" }));
+      for (const choice of [...ids, -1]) {
+        const times = count.get(`${id} ${choice}`) ?? 0;
+        const cell = make("td", choice === id ? "own" : "", times || "·");
+        cell.style.setProperty("--share", times / all);
+        cell.title = `${times} of ${all} captions of mask ${id}: the listener picks ${choice < 0 ? "none or several" : `mask ${choice}`}`;
+        line.append(cell);
+      }
+    }
+    const wide = make("div", "wide");
+    wide.append(table);
+    details.append(wide);
+    this.chips.after(details);
   }
 
   /* A box over the image in which only the mask's pixels are visible. */

@@ -70,6 +70,18 @@ const CELLS = {
     cell.append(meter, number);
     return cell;
   },
+  picked(row, index) {
+    const id = row[index];
+    if (id === null) return make("td", "term", "–");
+    const cell = make("td", id === row[AT.mask] ? "picked own" : "picked");
+    if (id < 0) cell.textContent = "none";
+    else {
+      const swatch = make("i", "swatch");
+      swatch.style.setProperty("--c", colour(id));
+      cell.append(swatch, ` ${id}`);
+    }
+    return cell;
+  },
   verdict(row, index, column, card) {
     const cell = make("td");
     const decision = DECISIONS.of(card.key, row);

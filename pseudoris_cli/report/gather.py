@@ -36,6 +36,9 @@ class ShownCandidate:
     correctness: float | None = None
     uniqueness: float | None = None
     doc: float | None = None
+    listener: float | None = None
+    choice: int | None = None
+    """The mask that the listener picked, -1 for none or several; None where it was not asked."""
     flags: str = ""
     duplicates: int = 1
     kept: bool | None = None
@@ -99,6 +102,11 @@ class Report:
     choice: ImageChoice
     images: tuple[ShownImage, ...]
     failed: tuple[Failed, ...]
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a listener was asked and the filter has heard it."""
+        return self.deepest == "filter" and any(made.stage == "judge" for made in self.stages)
 
     @property
     def max_pixels(self) -> int:
@@ -210,6 +218,8 @@ def _candidate(row: dict[str, Any]) -> ShownCandidate:
         correctness=optional_float(row.get("correctness")),
         uniqueness=optional_float(row.get("uniqueness")),
         doc=optional_float(row.get("doc")),
+        listener=optional_float(row.get("listener")),
+        choice=None if (choice := optional_float(row.get("listener_choice"))) is None else int(choice),
         flags=row.get("flags", ""),
         duplicates=int(row.get("duplicates", 1)),
         kept=bool(row["kept"]) if "kept" in row else None,

@@ -147,6 +147,7 @@ def compute_totals(parts: Parts, progress: Progress) -> Totals:
         "correctness": HistogramBuilder(-1, 1, 0.002),
         "uniqueness": HistogramBuilder(-1, 3, 0.005),
         "doc": HistogramBuilder(-1, 3, 0.005),
+        "listener": HistogramBuilder(0, 1, 0.005),
     }
     counts: filter_summary.Counts = {}
     covered = parts.covered("masks")
@@ -209,13 +210,16 @@ def _add_masks(parts: Parts, part: int, builders: dict[str, HistogramBuilder]) -
 _SCORES = ["correctness", "uniqueness", "doc"]
 _FILTER = ["image_key", "mask_id", "caption", "crop", "sampler", *_SCORES, "flags", "kept", "reason"]
 
+_HEARD = ["listener", "listener_choice"]
+
 
 def _add_scores(parts: Parts, part: int, builders: dict[str, HistogramBuilder]) -> filter_summary.Counts:
-    columns = parts.columns("filter", part, _FILTER) or parts.columns("scores", part, _SCORES)
+    heard = _HEARD if "judge" in parts.chain else []
+    columns = parts.columns("filter", part, _FILTER + heard) or parts.columns("scores", part, _SCORES)
     if not columns:
         return {}
     counts, outcomes = _outcomes(columns) if "kept" in columns else ({}, None)
-    for name in _SCORES:
+    for name in (name for name in (*_SCORES, "listener") if name in columns):
         builders[name].add(as_floats(columns[name]), outcomes)
     return counts
 

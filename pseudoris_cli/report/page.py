@@ -129,6 +129,7 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         "doc": Axis("DoC", mark=threshold),
         "uniqueness": Axis("uniqueness", mark=1.0),
         "correctness": Axis("correctness"),
+        "listener": Axis("listener", mark=summary.setting(report, "min_listener")),
         "masks per image": Axis("masks per image", integer=True),
         "captions kept per mask": Axis("captions kept per mask", integer=True),
         "mask area": Axis("mask area as a fraction of the image", tick=_percent_of_log, every=4),
@@ -138,6 +139,7 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
         + (f"; kept above {threshold:g}" if threshold is not None else ""),
         "uniqueness": "Similarity to its mask over the largest similarity to another mask of the image",
         "correctness": "Cosine of the masked crop and the noun prompt",
+        "listener": "Probability that the listener, who is shown every mask, picks the caption's own",
         "masks per image": "Pseudo-masks in an image",
         "captions kept per mask": "Distinct texts that a mask keeps; a mask with 0 is not exported",
         "mask area": "Fraction of the image, logarithmic",
@@ -157,7 +159,7 @@ def _histograms(report: Report) -> list[dict[str, Any]]:
 
 
 _COUNTED = {"masks per image": "images", "captions kept per mask": "masks", "mask area": "masks"}
-_COUNTED |= dict.fromkeys(("doc", "uniqueness", "correctness"), "candidates that have one")
+_COUNTED |= dict.fromkeys(("doc", "uniqueness", "correctness", "listener"), "candidates that have one")
 
 
 def _middle(data: Histogram, axis: Axis, counted: str, median: float | None) -> str:

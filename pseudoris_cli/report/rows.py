@@ -10,7 +10,7 @@ from pseudoris_cli.report.versions import SHOWN
 
 Column = dict[str, Any]
 """`kind` decides how the page shows and sorts a column: mask, text, term (an index into the page's terms), number,
-fraction (shown in per cent), bar (a number up to `max`), verdict, or hidden."""
+fraction (shown in per cent), bar (a number up to `max`), picked (a mask, or -1), verdict, or hidden."""
 
 
 def _column(name: str, label: str, kind: str, title: str = "", digits: int = 3) -> Column:
@@ -41,6 +41,10 @@ _SCORE_COLUMNS = (
     _column("correctness", "correctness", "bar", "cosine of the masked crop and the noun prompt"),
     _column("flags", "", "hidden"),
 )
+_LISTENER_COLUMNS = (
+    _column("listener", "listener", "bar", "probability that the listener, shown every mask, picks this one"),
+    _column("choice", "picks", "picked", "what the listener picks: this mask, another, none or several"),
+)
 _VERDICT = _column("verdict", "verdict", "verdict", "kept, or the first rule that it failed")
 _NOUN = _column("noun", "noun", "term", "head noun")
 _PROVENANCE_COLUMNS = (
@@ -60,6 +64,7 @@ class PageRows:
         self.has_scores = reached >= SHOWN.index("scores")
         self.has_categories = any(mask.category for image in report.images for mask in image.masks)
         self.is_filtered = report.deepest == "filter"
+        self.is_judged = report.is_judged
         self.columns = self._columns()
         self._terms: dict[str, int] = {}
 
@@ -69,6 +74,8 @@ class PageRows:
         columns: list[Column] = list(_CAPTION_COLUMNS)
         if self.has_scores:
             columns += [self._with_span(column) for column in _SCORE_COLUMNS]
+        if self.is_judged:
+            columns += [self._with_span(column) for column in _LISTENER_COLUMNS]
         if self.is_filtered:
             columns.append(_VERDICT)
         if self.has_scores:
@@ -80,6 +87,8 @@ class PageRows:
         name = column["id"]
         if column["kind"] != "bar":
             return column
+        if name == "listener":
+            return column | {"max": 1.0, "mark": summary.setting(self.report, "min_listener")}
         if name != "correctness":
             return column | {"max": 2.0, "mark": summary.threshold(self.report) if name == "doc" else 1.0}
         histogram = self.report.totals.histograms.get(name)
@@ -105,6 +114,8 @@ class PageRows:
         if self.has_scores:
             row += map(_short, (candidate.doc, candidate.uniqueness, candidate.correctness))
             row.append(self._term(candidate.flags))
+        if self.is_judged:
+            row += [_short(candidate.listener), candidate.choice]
         if self.is_filtered:
             by_hand = candidate.kept and candidate.reason
             row.append(self._term(f"kept {candidate.reason}" if by_hand else candidate.reason))

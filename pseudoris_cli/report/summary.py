@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from pseudoris_cli.method.scoring import FLAGS
 from pseudoris_cli.report.gather import Report, StageVersion
+from pseudoris_cli.settings.models import FilterSettings
+from pseudoris_cli.weights.provenance import model_name, same_model
 
 RANDOM = "random:"
 DEMO = "demo_"
@@ -20,6 +23,10 @@ _REASONS = {
     "by hand": ("by hand", "dropped by hand"),
     "kept by hand": ("by hand", "kept by hand"),
     "rank": ("rank", "the mask has enough captions with a higher DoC"),
+    "listener": ("unsure", "the listener picks this mask, but with too little probability"),
+    "listener other": ("other mask", "the listener picks another mask"),
+    "listener none": ("none", "the listener says that it fits no mask, or several"),
+    "not asked": ("not asked", "the listener was not asked about it, or gave no answer"),
 }
 
 
@@ -64,18 +71,23 @@ def number(value: float | None) -> str:
 
 def threshold(report: Report) -> float | None:
     """The `min_doc` of the filter, which a kept caption exceeds; None before the filter has run."""
-    for made in report.stages:
-        if made.stage == "filter":
-            return float(made.header["settings"]["min_doc"])
-    return None
+    return setting(report, "min_doc")
+
+
+def setting(report: Report, name: str) -> float | None:
+    """A number of the filter's settings; None before the filter has run."""
+    made = next((made for made in report.stages if made.stage == "filter"), None)
+    return float(made.header["settings"].get(name, FilterSettings.model_fields[name].default)) if made else None
 
 
 def notices(report: Report) -> list[Notice]:
     """Random weights, demo networks, incomplete stages, failed images, and the stage to run next."""
     found = [*_weight_notices(report), *_partial_notices(report)]
+    if warning := same_model({made.stage: made.header for made in report.stages}):
+        found.append(Notice("warning", "One model on both sides", f"{warning[0].upper()}{warning[1:]}."))
     if report.failed:
         found.append(Notice("note", "Failed images", f"{_failures(report)}; they are listed at the end, with reasons."))
-    following = {"masks": "captions", "captions": "filter", "scores": "filter"}.get(report.deepest)
+    following = {"masks": "captions", "captions": "filter", "scores": "filter", "judge": "filter"}.get(report.deepest)
     if following:
         text = f"This report shows the {report.deepest}; no later stage has run. Next: pseudoris {following}."
         found.append(Notice("note", f"Up to {report.deepest}", text))
@@ -117,7 +129,14 @@ def _partial_notices(report: Report) -> Iterator[Notice]:
 def method(report: Report) -> list[tuple[str, str]]:
     """What each stage did, in a few words: (stage, words)."""
     words = {"masks": _mask_words, "captions": _caption_words, "filter": _filter_words}
-    told = [(made.stage, words[made.stage](made.header["settings"])) for made in report.stages if made.stage in words]
+    told = [
+        (made.stage, _judge_words(made) if made.stage == "judge" else words[made.stage](made.header["settings"]))
+        for made in report.stages
+        if made.stage in {*words, "judge"}
+    ]
+    if report.is_judged:
+        heard = f", listener > {setting(report, 'min_listener'):g}"
+        told = [(stage, text + heard if stage == "filter" else text) for stage, text in told]
     return [(stage, text) for stage, text in told if text]
 
 
@@ -146,6 +165,11 @@ def _caption_words(settings: dict[str, Any]) -> str:
     form = {"literal": "literal", "scale_preserving": "scale-preserving"}.get(settings.get("contrast_form", ""), "")
     times = "" if strength == 1 else f" × {strength:g}"
     return f"distinctive sampling, {form} contrast{times}"
+
+
+def _judge_words(made: StageVersion) -> str:
+    name = model_name(made.header, "judge")
+    return f"listener {PurePath(name).name}" if name else str(made.header["settings"]["judge"]["backend"])
 
 
 def _filter_words(settings: dict[str, Any]) -> str:
@@ -180,9 +204,23 @@ def _filter_tiles(figures: dict[str, Any], limit: float | None) -> list[Tile]:
         Tile("captions kept", f"{figures['kept']:,}", kept),
         Tile("masks kept", _percent(fraction), f"{figures['masks_kept']:,} of {figures['masks']:,} have a caption"),
         Tile("DoC above 1", _percent(figures["share_doc_above_1"]), f"of {scored['doc']:,} candidates with a DoC"),
+        *_listener_tiles(figures.get("listener")),
         Tile("DoC", number(figures["median_doc"]), f"median of {scored['doc']:,}{limited}"),
         Tile("uniqueness", number(figures["median_uniqueness"]), f"median of {scored['uniqueness']:,}"),
         Tile("correctness", number(figures["median_correctness"]), f"median of {scored['correctness']:,}"),
+    ]
+
+
+def _listener_tiles(heard: dict[str, Any] | None) -> list[Tile]:
+    if not heard or not heard["asked"]:
+        return []
+    told = (
+        f"of {heard['asked']:,} asked; another {_percent(heard['share_other'])}, none {_percent(heard['share_none'])}"
+    )
+    agrees = f"DoC > 1 and the listener, of {heard['with_doc']:,} asked with a DoC"
+    return [
+        Tile("listener picks it", _percent(heard["accuracy"]), told),
+        Tile("both say the same", _percent(heard["agreement_with_doc"]), agrees),
     ]
 
 

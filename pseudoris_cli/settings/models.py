@@ -61,6 +61,9 @@ class BackendSettings(Section):
     MASKS_ARE_FINAL: ClassVar[bool] = False
     """Of a proposer: its masks are the pseudo-masks as they are, no segmenter is asked."""
 
+    RUNS_ELSEWHERE: ClassVar[bool] = False
+    """Whether a server does the work: no device is chosen here, and the version holds no numerics."""
+
     backend: str
 
     @classmethod
@@ -74,8 +77,6 @@ class CaptionSettings(BackendSettings):
 
     NEEDS_PIXELS: ClassVar[bool] = True
     """Whether the captioner looks at images; for one that does not none is read."""
-    RUNS_ELSEWHERE: ClassVar[bool] = False
-    """Whether a server does the work: no device is chosen here, and the version holds no numerics."""
 
     seed: int = Field(0, ge=0, description="seed of whatever is drawn at random")
     image_batch: int = Field(4, ge=1, description="images that are captioned together")

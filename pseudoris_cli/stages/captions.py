@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pseudoris_cli.backends import registry as backends
-from pseudoris_cli.endpoint.journal import discard, journal_path
-from pseudoris_cli.execution.tasks import (
-    ContextMaker,
-    ImageResult,
-    ImageStage,
-    LoadedImage,
-    PartInput,
-    PartResult,
-    StageSpec,
-)
+from pseudoris_cli.execution.tasks import ContextMaker, ImageResult, LoadedImage, PartInput, PartResult, StageSpec
 from pseudoris_cli.method.protocols import Captioner, LeavesOut, PartAtWork, PartCaptioner
 from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
 from pseudoris_cli.settings.models import CaptionSettings, Numerics, Settings
 from pseudoris_cli.stages.batching import run_batches, run_stream
-from pseudoris_cli.storage.manifest import Manifest
-from pseudoris_cli.storage.parts import read_part
+from pseudoris_cli.stages.served import SCENES, ServedStage, committed, scene_digest
 from pseudoris_cli.storage.plan import Plan
 from pseudoris_cli.storage.rows import caption_row, captions_by_image, masks_by_image
 
 NAME = "captions"
 REVISION = 2
-SCENES = "scenes"
-"""In the notes of a part whose captioner takes images as they come: image key -> digest of the image and its masks."""
 
 
 def version_content(settings: Settings) -> dict[str, Any]:
@@ -62,33 +48,23 @@ def make_spec(settings: Settings, make_context: ContextMaker) -> StageSpec:
 
 
 @dataclass(frozen=True)
-class Spec(ImageStage):
-    """The captions stage. `place`: the folder of its parts and the name of its writer."""
+class Spec(ServedStage):
+    """The captions stage."""
 
     settings: CaptionSettings
-    place: tuple[Path, str] | None = None
     name: ClassVar[str] = NAME
 
     @property
-    def runs_elsewhere(self) -> bool:
-        """Whether the captioner is a server's."""
-        return self.settings.RUNS_ELSEWHERE
-
-    def placed(self, folder: Path, writer: str) -> Spec:
-        """The journal of answers lies beside the parts."""
-        return replace(self, place=(folder, writer))
-
-    def clean_up(self) -> None:
-        """The part is committed: its answers need no journal."""
-        if self.place and self.runs_elsewhere:
-            discard(*self.place)
+    def backend(self) -> CaptionSettings:
+        """The captioner."""
+        return self.settings
 
     def make_worker(self) -> CaptionWorker | StreamWorker:
         """Load the captioner."""
         device = "elsewhere" if self.runs_elsewhere else self.context.device.resolve()
         captioner = backends.load(self.settings, self.context.numerics, device)
         if isinstance(captioner, PartCaptioner):
-            return StreamWorker(captioner, self.place)
+            return StreamWorker(captioner, self)
         return CaptionWorker(self.settings, captioner)
 
 
@@ -141,8 +117,8 @@ class CaptionWorker:
 class StreamWorker:
     """A captioner that takes images as they come. What an earlier state of the part has of equal images and masks is taken over."""
 
-    def __init__(self, captioner: PartCaptioner, place: tuple[Path, str] | None) -> None:
-        self.captioner, self.place = captioner, place
+    def __init__(self, captioner: PartCaptioner, spec: Spec) -> None:
+        self.captioner, self.spec = captioner, spec
 
     def run(self, part: PartInput) -> PartResult:
         """Candidates of every mask of a part."""
@@ -150,8 +126,7 @@ class StreamWorker:
         scenes: dict[str, str] = {}
 
         def work(images: Iterator[LoadedImage], notes: dict[str, Any]) -> Iterator[ImageResult]:
-            journal = journal_path(*self.place) if self.place else None
-            at_work = PartAtWork(journal, self._answered(part.task.part, scenes), notes)
+            at_work = PartAtWork(self.spec.journal, self._answered(part.task.part, scenes), notes)
             given: list[LoadedImage] = []
 
             def masked() -> Iterator[MaskedImage]:
@@ -174,14 +149,9 @@ class StreamWorker:
 
     def _answered(self, part: int, scenes: dict[str, str]) -> Callable[[MaskedImage], dict[int, list[Caption]]]:
         """A look into the committed part of this number, if there is one: what it has of an image, by mask."""
-        if self.place is None:
-            return lambda image: {}
-        manifest = Manifest(self.place[0])
-        entry = manifest.entries.get(part)
-        if entry is None or not manifest.is_intact(entry):
-            return lambda image: {}
-        before = entry.notes.get(SCENES, {})
-        rows = captions_by_image(read_part(manifest.path_of(entry)))
+        columns, notes = committed(self.spec.place, part)
+        rows = captions_by_image(columns) if columns else {}
+        before = notes.get(SCENES, {})
         return lambda image: rows.get(image.key, {}) if before.get(image.key) == scenes[image.key] else {}
 
 
@@ -191,9 +161,3 @@ def _blank_images(part: PartInput, masks: dict[str, tuple[Mask, ...]]) -> Iterat
         if own := masks.get(ref.key):
             blank = np.broadcast_to(np.uint8(0), (own[0].rle.height, own[0].rle.width, 3))
             yield LoadedImage(ref, blank, None, "")
-
-
-def scene_digest(image_sha256: str, image: MaskedImage) -> str:
-    """What tells whether an image and its masks are those of before."""
-    text = "\n".join([image_sha256, *(f"{mask.mask_id} {mask.rle.counts}" for mask in image.masks)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -10,6 +11,7 @@ from pseudoris_cli.weights import registry as weights
 
 UNKNOWN = "not known to pseudoris"
 RANDOM = "random weights: what they made means nothing"
+_WORDS = re.compile(r"[0-9a-f]{16}")
 DEMO = "trained for the demo, on rendered scenes only"
 
 
@@ -23,15 +25,49 @@ def weights_provenance(headers: Mapping[str, Mapping[str, Any]]) -> list[dict[st
         for part, identity in header.get("checkpoints", {}).items():
             if not identity:
                 continue
-            settings = header["settings"] if part == stage else header["settings"][part]
-            section = {"scores": "filter"}.get(stage, stage)
+            settings = header["settings"] if part == stage == "captions" else header["settings"][part]
+            section = {"scores": "filter", "judge": "filter"}.get(stage, stage)
             row = {
-                "setting": part if part == stage else f"{section}.{part}",
+                "setting": part if part == section else f"{section}.{part}",
                 "network": " ".join(filter(None, (settings["backend"], settings.get("model")))),
                 "digest": identity["digest"],
             }
-            rows.append(row | _weights_and_licence(_chosen(header, section, part) or identity["name"], identity))
+            name = _chosen(header, section, part) or model_name(header, part) or identity["name"]
+            rows.append(row | _weights_and_licence(name, identity))
     return rows
+
+
+def model_name(header: Mapping[str, Any], part: str) -> str | None:
+    """The name of a model that was asked in words: as its server lists it, or as the settings name it; None of other networks.
+
+    Such a backend's digest is that of the model, or its name at a server, and that of the words.
+    """
+    identity = header.get("checkpoints", {}).get(part) or {}
+    model, _, words = identity.get("digest", "").rpartition(" ")
+    if part not in ("captions", "judge") or not model or not _WORDS.fullmatch(words):
+        return None
+    resolved = header["resolved"]["filter"]["judge"] if part == "judge" else header["resolved"][part]
+    return str(resolved.get("model") or model)
+
+
+def same_model(headers: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """A warning where captioner and listener are one model, by name or by bytes; None where they are not, or cannot be told."""
+    if "captions" not in headers or "judge" not in headers:
+        return None
+    known: list[set[str]] = []
+    for part in ("captions", "judge"):
+        name = model_name(headers[part], part)
+        if name is None:
+            return None
+        digest = headers[part]["checkpoints"][part]["digest"].rpartition(" ")[0]
+        known.append({PurePath(name).name.lower(), PurePath(digest).name.lower()})
+    shared = sorted(known[0] & known[1])
+    if not shared:
+        return None
+    return (
+        f"captioner and listener are the same model ({shared[0]}): it tends to agree with itself, so its word as a listener proves "
+        "less than another model's would"
+    )
 
 
 def _chosen(header: Mapping[str, Any], section: str, part: str) -> str | None:

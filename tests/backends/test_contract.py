@@ -53,9 +53,9 @@ def test_there_are_backends_of_every_role() -> None:
 def test_it_builds_and_answers(
     name: str, role: str, image: MaskedImage, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "vlm":
+    if name in ("vlm", "listener_vlm"):
         monkeypatch.setenv("OPENAI_BASE_URL", request.getfixturevalue("vlm_server"))
-    if name == "captioner_hf":
+    if name in ("captioner_hf", "listener_decision"):
         Path("tiny-vlm").symlink_to(FIXTURES / "tiny_vlm")
     module = plugins.load(plugins.BACKENDS, name)
     assert role_problem(module, name, role) is None

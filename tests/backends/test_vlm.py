@@ -129,11 +129,11 @@ def test_a_request_that_is_refused_is_the_failure_of_its_mask(tmp_path: Path, vl
 
 
 def test_an_image_of_which_every_mask_fails_is_a_failed_image(tmp_path: Path, vlm_proxy: Proxy) -> None:
-    draw_work(tmp_path, 2, vlm_proxy.url, concurrency=1)
-    vlm_proxy.faults = [Fault(status=400)] * 3
+    draw_work(tmp_path, 2, vlm_proxy.url, masks=1)
+    vlm_proxy.faults = [Fault(status=400)]
     done = caption(tmp_path)
     assert done.code == 4
-    assert {row["image_key"] for row in rows_of(tmp_path / "work", "captions")} == {"001.png"}
+    assert len({row["image_key"] for row in rows_of(tmp_path / "work", "captions")}) == 1
     assert caption(tmp_path, "--retry-failed").code == 0
     assert len({row["image_key"] for row in rows_of(tmp_path / "work", "captions")}) == 2
 

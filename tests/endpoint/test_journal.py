@@ -10,6 +10,7 @@ import pytest
 
 from pseudoris_cli.endpoint import failures, journal
 from pseudoris_cli.endpoint.address import Address
+from pseudoris_cli.endpoint.asking import Request
 from pseudoris_cli.endpoint.failures import RequestFailed, asked_wait, from_status, reason_of, wait_before
 from pseudoris_cli.errors import EnvironmentStop, UsageError
 
@@ -51,11 +52,11 @@ def test_a_full_disk_is_told(tmp_path: Path, small_disk) -> None:
 
 def test_a_request_is_identified_by_all_that_is_sent() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "a"}], "seed": 1}
-    assert journal.request_digest(body) == journal.request_digest(dict(reversed(body.items())))
-    assert (
-        len({journal.request_digest(body | change) for change in ({}, {"seed": 2}, {"model": "n"}, {"messages": []})})
-        == 4
-    )
+    changes: list[dict] = [{}, {"seed": 2}, {"model": "n"}, {"messages": []}]
+    assert len({Request.of(body | change).digest for change in changes}) == 4
+    assert Request.of(dict(body)) == Request.of(body)
+    schema = {"properties": {"text": 1, "kind": 2}}
+    assert b'"text":1,"kind":2' in Request.of(schema).data, "the order of a schema's fields is the server's business"
 
 
 def test_waiting() -> None:

@@ -59,6 +59,15 @@ def test_numberings_differ_and_are_joined_by_the_geometric_mean() -> None:
     assert [tuple(m.area for m in lineup.masks) for lineup in again.lineups] == orders, "from the key alone"
 
 
+def test_no_numbering_is_asked_twice() -> None:
+    for masks, wanted, turns in ((1, 3, 1), (2, 2, 2), (2, 5, 2), (3, 4, 4)):
+        listener = ByArea()
+        text = str(image(masks).masks[0].area)
+        judge(listener, permutations=wanted).answers([image(masks)], [[CaptionCandidate(masks - 1, 0, text)]])
+        orders = {tuple(m.area for m in lineup.masks) for lineup in listener.lineups}
+        assert len(orders) == len(listener.lineups) == turns
+
+
 def test_a_listener_without_numbers_is_asked_once() -> None:
     listener = ByArea()
     listener.numbered = False

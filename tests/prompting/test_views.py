@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudoris_cli.prompting.views import Picture, Scene, View, numbered_by_area
+from pseudoris_cli.prompting.views import Picture, Scene, View, lineup_picture, numbered_by_area
 from pseudoris_cli.records import Mask, MaskedImage
 from pseudoris_cli.rle import decode_rle, encode_rle, rle_area, rle_bbox
 
@@ -140,5 +140,7 @@ def test_a_strip_and_a_speck_still_give_pictures() -> None:
 
 def test_what_a_listener_sees_has_no_target() -> None:
     made = scene([box(30, 30, 100, 80), box(300, 200, 120, 90)])
-    assert made.all_marked().data not in {one.data for place in (0, 1) for one in made.show(place).pictures}
+    seen = lineup_picture(made.image, [0, 1], 1024).data
+    assert seen not in {one.data for place in (0, 1) for one in made.show(place).pictures}
+    assert lineup_picture(made.image, [1, 0], 1024).data != seen, "the numbers are in the order given"
     assert decode_rle(made.image.masks[0].rle).any()

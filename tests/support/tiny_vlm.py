@@ -1,7 +1,8 @@
 """A vision-language model of a third of a million parameters, of a real class (Qwen3-VL), with its processor.
 
-`python tests/support/tiny_vlm.py` writes tests/fixtures/tiny_vlm: a random network that has learned one thing in a minute on a
-CPU, to answer any picture and prompt with JSON of random phrases. It sees pictures (they change its logits) and knows nothing.
+`python tests/support/tiny_vlm.py` writes tests/fixtures/tiny_vlm: a random network that has learned two things in minutes on a
+CPU: to answer any picture and prompt with JSON of random phrases, and a listener's question with one of the answers that it names,
+at random. It sees pictures (they change its logits) and knows nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from transformers import (
 )
 
 from pseudoris_cli.prompting.prompts import KINDS, load_prompt
+from pseudoris_cli.prompting.questions import Question, spoken_labels, token_labels
 from pseudoris_cli.prompting.views import Shown
 
 FOLDER = FIXTURES / "tiny_vlm"
@@ -48,10 +50,10 @@ THINGS = ("disc", "square", "star", "ring")
 PLACES = ("on the left", "on the right", "at the top", "at the bottom")
 SIZES = ("large", "small")
 TEMPLATE = (
-    "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{%- if m.content is string -%}{{ m.content }}{%- else -%}"
+    "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\\n' }}{%- if m.content is string -%}{{ m.content }}{%- else -%}"
     "{%- for c in m.content -%}{%- if c.type == 'image' or 'image' in c or 'image_url' in c -%}"
     "<|vision_start|><|image_pad|><|vision_end|>{%- elif 'text' in c -%}{{ c.text }}{%- endif -%}{%- endfor -%}{%- endif -%}"
-    "<|im_end|>\n{%- endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+    "{{ '<|im_end|>\\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
 
 
@@ -158,9 +160,21 @@ def network(of: Qwen3VLProcessor, seed: int = 0) -> Qwen3VLForConditionalGenerat
     return made
 
 
+def _asked(rng: random.Random) -> tuple[str, str]:
+    """A listener's question as the backend asks it, and one of its answers."""
+    count = rng.randrange(1, 13)
+    question = Question(phrase(rng)["text"], count, rng.randrange(1, count + 1) if rng.random() < 0.3 else None)
+    labels = rng.choice((token_labels, spoken_labels))(question)
+    return question.text(labels), rng.choice(labels)
+
+
 def _example(of: Qwen3VLProcessor, rng: random.Random) -> dict[str, Any]:
-    """A request as the backend makes it, with an answer; labels are -100 outside of the answer."""
+    """A request as a backend makes it, with an answer; labels are -100 outside of the answer."""
     pixels = np.random.default_rng(rng.randrange(1 << 30)).integers(0, 256, (64, 64, 3), np.uint8)
+    if rng.random() < 0.4:
+        text, said = _asked(rng)
+        content = [{"type": "image", "image": Image.fromarray(pixels)}, {"type": "text", "text": text}]
+        return _tokens(of, [{"role": "user", "content": content}], said)
     count = rng.choice((1, 2, 2, 2))
     style = rng.choice(("free", "refcoco", "refcoco+", "refcocog"))
     view = rng.choice(("marks+crop", "contour+crop", "crop"))
@@ -171,10 +185,14 @@ def _example(of: Qwen3VLProcessor, rng: random.Random) -> dict[str, Any]:
     messages = [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]
     if rng.random() < 0.2:
         messages = [{"role": "user", "content": text}]
+    return _tokens(of, messages, answer(rng, count))
+
+
+def _tokens(of: Qwen3VLProcessor, messages: list[dict[str, Any]], said_text: str) -> dict[str, Any]:
     asked = of.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
-    said = of.tokenizer(answer(rng, count) + "<|im_end|>", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    said = of.tokenizer(said_text + "<|im_end|>", return_tensors="pt", add_special_tokens=False)["input_ids"]
     whole = torch.cat([asked["input_ids"], said], 1)
     labels = torch.cat([torch.full_like(asked["input_ids"], -100), said], 1)
     kinds = torch.cat([asked["mm_token_type_ids"], torch.zeros_like(said)], 1) if "mm_token_type_ids" in asked else None

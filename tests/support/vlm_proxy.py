@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CHAT = "/v1/chat/completions"
+DECISIONS = "/v1/systemone"
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """`faults` are taken in order, one for each chat request; `always` decides where none is left."""
+    """`faults` are taken in order, one for each request that is no probe; `always` decides where none is left."""
 
     upstream: str
     url: str = ""
     faults: list[Fault] = field(default_factory=list)
     always: Callable[[dict[str, Any]], Fault | None] = lambda body: None
     asked: list[dict[str, Any]] = field(default_factory=list)
-    """The bodies of all chat requests."""
+    """The bodies of all requests, probes too."""
     digests: Counter[str] = field(default_factory=Counter)
     """How often each body with a picture was answered."""
     times: list[float] = field(default_factory=list)
@@ -51,17 +52,22 @@ class Proxy:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def real(self) -> list[dict[str, Any]]:
-        """The requests for a mask: those with a picture that are no probe."""
-        return [body for body in self.asked if is_for_a_mask(body)]
+        """The requests for a mask, or about an expression: those with a picture that are no probe."""
+        return [body for body in self.asked if is_real(body)]
 
 
-def is_for_a_mask(body: dict[str, Any]) -> bool:
-    """Whether a request is one of the captioner's, and no probe of the server."""
-    return body.get("max_tokens", 0) >= 16 and any(
-        isinstance(part, dict) and part.get("type") == "image_url"
+def is_real(body: dict[str, Any]) -> bool:
+    """Whether a request is one of the captioner's or the listener's, and no probe of the server."""
+    if "questions" in body:
+        return "shown" not in body["questions"]
+    parts = [
+        part
         for message in body.get("messages", [])
         for part in (message["content"] if isinstance(message["content"], list) else [])
-    )
+    ]
+    pictures = any(part.get("type") == "image_url" for part in parts)
+    is_question = any("Description: " in part.get("text", "") for part in parts)
+    return pictures and (is_question or body.get("max_tokens", 0) >= 16)
 
 
 @contextmanager
@@ -77,14 +83,14 @@ def misbehaving(upstream: str, port: int = 0) -> Iterator[Proxy]:
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.path != CHAT:
+            if self.path not in (CHAT, DECISIONS):
                 self._pass(data)
                 return
             body = json.loads(data)
             with state.lock:
                 state.asked.append(body)
                 state.times.append(time.monotonic())
-                mask = is_for_a_mask(body)
+                mask = is_real(body)
                 fault = state.faults.pop(0) if state.faults and mask else state.always(body)
                 state.in_flight += mask
                 state.most_in_flight = max(state.most_in_flight, state.in_flight)
@@ -142,7 +148,11 @@ def misbehaving(upstream: str, port: int = 0) -> Iterator[Proxy]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that has left, as one that was stopped does: nothing that is to be seen in its output."""
+
+    server = Server(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pseudoris_cli.weights import registry as weights
-from pseudoris_cli.weights.provenance import DEMO, RANDOM, UNKNOWN, weights_provenance
+from pseudoris_cli.weights.provenance import DEMO, RANDOM, UNKNOWN, same_model, weights_provenance
 
 
 def header(part: str, name: str, digest: str, settings: dict[str, Any], **resolved: Any) -> dict[str, Any]:
@@ -53,3 +53,41 @@ def test_captioner_and_parser_are_named_by_their_settings() -> None:
         assert [row["licence"] for row in rows] == ["MIT", licence]
     assert weights_provenance({"masks": {"checkpoints": {"proposals": {}}, "settings": {}}}) == []
     assert weights_provenance({"masks": {"settings": {}}}) == []
+
+
+def asked_in_words(part: str, backend: str, model: str | None, identity: str) -> dict[str, Any]:
+    own = {"backend": backend, "model": model}
+    resolved = {"filter": {"judge": own}} if part == "judge" else {part: own}
+    settings = {"judge": {"backend": backend}} if part == "judge" else {"backend": backend}
+    return header(part, backend, f"{identity} 0123456789abcdef", settings, **resolved)
+
+
+def test_a_served_model_is_named_as_its_server_lists_it() -> None:
+    headers = {
+        "captions": asked_in_words("captions", "vlm", None, "Qwen/Qwen3-VL-8B"),
+        "judge": asked_in_words("judge", "listener_vlm", "OpenGVLab/InternVL", "OpenGVLab/InternVL"),
+    }
+    rows = weights_provenance(headers)
+    assert [(row["setting"], row["weights"]) for row in rows] == [
+        ("captions", "Qwen3-VL-8B"),
+        ("filter.judge", "InternVL"),
+    ]
+    assert same_model(headers) is None
+
+
+@pytest.mark.parametrize(
+    ("captioner", "listener", "same"),
+    [
+        (("vlm", None, "Qwen/Qwen3-VL-8B"), ("listener_vlm", None, "Qwen/Qwen3-VL-8B"), True),
+        (("vlm", "qwen3-vl-8b", "qwen3-vl-8b"), ("listener_decision", "/models/Qwen3-VL-8B", "ab12"), True),
+        (("captioner_hf", "/one/path", "ab12"), ("listener_decision", "/another", "ab12"), True),
+        (("captioner_hf", "/one/path", "ab12"), ("listener_decision", "/another", "cd34"), False),
+    ],
+    ids=["by name", "here and at a server", "by bytes", "others"],
+)
+def test_one_model_on_both_sides_is_noticed(captioner: tuple, listener: tuple, same: bool) -> None:
+    headers = {"captions": asked_in_words("captions", *captioner), "judge": asked_in_words("judge", *listener)}
+    assert bool(same_model(headers)) == same
+    assert same_model({"captions": headers["captions"]}) is None
+    coca = header("captions", "coca_cc3m", "ab12", {"backend": "coca"}, captions={"model": "coca_ViT-L-14"})
+    assert same_model({"captions": coca, "judge": headers["judge"]}) is None

@@ -61,7 +61,7 @@ _ROW = {
 def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
     """Write the Parquet files of every split, then the card."""
     with ExitStack() as stack:
-        splits = BySplit(stack, lambda split: _Split(folder / "data", split, context.images))
+        splits = BySplit(stack, lambda split: _Split(folder / "data", split, context.images, context.judged))
 
         def write(image: ExportImage) -> None:
             if image.objects:
@@ -78,11 +78,12 @@ class _Split:
     folder: Path
     name: str
     images: ImageMode
+    judged: bool
     counts: dict[str, int] = field(default_factory=lambda: {"images": 0, "masks": 0, "sentences": 0})
 
     def __enter__(self) -> _Split:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._schema = _schema(self.images)
+        self._schema = _schema(self.images, self.judged)
         self._writer: pq.ParquetWriter | None = None
         self._files = self._written = self._waiting = 0
         self._rows: list[dict[str, Any]] = []
@@ -125,7 +126,7 @@ class _Split:
 
 def _row(image: ExportImage, context: ExportContext) -> tuple[dict[str, Any], int]:
     """The row of an image, and about how many bytes it has."""
-    row = image_row(image)
+    row = image_row(image, context.judged)
     size = sum(len(obj.mask.rle.counts) + 100 * len(obj.sentences) for obj in image.objects)
     if context.images == "link" and (original := link_target(image, context)):
         row["image"] = {"bytes": None, "path": str(original)}
@@ -136,10 +137,11 @@ def _row(image: ExportImage, context: ExportContext) -> tuple[dict[str, Any], in
     return row, size
 
 
-def _schema(images: ImageMode) -> pa.Schema:
+def _schema(images: ImageMode, judged: bool) -> pa.Schema:
     """The Arrow schema, with the features under which `datasets` recognises `image` as an image."""
-    fields = [pa.field(name, _arrow(kind)) for name, kind in _ROW.items()]
-    features = {name: _feature(kind) for name, kind in _ROW.items()}
+    row = _ROW | ({"objects": [_OBJECT | {"listener": ["float32"]}]} if judged else {})
+    fields = [pa.field(name, _arrow(kind)) for name, kind in row.items()]
+    features = {name: _feature(kind) for name, kind in row.items()}
     if images != "none":
         fields.insert(0, pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()})))
         features = {"image": {"_type": "Image"}, **features}
@@ -191,7 +193,7 @@ arXiv 2407.07412). No person checked the masks or the sentences.
 
 Each row is an image with its `objects`. A mask is a COCO run-length encoding in the EXIF-upright frame,
 `pycocotools.mask.decode(object["segmentation"])`; `bbox` is [x, y, width, height]; `sentences` are best first and `doc`
-holds their distinctiveness (null where the image has one mask only).
+holds their distinctiveness (null where the image has one mask only).{_listener_words(context)}
 
 ## Licences
 
@@ -205,6 +207,18 @@ weights allow to be done with them is for you to judge.
 ```yaml
 {yaml.safe_dump(_plain(context.provenance), sort_keys=True, allow_unicode=True)}```
 """
+
+
+def _listener_words(context: ExportContext) -> str:
+    """What the card says of the judge; nothing where there was none."""
+    if not context.judged:
+        return ""
+    words = (
+        " `listener` is the probability with which a listener who was shown every mask of the image picked this one for the "
+        "sentence (null where it was not asked)."
+    )
+    warning = context.provenance.get("listener_warning")
+    return words + (f"\n\n**Mind:** {warning}." if warning else "")
 
 
 def _weights_table(rows: list[dict[str, str]]) -> str:

@@ -33,12 +33,12 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
             if image.objects:
                 save_image_file(image, context, folder / image_folder(context))
             for obj in image.objects:
-                files[image.split].write(dumps(record(image, obj)) + "\n")
+                files[image.split].write(dumps(record(image, obj, context.judged)) + "\n")
 
         yield write
 
 
-def record(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
+def record(image: ExportImage, obj: ExportObject, judged: bool = False) -> dict[str, Any]:
     """One line: the image, the mask as COCO's run-length encoding, and its sentences, best first."""
     return {
         "ref_id": obj.ref_id,
@@ -60,6 +60,7 @@ def record(image: ExportImage, obj: ExportObject) -> dict[str, Any]:
                 "correctness": sentence.correctness,
                 "uniqueness": sentence.uniqueness,
                 "doc": sentence.doc,
+                **({"listener": sentence.listener} if judged else {}),
             }
             for sentence in obj.sentences
         ],

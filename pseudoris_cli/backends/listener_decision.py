@@ -1,0 +1,160 @@
+"""A listener in this process: transformers' `decision` pipeline around a vision-language model, without a server.
+
+It is shown and asked what `listener_vlm` shows and asks in its mode `systemone`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pseudoris_cli import watching
+from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.method.protocols import Lineup, Listener
+from pseudoris_cli.prompting import questions
+from pseudoris_cli.prompting.questions import Question
+from pseudoris_cli.prompting.views import lineup_picture
+from pseudoris_cli.records import MaskedImage
+from pseudoris_cli.settings.models import JudgeSettings, Numerics
+from pseudoris_cli.weights import model_folders
+
+ROLE = "listener"
+_SETTING = "filter.judge.model"
+_PICTURE = "<the picture>"
+_TOGETHER = 16
+"""Questions in one call: the picture is prepared for each of them, so this bounds memory only."""
+
+
+class Settings(JudgeSettings):
+    """Any model that answers pictures and text, from a local folder or the Hugging Face cache; better not the captioner's own."""
+
+    NO_RESULT: ClassVar[frozenset[str]] = frozenset({"model", "image_batch"})  # `version` holds the digest of its files
+
+    backend: Literal["listener_decision"] = Field("listener_decision", description="who is asked")
+    model: str = Field("Qwen/Qwen3-VL-2B-Instruct", description="local folder, or name on the Hugging Face hub")
+    max_marks: int = Field(
+        20,
+        ge=2,
+        le=questions.MOST_OBJECTS,
+        description="most objects that are shown: the mask and the rivals most like it",
+    )
+    max_side: int = Field(1024, ge=64, le=8192, description="pixels of the longer side of the picture, at most")
+
+    @classmethod
+    def tiny(cls) -> Settings:
+        """For the model in the folder `tiny-vlm` where the command runs."""
+        return cls(model="./tiny-vlm", max_side=256)
+
+
+def load(settings: Settings, numerics: Numerics, device: str) -> DecisionListener:
+    """Read processor and network and put them on the device.
+
+    MissingDependency (exit 3) if the model is not here, or transformers has no decisions; UsageError (exit 2) if the model reads
+    no pictures.
+    """
+    folder = model_folders.locate(settings.model, _SETTING)
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        from transformers.pipelines import DecisionPipeline
+    except ImportError as error:
+        raise MissingDependency(
+            "this transformers has no `decision` pipeline:  pip install 'transformers>=5.24'  (or take listener_vlm)"
+        ) from error
+
+    from pseudoris_cli.networks.numerics import dtype_of, set_up
+
+    set_up(numerics)
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        network = AutoModelForImageTextToText.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype_of(numerics)
+        )
+    except (ValueError, OSError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise UsageError(
+            f"{_SETTING}={settings.model}: transformers cannot load it as a model of pictures and text: {reason}"
+        ) from error
+    if getattr(processor, "image_processor", None) is None:
+        raise UsageError(f"{_SETTING}={settings.model} reads no pictures; name a vision-language model")
+    network = network.eval().to(torch.device(device))
+    pipeline = DecisionPipeline(model=network, tokenizer=processor.tokenizer, processor=processor, device=device)
+    return DecisionListener(settings, pipeline)
+
+
+def version(settings: Settings) -> str:
+    """The digest of every file of the model, and that of words and pictures."""
+    folder = model_folders.locate(settings.model, _SETTING)
+    return f"{model_folders.digest(folder)[:32]} {questions.DIGEST[:16]}"
+
+
+class DecisionListener(Listener):
+    """The model at work: one forward pass for each question."""
+
+    def __init__(self, settings: Settings, pipeline: Any) -> None:
+        self.settings, self._pipeline = settings, pipeline
+
+    def listen(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
+        """Probabilities [E, M + 1] of each image (see the protocol)."""
+        return self._answers(lineups, lambda text, count: [Question(text, count)])
+
+    def fits(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
+        """Probabilities [E, M] that each mask fits (see the protocol)."""
+        found = self._answers(lineups, lambda text, count: [Question(text, count, n) for n in range(1, count + 1)])
+        return [
+            np.reshape(rows[:, 0], (len(one.expressions), len(one.masks)))
+            for one, rows in zip(lineups, found, strict=True)
+        ]
+
+    def _answers(self, lineups: Sequence[Lineup], ask: Any) -> list[np.ndarray]:
+        """Of each image the answers to its questions [questions, options]."""
+        found = []
+        for done, one in enumerate(lineups, 1):
+            count = len(one.masks)
+            asked = [question for text in one.expressions for question in ask(text, count)]
+            options = asked[0].options if asked else count + 1
+            picture = self._picture(one) if asked else None
+            rows = [
+                row
+                for start in range(0, len(asked), _TOGETHER)
+                for row in self._decide(picture, count, asked[start : start + _TOGETHER])
+            ]
+            found.append(np.reshape(rows, (len(asked), options)))
+            watching.tell(done / len(lineups))
+        return found
+
+    def _picture(self, one: Lineup) -> Any:
+        """As a server would see it: after the same encoding."""
+        from PIL import Image
+
+        image = MaskedImage(one.key, one.image_rgb, one.masks)
+        return Image.open(io.BytesIO(lineup_picture(image, range(len(one.masks)), self.settings.max_side).data))
+
+    def _decide(self, picture: Any, count: int, asked: Sequence[Question]) -> list[np.ndarray]:
+        import torch
+
+        named = {f"q{number}": question for number, question in enumerate(asked)}
+        request = {
+            "state": f"{_PICTURE}\n{questions.scene(count)}",
+            "questions": {name: question.decision() for name, question in named.items()},
+            "assets": {_PICTURE: picture},
+        }
+        with torch.inference_mode():
+            answers = self._pipeline(request)
+        found = [question.decided(_probabilities(answers[name])) for name, question in named.items()]
+        return [
+            answer if answer is not None else np.full(question.options, np.nan)
+            for question, answer in zip(asked, found, strict=True)
+        ]
+
+
+def _probabilities(answer: dict[str, Any]) -> dict[str, float]:
+    if answer["type"] == "noul":
+        return {"true": answer["noul"], "false": 1 - answer["noul"]}
+    found: dict[str, float] = answer["probabilities"]
+    return found
