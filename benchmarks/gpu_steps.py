@@ -160,6 +160,8 @@ CAPTION_VARIANTS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("bf16", {"precision": "bf16"}, {}),
     ("bf16, chunk 4096", {"precision": "bf16"}, {"row_chunk": 4096}),
     ("bf16, chunk 16384", {"precision": "bf16"}, {"row_chunk": 16384}),
+    ("bf16, chunk 4096, CUDA graphs", {"precision": "bf16"}, {"row_chunk": 4096, "cuda_graphs": True}),
+    ("bf16, chunk 4096, tokens chosen on the host", {"precision": "bf16"}, {"row_chunk": 4096, "sampling": "host"}),
     ("bf16 compiled, chunk 4096", {"precision": "bf16", "compile": True}, {"row_chunk": 4096}),
 )
 
@@ -178,6 +180,7 @@ def captions(findings: Findings) -> None:
             _caption_line(findings, name, captioner, masked_picture(0, masks_of_image), numerics)
         if not numerics:
             _against_released(findings, captioner, counts[0])
+            _forms_agree(findings, settings, masked_picture(0, counts[min(1, len(counts) - 1)]))
         del captioner
 
 
@@ -207,6 +210,21 @@ def _caption_line(findings: Findings, name: str, captioner: Any, picture: Masked
         peak_gb=peak_gb(device),
         halved=captioner.halvings,
     )
+
+
+def _forms_agree(findings: Findings, settings: coca.Settings, picture: MaskedImage) -> None:
+    """Tokens chosen on the host and on the device, replayed from CUDA graphs too, must be the same in fp32."""
+    device, found = findings.order.device, {}
+    forms: dict[str, dict[str, Any]] = {"host": {"sampling": "host"}, "device": {"sampling": "device"}}
+    if device.startswith("cuda"):
+        forms["graphs"] = {"sampling": "device", "cuda_graphs": True}
+    for form, changes in forms.items():
+        [captions_of_image] = coca.load(settings.model_copy(update=changes), Numerics(), device).caption([picture])
+        found[form] = [one.caption for one in captions_of_image]
+        same = sum(a == b for a, b in zip(found[form], found["host"], strict=True))
+        findings.add(form=form, equal_captions=f"{same} of {len(found['host'])}")
+        if same < len(found["host"]):
+            findings.problem(f"{len(found['host']) - same} captions differ where tokens are chosen by {form}")
 
 
 def _against_released(findings: Findings, captioner: Any, masks_of_image: int) -> None:

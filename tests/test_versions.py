@@ -67,6 +67,7 @@ OTHER_VALUES: dict[str, Any] = {
     "masks.match": "overlap",
     "captions.crop_style": "released",
     "captions.contrast_form": "scale_preserving",
+    "captions.sampling": "device",
     "captions.top_k": [3],
     "captions.top_p": [0.3],
     "filter.nouns.rule": "released",

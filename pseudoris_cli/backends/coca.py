@@ -12,7 +12,7 @@ from pseudoris_cli import watching
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.method.protocols import Captioner
 from pseudoris_cli.records import CROP_KINDS, Caption, MaskedImage
-from pseudoris_cli.settings.models import CaptionSettings, CropStyle, Numerics
+from pseudoris_cli.settings.models import CaptionSettings, CropStyle, Numerics, added_later
 from pseudoris_cli.settings.resources import PACKAGE
 from pseudoris_cli.weights import registry as weights
 from pseudoris_cli.weights import tensors
@@ -51,6 +51,12 @@ class Settings(CaptionSettings):
     pad_ends_row: bool = Field(False, description="a sampled token 0 ends the caption, as in the release")
     min_length: int = Field(5, ge=1, description="tokens (start included) before a caption may end")
     max_length: int = Field(30, ge=3, description="tokens of a caption, start and end included")
+    sampling: Literal["auto", "host", "device"] = added_later(
+        "auto", description="where samplers choose their tokens, same captions; auto: device on a GPU, host on a CPU"
+    )
+    cuda_graphs: bool = added_later(
+        False, description="replay the device's steps as CUDA graphs; not tried on a GPU yet"
+    )
     row_chunk: int = Field(1024, ge=1, description="(row, crop) pairs in one decoder call; bounds memory")
 
     @classmethod
@@ -124,7 +130,12 @@ class CocaCaptioner(Captioner):
         side = coca.visual.image_size
         side = side if isinstance(side, int) else side[0]
         self._spec = CropSpec(side, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, settings.crop_style)
-        self._decoder = Decoder(self._network, self._rules, settings.beams, settings.row_chunk)
+        form = settings.sampling
+        if form == "auto":
+            form = "device" if self._network.device.type == "cuda" else "host"
+        self._decoder = Decoder(
+            self._network, self._rules, settings.beams, settings.row_chunk, form, settings.cuda_graphs
+        )
         self._tokenizer, self._settings = tokenizer, settings
         self._samplers = [f"top_k={k}" for k in settings.top_k] + [f"top_p={p}" for p in settings.top_p]
 

@@ -15,6 +15,7 @@ from pseudoris_cli.decoding.network import CaptionNetwork
 from pseudoris_cli.decoding.rules import DecodingRules
 from pseudoris_cli.errors import UsageError
 
+NOT_FINITE = "the captioner's logits are not finite: use numerics.precision bf16 or fp32, or check its weights"
 _BLOCK = 256
 """Views whose logits are in memory at one time."""
 _RANKED = 128
@@ -75,9 +76,7 @@ def next_tokens(
         top, mass = peak_and_mass(own)
         totals = top + np.log(mass)
         if not np.isfinite(totals).all():
-            raise UsageError(
-                "the captioner's logits are not finite: use numerics.precision bf16 or fp32, or check its weights"
-            )
+            raise UsageError(NOT_FINITE)
         if length < rules.min_length:
             own[:, rules.end] = -torch.inf
             top, mass = peak_and_mass(own)
@@ -135,7 +134,7 @@ def keep_thresholds(
     """
     view, sampler = rows
     vocabulary = own.shape[1]
-    values = own.topk(min(vocabulary, max(_RANKED, *rules.top_k)), dim=1).values.cpu().numpy().astype(np.float64)
+    values = own.topk(min(vocabulary, max((_RANKED, *rules.top_k))), dim=1).values.cpu().numpy().astype(np.float64)
     below = np.cumsum(np.exp(values - values[:, :1]) / mass[:, None], axis=1)
     thresholds = np.empty(len(view))
     everything: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from pseudoris_cli import watching
 from pseudoris_cli.decoding.beam import search_captions
-from pseudoris_cli.decoding.distinctive import ContrastGroup, SampleRow, sample_captions
+from pseudoris_cli.decoding.device_sampling import DeviceSampler, sample_on_device
+from pseudoris_cli.decoding.distinctive import ContrastGroup, ContrastSet, SampleRow, sample_captions
 from pseudoris_cli.decoding.distribution import KeptTokens
 from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
 from pseudoris_cli.decoding.rules import DecodingRules, Generated
@@ -43,8 +45,18 @@ class Decoder:
     changes shapes and so may change the last digits of the logits, and a token that hangs on them.
     """
 
-    def __init__(self, network: CaptionNetwork, rules: DecodingRules, beams: int, row_chunk: int) -> None:
+    def __init__(
+        self,
+        network: CaptionNetwork,
+        rules: DecodingRules,
+        beams: int,
+        row_chunk: int,
+        form: Literal["host", "device"] = "host",
+        graphs: bool = False,
+    ) -> None:
+        """`form`: where the tokens of samplers are chosen, see `distinctive` and `device_sampling`; `graphs` as there."""
         self.network, self.rules, self.beams, self.row_chunk = network, rules, beams, row_chunk
+        self.form, self.graphs = form, graphs
         self.halvings = 0
 
     def decode(self, groups: Sequence[CropGroup]) -> list[list[list[Generated]]]:
@@ -140,6 +152,12 @@ class Decoder:
                 return draw(kept, uniforms[alive, length - 1])
 
             with watching.span(part.start / len(rows), part.stop / len(rows)):
+                if self.form == "device":
+                    contrast = ContrastSet(contrast_groups, chunk_rows, self.rules)
+                    samplers = np.array([row.sampler for row in chunk_rows])
+                    made = DeviceSampler(self.network, cross_kv, contrast, samplers, self.rules, uniforms)
+                    found += sample_on_device(made, self.graphs)
+                    continue
                 found += sample_captions(self.network, cross_kv, contrast_groups, chunk_rows, self.rules, choose)
         return found
 

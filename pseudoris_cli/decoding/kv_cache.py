@@ -48,7 +48,7 @@ class PrefixStates:
         prefix_by_slot = np.zeros(pair_count, np.int64)
         prefix_by_slot[pair_slots] = slots[pair_prefix]
         text = self.network.text_step(torch.from_numpy(token_by_slot).to(device), self._text[:, :, :count], self.length)
-        queries = _queries(pair_crop, pair_slots, pair_count, device)
+        queries = crop_queries(pair_crop, pair_slots, pair_count, device)
         hidden = self.network.decoder_step(
             text[torch.from_numpy(prefix_by_slot).to(device)],
             self._pairs[:, :, :pair_count],
@@ -97,7 +97,7 @@ def _copy(caches: torch.Tensor, source: np.ndarray, target: np.ndarray, length: 
         layer[:, end, :, :length] = layer[:, start, :, :length]
 
 
-def _queries(crop: np.ndarray, slots: np.ndarray, count: int, device: torch.device) -> CropQueries:
+def crop_queries(crop: np.ndarray, slots: np.ndarray, count: int, device: torch.device) -> CropQueries:
     """The pairs in their slots, grouped by crop, for the range of crops that occur."""
     first, order = int(crop.min()), np.argsort(crop, kind="stable")
     per_crop = np.bincount(crop - first)

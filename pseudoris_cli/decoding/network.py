@@ -52,6 +52,19 @@ class CropQueries:
     slots: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A position that the device knows and the host does not: `index` int64 [1], `unseen` bool [length] for later positions."""
+
+    index: torch.Tensor
+    unseen: torch.Tensor
+
+    @classmethod
+    def of(cls, index: torch.Tensor, length: int) -> Position:
+        """The position at `index` in a KV cache of this length."""
+        return cls(index, torch.arange(length, device=index.device) > index)
+
+
 class CaptionNetwork:
     """Image encoder, text tower and multimodal decoder of an open_clip CoCa (Yu et al., 2022), without gradients."""
 
@@ -106,20 +119,27 @@ class CaptionNetwork:
                 layers.append(kv[: crops * length].unflatten(0, (crops, length)))
         return CrossKV(tuple(layers))
 
-    def text_step(self, tokens: torch.Tensor, caches: torch.Tensor, position: int) -> torch.Tensor:
+    def text_step(self, tokens: torch.Tensor, caches: torch.Tensor, position: int | Position) -> torch.Tensor:
         """One step of the text tower: token ids [N] at `position` to float32 [N, width].
 
         The KV cache `caches` is [layers, 2, N, heads, length, width / heads]; this position is written to it.
         """
         coca = self.coca.text
-        x = coca.token_embedding(tokens).float() + coca.positional_embedding[position].float()
+        table = coca.positional_embedding
+        place = table[position] if isinstance(position, int) else table.index_select(0, position.index)
+        x = coca.token_embedding(tokens).float() + place.float()
         with self.autocast():
             for block, cache in zip(self.text_blocks, caches, strict=True):
                 x = self._attend_self(block, x, cache, position)
         return x
 
     def decoder_step(
-        self, x: torch.Tensor, caches: torch.Tensor, position: int, cross_kv: CrossKV, queries: CropQueries
+        self,
+        x: torch.Tensor,
+        caches: torch.Tensor,
+        position: int | Position,
+        cross_kv: CrossKV,
+        queries: CropQueries,
     ) -> torch.Tensor:
         """One step of the multimodal decoder: text features [P, width] to hidden states float32 [P, width].
 
@@ -136,11 +156,20 @@ class CaptionNetwork:
         return (pad_rows(hidden) @ self.coca.text_decoder.text_projection.float())[: len(hidden)]
 
 
-def attend_self(block: Any, x: torch.Tensor, cache: torch.Tensor, position: int) -> torch.Tensor:
-    """A self-attention block at one position: x float32 [N, width], KV cache [2, N, heads, length, head width]."""
+def attend_self(block: Any, x: torch.Tensor, cache: torch.Tensor, position: int | Position) -> torch.Tensor:
+    """A self-attention block at one position: x float32 [N, width], KV cache [2, N, heads, length, head width].
+
+    Where only the device knows the position, the whole cache is read, and what is later is masked.
+    """
     _, count, heads, _, head_width = cache.shape
     projected = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     query, key, value = projected.view(count, 3, heads, 1, head_width).unbind(1)
+    if isinstance(position, Position):
+        cache[0].index_copy_(2, position.index, key.to(cache.dtype))
+        cache[1].index_copy_(2, position.index, value.to(cache.dtype))
+        scores = torch.matmul(query * head_width**-0.5, cache[0].transpose(2, 3))
+        weights = scores.masked_fill(position.unseen, -torch.inf).softmax(-1)
+        return _finish(block, x, torch.matmul(weights, cache[1]).reshape(count, -1))
     cache[0].narrow(2, position, 1).copy_(key)  # an index would make torch.compile compile every position anew
     cache[1].narrow(2, position, 1).copy_(value)
     keys, values = cache[0].narrow(2, 0, position + 1), cache[1].narrow(2, 0, position + 1)

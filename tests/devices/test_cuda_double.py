@@ -43,6 +43,8 @@ def test_modules_move_and_change_their_type() -> None:
     with CudaDouble():
         layer = torch.nn.Linear(3, 2).to("cuda:1")
         assert {weight.device for weight in layer.parameters()} == {torch.device("cuda:1")}
+        layer.bias.data = layer.bias.data.double()
+        assert layer.bias.host.dtype == layer.bias.dtype == torch.float64
         assert layer.half()(HOST.to("cuda:1").half()).dtype == torch.float16
         with torch.autocast("cuda", torch.bfloat16):
             assert torch.nn.functional.linear(HOST.to("cuda:1"), HOST.to("cuda:1")).dtype == torch.bfloat16

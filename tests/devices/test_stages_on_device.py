@@ -13,7 +13,7 @@ from locations import FIXTURES
 from small_scenes import scene
 from vlm_work import draw_work
 
-from pseudoris_cli.backends import cascade_rcnn, clip, coca, listener_demo, sam
+from pseudoris_cli.backends import cascade_rcnn, clip, coca, listener_demo, sam, sam_hf
 from pseudoris_cli.method.protocols import Lineup
 from pseudoris_cli.records import MaskedImage
 from pseudoris_cli.settings.models import Numerics
@@ -57,6 +57,20 @@ def test_masks_of_crops_without_small_regions(decoder: str) -> None:
     assert [[mask.rle for mask in of_image] for of_image in found] == [
         [mask.rle for mask in of_image] for of_image in segments("cpu", **changes)
     ]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("model", ["tiny_sam2", "tiny_sam_hq", "tiny_sam3_tracker", "tiny_edgetam"])
+def test_masks_of_transformers_models(model: str, precision: str) -> None:
+    changes = {"model": model, "crop_n_layers": 1 if model == "tiny_sam2" else 0}
+    settings = sam_hf.Settings.tiny().model_copy(update=changes)
+    theirs = sam_hf.load(settings, Numerics(), "cpu").segment([IMAGE])
+    with CudaDouble():
+        ours = sam_hf.load(settings, Numerics(precision=precision), "cuda:1").segment([IMAGE])
+    assert len(theirs[0]) > 0
+    assert len(ours[0]) > 0
+    if precision == "fp32":
+        assert [mask.rle for mask in ours[0]] == [mask.rle for mask in theirs[0]]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -14,7 +14,7 @@ import torch
 from cuda_double import CudaDouble, Waits
 from small_scenes import scene
 
-from pseudoris_cli.backends import cascade_rcnn, clip, sam
+from pseudoris_cli.backends import cascade_rcnn, clip, coca, sam
 from pseudoris_cli.method.crops import CropSpec, make_crops
 from pseudoris_cli.method.scoring import score_images
 from pseudoris_cli.records import CROP_KINDS, CaptionCandidate
@@ -59,6 +59,24 @@ def test_proposer() -> None:
 
 
 CASCADE_IMAGE = 16
+
+
+def test_captioner() -> None:
+    """Per chunk of the decoder; a token costs a wait in four, and nothing else grows with the length."""
+    one = scene(0)
+    with CudaDouble() as gpu:
+        found = {}
+        for length in (8, 24):
+            settings = coca.Settings.tiny().model_copy(
+                update={"max_length": length, "min_length": length - 1, "beams": 0, "row_chunk": 10_000}
+            )
+            captioner = coca.load(settings, Numerics(), DEVICE)
+            found[length] = waits_of(lambda c=captioner: c.caption([one]), gpu)
+        assert found[8].total <= CAPTION_CHUNK, found[8].places
+        assert found[24].total - found[8].total <= 16 / 4, found[24].places
+
+
+CAPTION_CHUNK = 40
 
 
 @pytest.mark.parametrize("images", [1, 3])

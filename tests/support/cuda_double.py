@@ -65,6 +65,15 @@ class ClaimedTensor(torch.Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         raise AssertionError(f"{func} on a tensor of the double after its end")
 
+    @property
+    def data(self) -> Any:
+        return self.detach()
+
+    @data.setter
+    def data(self, other: ClaimedTensor) -> None:
+        torch._C.TensorBase.data.__set__(self, other)  # type: ignore[attr-defined]
+        self.host = other.host
+
     def tolist(self) -> Any:
         """As on a device: a copy to the host first."""
         return self.cpu().tolist()

@@ -58,7 +58,7 @@ def rules(**changes: Any) -> DecodingRules:
     return DecodingRules(**(given | changes))
 
 
-def network(seed: int = 0) -> CaptionNetwork:
+def network(seed: int = 0, device: str = "cpu") -> CaptionNetwork:
     """The network; its end and pad tokens are made likely enough to be sampled."""
     coca = build_coca(CONFIG, seed)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def network(seed: int = 0) -> CaptionNetwork:
             block.attn.out_proj.weight.mul_(3)  # so that the crops matter
         coca.text_decoder.text_projection[:, 96] *= 2.5
         coca.text_decoder.text_projection[:, 0] *= 2.5
-    return CaptionNetwork(coca)
+    return CaptionNetwork(coca.to(device))
 
 
 def crops(count: int, seed: int = 0) -> torch.Tensor:
@@ -79,7 +79,7 @@ def group(net: CaptionNetwork, images: torch.Tensor, samplers: int, seed: int = 
     """The crops of one image, encoded, with random numbers for every sampler."""
     latents, tokens = net.encode(images, 64)
     numbers = np.random.default_rng(seed).random((len(images), samplers, 24))
-    return CropGroup(tokens, (latents @ latents.T).numpy(), numbers)
+    return CropGroup(tokens, (latents @ latents.T).cpu().numpy(), numbers)
 
 
 def assert_agree(ours: list[list[list[Generated]]], theirs: list[list[list[Generated]]]) -> None:
