@@ -46,7 +46,7 @@ def test_segmenter() -> None:
         assert found[16].total - per_chunk <= AMG_IMAGE, found[16].places
 
 
-AMG_IMAGE, AMG_CHUNK = 2, 20
+AMG_IMAGE, AMG_CHUNK = 5, 8
 
 
 def test_proposer() -> None:

@@ -92,6 +92,8 @@ class AutomaticMasks:
             network.grid(int(settings.points_per_side / settings.crop_n_points_downscale_factor**layer))
             for layer in range(settings.crop_n_layers + 1)
         ]
+        self.exact = torch.float32 if network.device.type == "mps" else torch.float64
+        """In which all columns of a mask are exact."""
         self.pixels = CPU_PIXELS if network.device.type == "cpu" else CUDA_PIXELS
 
     @torch.inference_mode()
@@ -119,7 +121,8 @@ class AutomaticMasks:
         network.set_crop(embedding, (height, width))
         # as in the official generator, which filters only above zero
         min_iou = self.settings.pred_iou_thresh if self.settings.pred_iou_thresh > 0 else None
-        found: list[MaskCandidate] = []
+        tables: list[Tensor] = []
+        traced: list[run_lengths.Changes | list[np.ndarray]] = []
         for start in range(0, len(points), network.chunk):
             watching.tell(start / len(points))
             decoded = network.decode(points[start : start + network.chunk], min_iou)
@@ -127,17 +130,13 @@ class AutomaticMasks:
             for first in range(0, len(decoded.logits), step):
                 part = slice(first, first + step)
                 keep, stable, edges = self._threshold(network.resize(decoded.logits[part]))
-                chosen = [
-                    decoded.prompt[part][keep] + start,
-                    decoded.mask[part][keep],
-                    decoded.iou[part][keep],
-                    stable,
-                ]
-                rows = zip(*(column.tolist() for column in chosen), edges, strict=True)
-                found += [
-                    MaskCandidate(prompt, mask, iou, stability, edge, run_lengths.box_xyxy(edge, height), box)
-                    for prompt, mask, iou, stability, edge in rows
-                ]
+                chosen = (decoded.prompt[part][keep] + start, decoded.mask[part][keep], decoded.iou[part][keep], stable)
+                tables.append(torch.stack([column.to(self.exact) for column in chosen], 1))
+                traced.append(edges)
+        found = [
+            MaskCandidate(int(prompt), int(mask), iou, stability, edge, run_lengths.box_xyxy(edge, height), box)
+            for (prompt, mask, iou, stability), edge in zip(*_on_host(tables, traced), strict=True)
+        ]
         return self._off_crop_edges(found, box, image_size)
 
     def _embeddings(self, images: Sequence[np.ndarray]) -> Iterator[tuple[_Crop, Any]]:
@@ -157,8 +156,11 @@ class AutomaticMasks:
                 if self.network.fits((y1 - y0, x1 - x0)):
                     yield _Crop(index, (x0, y0, x1, y1), layer, self.network.pixels(image[y0:y1, x0:x1]))
 
-    def _threshold(self, logits: Tensor) -> tuple[Tensor, Tensor, list[np.ndarray]]:
-        """Which of M masks (logits [M, pixels]) are stable, with the stability and the edges of those that are."""
+    def _threshold(self, logits: Tensor) -> tuple[Tensor, Tensor, run_lengths.Changes | list[np.ndarray]]:
+        """Which of M masks (logits [M, pixels]) are stable, with the stability and the edges of those that are.
+
+        On a GPU what the edges are made of stays there: one transfer for all blocks of an image.
+        """
         settings, level = self.settings, self.network.mask_threshold
         inner = run_lengths.count_true(logits > level + settings.stability_score_offset)
         outer = run_lengths.count_true(logits > level - settings.stability_score_offset)
@@ -168,7 +170,10 @@ class AutomaticMasks:
             keep = stability > least if self.network.strictly_stable else stability >= least
         else:  # as in the official generator, which then keeps masks that are empty at both thresholds too
             keep = torch.ones_like(stability, dtype=torch.bool)
-        return keep, stability[keep], run_lengths.find_edges((logits > level)[keep])
+        kept = keep.nonzero()[:, 0]  # one wait, where a selection by `keep` would be one each
+        masks = logits[kept] > level if logits.device.type != "cpu" else (logits > level)[kept]
+        traced = run_lengths.find_edges(masks) if masks.device.type == "cpu" else run_lengths.Changes.of(masks)
+        return kept, stability[kept], traced
 
     @staticmethod
     def _off_crop_edges(found: list[MaskCandidate], box: Box, image_size: tuple[int, ...]) -> list[MaskCandidate]:
@@ -197,6 +202,17 @@ class AutomaticMasks:
             cleaned.append(replace(mask, edges=edges, box_xyxy=run_lengths.box_xyxy(edges, height)))
             untouched.append(float(not small))
         return _nms(cleaned, untouched, max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh))
+
+
+def _on_host(
+    tables: Sequence[Tensor], traced: Sequence[run_lengths.Changes | list[np.ndarray]]
+) -> tuple[list[list[float]], list[np.ndarray]]:
+    """The columns and the edges of the masks of all blocks."""
+    edges: list[np.ndarray] = []
+    for one in traced:
+        edges += one if isinstance(one, list) else []
+    edges += run_lengths.edges_of([one for one in traced if isinstance(one, run_lengths.Changes)])
+    return (torch.cat(list(tables)).tolist() if tables else []), edges
 
 
 def _boxes(found: list[MaskCandidate]) -> Tensor:

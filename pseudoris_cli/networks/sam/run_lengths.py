@@ -5,6 +5,9 @@ A mask is represented by its `edges`, int64 positions in column-major pixels: [s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,12 +15,44 @@ from torch import Tensor
 
 def find_edges(masks: Tensor) -> list[np.ndarray]:
     """The edges of M masks, bool [M, width·height] column-major on any device; one transfer for all of them."""
+    if masks.device.type != "cpu":
+        return edges_of([Changes.of(masks)])
     if not len(masks):
         return []
-    changed = masks[:, 1:] != masks[:, :-1]
-    ends = masks[:, [0, -1]].cpu().numpy()
-    inner = _changes_by_row(changed) if masks.device.type == "cpu" else _changes_at_once(changed)
-    zero, end = np.zeros(1, np.int64), np.full(1, masks.shape[1])
+    ends = masks[:, [0, -1]].numpy()
+    return _joined(_changes_by_row(masks[:, 1:] != masks[:, :-1]), ends, masks.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the edges of M masks are made of, still on the device: `inner` int64 [2, E] are the masks and the positions before which
+    they change, `ends` bool [M, 2] their first and last pixel."""
+
+    inner: Tensor
+    ends: Tensor
+    pixels: int
+
+    @classmethod
+    def of(cls, masks: Tensor) -> Changes:
+        """Of bool [M, pixels]; the host waits until their number is known."""
+        changed = masks[:, 1:] != masks[:, :-1]
+        return cls(changed.nonzero().T, torch.stack([masks[:, 0], masks[:, -1]], 1), masks.shape[1])
+
+
+def edges_of(found: Sequence[Changes]) -> list[np.ndarray]:
+    """The edges of the masks of several blocks of one image, with two transfers for all of them."""
+    if not found:
+        return []
+    first = np.cumsum([0, *(len(changes.ends) for changes in found)])
+    inner = torch.cat([changes.inner for changes in found], 1).cpu().numpy()
+    ends = torch.cat([changes.ends for changes in found]).cpu().numpy()
+    mask = inner[0] + np.repeat(first[:-1], [changes.inner.shape[1] for changes in found])
+    return _joined(_split(mask, inner[1] + 1, int(first[-1])), ends, found[0].pixels)
+
+
+def _joined(inner: Sequence[np.ndarray], ends: np.ndarray, pixels: int) -> list[np.ndarray]:
+    """Edges from inner changes and the first and last pixel of each mask."""
+    zero, end = np.zeros(1, np.int64), np.full(1, pixels)
     return [
         np.concatenate([zero[:first], row, end[:last]])
         for row, (first, last) in zip(inner, ends.astype(int), strict=True)
@@ -29,10 +64,9 @@ def _changes_by_row(changed: Tensor) -> list[np.ndarray]:
     return [np.flatnonzero(row) + 1 for row in changed.numpy()]
 
 
-def _changes_at_once(changed: Tensor) -> list[np.ndarray]:
-    """The same with one search and one transfer for all rows; faster on a GPU."""
-    mask, position = changed.nonzero().cpu().numpy().T
-    return np.split(position + 1, np.searchsorted(mask, np.arange(1, len(changed))))
+def _split(mask: np.ndarray, position: np.ndarray, count: int) -> list[np.ndarray]:
+    """Positions by mask, of `count` masks in ascending order."""
+    return np.split(position, np.searchsorted(mask, np.arange(1, count))) if count else []
 
 
 def count_true(masks: Tensor) -> Tensor:

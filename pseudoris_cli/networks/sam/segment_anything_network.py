@@ -96,8 +96,16 @@ class SegmentAnything(PromptableNetwork):
         """Sparse prompt embeddings [P, 2, C] of single foreground points (x, y) in the network's frame."""
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         coords = torch.as_tensor(points, dtype=exact, device=self.device)[:, None]
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
-        return self.sam.prompt_encoder(points=(coords, labels), boxes=None, masks=None)[0]
+        encoder = self.sam.prompt_encoder
+        if self.plain:
+            labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
+            return encoder(points=(coords, labels), boxes=None, masks=None)[0]
+        # what the encoder does for one foreground point and the padding point, without its five selections by label
+        pair = torch.cat([coords + 0.5, torch.zeros_like(coords)], 1)
+        found = encoder.pe_layer.forward_with_coords(pair, encoder.input_image_size)
+        found[:, 0] += encoder.point_embeddings[1].weight[0]
+        found[:, 1] = encoder.not_a_point_embed.weight[0]
+        return found
 
 
 @lru_cache(maxsize=64)

@@ -54,9 +54,9 @@ def test_an_uncropped_mask_is_the_padded_mask(
 @settings(deadline=None)
 @given(some_masks())
 def test_the_search_of_a_gpu_finds_what_that_of_a_cpu_finds(masks: torch.Tensor) -> None:
-    changed = masks.flatten(1)[:, 1:] != masks.flatten(1)[:, :-1]
-    by_row, at_once = run_lengths._changes_by_row(changed), run_lengths._changes_at_once(changed)
-    for one, other in zip(by_row, at_once, strict=True):
+    flat = masks.flatten(1)
+    blocks = [run_lengths.Changes.of(part) for part in flat.split(2)]
+    for one, other in zip(run_lengths.find_edges(flat), run_lengths.edges_of(blocks), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
