@@ -170,10 +170,9 @@ class Containers(Source):
 
     def _all_indexes(self, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The index of each file, those of a server made side by side; new ones are kept."""
-        if not self.place.is_remote:
-            yield from ((name, self._kept_index(name)) for name in names)
-            return
-        waiting = iter(names)
+        alone = 1 if self.place.is_remote else len(names)
+        yield from ((name, self._kept_index(name)) for name in names[:alone])  # who asks for one image reads one file
+        waiting = iter(names[alone:])
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="index") as pool:
             begun = [(name, pool.submit(self._kept_index, name)) for name in islice(waiting, AT_ONCE)]
             try:

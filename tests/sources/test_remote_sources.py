@@ -171,6 +171,14 @@ def test_a_file_is_read_once_ahead_and_in_blocks(
     assert len(data) == len(set(data)) or kind == "parquet"  # a Parquet file's footer is read for each row group
 
 
+def test_who_asks_for_one_image_reads_one_tar(server: str, proxy: Proxy, tmp_path: Path) -> None:
+    url, _ = stored(server, "webdataset", "one", tmp_path)
+    source = registry.open_source(registry.describe(url, {}, None))
+    assert next(iter(source.images())).key == "00000.tar/000.png"
+    assert {path for path, _ in proxy.ranges} == {"/one/in/here/00000.tar"}
+    assert len(list(source.images())) == 9
+
+
 def test_patterns_files_and_addresses_that_lead_nowhere(server: str, proxy: Proxy, tmp_path: Path) -> None:
     url, pictures = stored(server, "webdataset", "patterns", tmp_path)
     for images in (f"{url}/{{00000..00002}}.tar", f"{url}/*.tar", f"{url}/0000[0-2].tar", f"{url}/"):
