@@ -76,6 +76,8 @@ OTHER_VALUES: dict[str, Any] = {
     "filter.fallback": "best",
     "filter.one_mask_half": "candidates",
     "filter.scorer.pretrained": "openai",
+    "filter.scorer.interpolation": "model",
+    "filter.scorer.tokenizer": "somewhere",
     "export.split": "train=.5,val=.5",
     "export.dataset": "mine",
     "export.split_by": "me",

@@ -29,6 +29,8 @@ class Settings(PromptSettings):
 
     NO_RESULT: ClassVar[frozenset[str]] = frozenset({"model", "prompt", "image_batch"})  # `version` holds their digests
 
+    MODEL_FOLDER: ClassVar[str | None] = "model"
+
     backend: Literal["captioner_hf"] = Field("captioner_hf", description="who writes the expressions")
     model: str = Field("Qwen/Qwen3-VL-2B-Instruct", description="local folder, or name on the Hugging Face hub")
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0 takes the likeliest token")

@@ -1,4 +1,8 @@
-"""Image-text similarity by CLIP (Radford et al., 2021) through open_clip."""
+"""Image-text similarity by CLIP (Radford et al., 2021) and every other model of open_clip: SigLIP 2, PE-Core, EVA02, MetaCLIP ...
+
+DoC is a ratio of cosines, so a model's logit scale and the bias of a sigmoid model (SigLIP) are read with its weights and do not
+enter. What differs between models is the range of their cosines (docs/models.md).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import Field
 
 from pseudoris_cli import watching
-from pseudoris_cli.errors import UsageError
+from pseudoris_cli.errors import MissingDependency, UsageError
 from pseudoris_cli.method.protocols import Scorer
-from pseudoris_cli.settings.models import BackendSettings, Numerics
+from pseudoris_cli.settings.models import BackendSettings, Numerics, added_later
 from pseudoris_cli.settings.resources import PACKAGE
+from pseudoris_cli.weights import model_folders, tensors
 from pseudoris_cli.weights import registry as weights
-from pseudoris_cli.weights import tensors
 from pseudoris_cli.weights.unwrapping import unwrapped
 
 if TYPE_CHECKING:
@@ -67,6 +71,12 @@ class Settings(BackendSettings):
     pretrained: str | None = Field(
         default=None, description="open_clip tag of the weights in the checkpoint, where their activation is in doubt"
     )
+    interpolation: Literal["bilinear", "model"] = added_later(
+        "bilinear", description="how crops are resized: as the paper's, or as the weights' own preprocessing"
+    )
+    tokenizer: str | None = added_later(
+        None, description="folder of the tokenizer, for models whose open_clip configuration names one on the hub"
+    )
     image_chunk: int = Field(default=128, ge=1, description="crops in one call of the image tower; bounds memory")
     text_chunk: int = Field(default=256, ge=1, description="texts in one call of the text tower; bounds memory")
 
@@ -114,6 +124,7 @@ class Towers:
     tokenizer: Any
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 class ClipScorer(Scorer):
@@ -128,8 +139,9 @@ class ClipScorer(Scorer):
         self._dtype = dtype_of(numerics)
         self._model = towers.model.eval().requires_grad_(False).to(device=device, dtype=self._dtype)
         visual = self._model.visual
-        self.size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        self.size: int = _side(visual.image_size, settings.model)
         self.mean, self.std = towers.mean, towers.std
+        self.interpolation = towers.interpolation if settings.interpolation == "model" else "bilinear"
         self.device = device
         self._visual = torch.compile(visual) if numerics.compile else visual  # text lengths vary: not worth compiling
         self._tokenizer = towers.tokenizer
@@ -191,10 +203,50 @@ def _build(settings: Settings, state: dict[str, Any] | None) -> Towers:
     model = _architecture(open_clip.get_model_config(settings.model), traits.quick_gelu)
     return Towers(
         model,
-        open_clip.get_tokenizer(settings.model),
+        _tokenizer(settings),
         traits.mean or OPENAI_DATASET_MEAN,
         traits.std or OPENAI_DATASET_STD,
+        "bilinear" if traits.interpolation == "bilinear" else "bicubic",
     )
+
+
+def _side(image_size: int | tuple[int, int], model: str) -> int:
+    """The side of the square that the image tower sees; crops are padded to squares, so squashing or cutting them does nothing."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if height != width:
+        raise UsageError(
+            f"filter.scorer.model={model} sees pictures of {height} x {width}, and crops are squares; choose another"
+        )
+    return height
+
+
+def _tokenizer(settings: Settings) -> Any:
+    """open_clip's tokenizer of a model, cut to its context length; a tokenizer of the hub's is read from its cache or a folder.
+
+    MissingDependency (exit 3) with the command that gets it where it is not here.
+    """
+    import open_clip
+
+    text = open_clip.get_model_config(settings.model)["text_cfg"]
+    name = settings.tokenizer or text.get("hf_tokenizer_name")
+    if not name:
+        return open_clip.get_tokenizer(settings.model)
+    try:
+        folder = model_folders.tokenizer_folder(name, "filter.scorer.tokenizer")
+        return open_clip.tokenizer.HFTokenizer(
+            str(folder),
+            context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+            tokenizer_mode=text.get("tokenizer_mode"),
+            **text.get("tokenizer_kwargs", {}),
+        )
+    except ImportError as error:
+        raise MissingDependency(
+            f"filter.scorer.model={settings.model} needs transformers for its tokenizer (missing: {error.name}); install it with:  "
+            "pip install 'pseudoris[hf]'"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"filter.scorer.tokenizer: {name} cannot be read as a tokenizer: {reason}") from error
 
 
 def _architecture(config: dict[str, Any], quick_gelu: bool) -> torch.nn.Module:
@@ -207,9 +259,15 @@ def _architecture(config: dict[str, Any], quick_gelu: bool) -> torch.nn.Module:
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"]["hf_model_pretrained"] = False
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    if "multimodal_cfg" in config:
-        return open_clip.CoCa(**config)
-    return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    try:
+        return kind(**config)
+    except OSError as error:  # a text tower of transformers, whose configuration open_clip takes from the hub
+        name = config["text_cfg"].get("hf_model_name")
+        raise MissingDependency(
+            f"the text tower {name!r} of this model is not in the cache of the Hugging Face hub\nget it with:  hf download {name} "
+            "config.json"
+        ) from error
 
 
 class _Traits(NamedTuple):
@@ -218,6 +276,7 @@ class _Traits(NamedTuple):
     quick_gelu: bool = False
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    interpolation: str | None = None
 
 
 def _traits(settings: Settings, state: dict[str, Any] | None) -> _Traits:
@@ -227,7 +286,9 @@ def _traits(settings: Settings, state: dict[str, Any] | None) -> _Traits:
     known = {}
     for tag in pretrained.list_pretrained_tags_by_model(settings.model):
         entry = pretrained.get_pretrained_cfg(settings.model, tag)
-        known[tag] = _Traits(bool(entry.get("quick_gelu")), entry.get("mean"), entry.get("std"))
+        known[tag] = _Traits(
+            bool(entry.get("quick_gelu")), entry.get("mean"), entry.get("std"), entry.get("interpolation")
+        )
     wanted = settings.pretrained or _tag_of(settings, state, known)
     if wanted in known:
         return known[wanted]

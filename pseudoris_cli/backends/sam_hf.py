@@ -36,6 +36,7 @@ class Settings(AutomaticMaskSection):
     """A model of transformers, from a local folder or the Hugging Face cache; thresholds and grid as for `sam`."""
 
     NO_RESULT: ClassVar[frozenset[str]] = frozenset({"checkpoint"})  # `version` holds its digest
+    MODEL_FOLDER: ClassVar[str | None] = "checkpoint"
 
     backend: Literal["sam_hf"] = Field("sam_hf", description="who makes every mask")
     model: Literal["tiny_sam2", "tiny_sam3_tracker", "tiny_sam_hq", "tiny_edgetam", "sam2_hiera_tiny"] = Field(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ _PIXELS = 1 << 22
 """Canvas pixels resized together; bounds memory."""
 
 
+Interpolation = Literal["bilinear", "bicubic"]
+
+
 @dataclass(frozen=True, slots=True)
 class CropSpec:
     """The network's input: side in pixels, mean and standard deviation of RGB in 0..1, and the style of the crops."""
@@ -34,6 +38,8 @@ class CropSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     style: CropStyle
+    interpolation: Interpolation = "bilinear"
+    """Of style `mended`; `released` is bilinear always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,7 @@ def _inside(mask: Mask, x: int, y: int, width: int, height: int) -> np.ndarray:
 
 
 def _resize_weights(sides: torch.Tensor, canvas: int, spec: CropSpec) -> torch.Tensor:
-    """Bilinear weights float32 [C, size, canvas] that resize squares of `sides` pixels to `size`; 0 beyond the side.
+    """Weights float32 [C, size, canvas] that resize squares of `sides` pixels to `size`; 0 beyond the side.
 
     As torch.nn.functional.interpolate with align_corners=False, with antialiasing for style `mended`.
     """
@@ -200,6 +206,14 @@ def _resize_weights(sides: torch.Tensor, canvas: int, spec: CropSpec) -> torch.T
         weights = torch.where(source < side, weights, 0.0)
     else:
         width = scale.clamp(min=1.0)
-        weights = (1 - ((source + 0.5 - out * scale) / width).abs()).clamp(min=0.0)
+        distance = ((source + 0.5 - out * scale) / width).abs()
+        weights = _cubic(distance) if spec.interpolation == "bicubic" else (1 - distance).clamp(min=0.0)
         weights = torch.where(source < side, weights, 0.0)
     return weights / weights.sum(2, keepdim=True)
+
+
+def _cubic(distance: torch.Tensor) -> torch.Tensor:
+    """Keys' cubic kernel with a = -0.5, as antialiased resizes have it (Pillow's, torch's)."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))

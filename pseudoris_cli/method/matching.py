@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pseudoris_cli.method.protocols import Proposal, Segment
-from pseudoris_cli.records import Mask
+from pseudoris_cli.records import Category, Mask
 from pseudoris_cli.rle import intersections, rle_area, rle_bbox
 from pseudoris_cli.settings.models import MaskRules, MaskSettings
 
@@ -79,7 +79,7 @@ def match(
             dropped["duplicate"] += 1
         else:
             taken.add(index)
-            matched.append((index, _mask(segments[index], ranked[row].score, iou)))
+            matched.append((index, _mask(segments[index], ranked[row].score, iou, ranked[row].category)))
     return [mask for _, mask in sorted(matched, key=lambda pair: pair[0])]
 
 
@@ -120,7 +120,9 @@ def _rank(mask: Mask) -> tuple[float, float]:
     return -(mask.detector_score if mask.detector_score is not None else 0.0), -mask.predicted_iou
 
 
-def _mask(segment: Segment, score: float | None = None, iou: float | None = None) -> Mask:
+def _mask(
+    segment: Segment, score: float | None = None, iou: float | None = None, category: Category | None = None
+) -> Mask:
     return Mask(
         mask_id=-1,
         rle=segment.rle,
@@ -130,6 +132,7 @@ def _mask(segment: Segment, score: float | None = None, iou: float | None = None
         stability_score=segment.stability_score,
         detector_score=score,
         match_iou=iou,
+        category=category,
     )
 
 

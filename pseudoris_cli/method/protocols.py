@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An object found by a detector: its mask in the image's frame and its score; `category` where it was labelled by hand."""
+    """An object found by a detector: its mask in the image's frame and its score; `category` where it has a name."""
 
     rle: Rle
     score: float
@@ -128,8 +128,10 @@ class LeavesOut(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A joint image-text embedding. `size`, `mean` and `std` say how its crops are made: side in pixels, RGB in 0..1."""
+    """A joint image-text embedding. `size`, `mean`, `std` and `interpolation` say how its crops are made: side in pixels, RGB in
+    0..1, and how they are resized."""
 
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

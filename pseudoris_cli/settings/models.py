@@ -64,6 +64,9 @@ class BackendSettings(Section):
     RUNS_ELSEWHERE: ClassVar[bool] = False
     """Whether a server does the work: no device is chosen here, and the version holds no numerics."""
 
+    MODEL_FOLDER: ClassVar[str | None] = None
+    """The setting that names a model of transformers: a folder, a registered name, or one of the hub."""
+
     backend: str
 
     @classmethod

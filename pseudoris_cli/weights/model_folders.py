@@ -15,6 +15,8 @@ from pseudoris_cli.errors import MissingDependency, UsageError
 from pseudoris_cli.settings.resources import expanded
 from pseudoris_cli.weights import registry as weights
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "sentencepiece.bpe.model", "vocab.txt")
+
 COUNTED = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Endings of the files that make a model; others (pictures, a README, pickled weights) are neither read nor counted."""
 
@@ -39,6 +41,21 @@ def locate(model: str, setting: str) -> Path:
     raise MissingDependency(
         f"the model {model!r} is not here: neither a folder with config.json nor in the Hugging Face cache\n"
         f"get it with:  hf download {model}"
+    )
+
+
+def tokenizer_folder(name: str, setting: str) -> Path:
+    """The folder of a tokenizer by path, or by the name of its repository in the Hugging Face cache."""
+    path = expanded(name, setting)
+    if any((path / file).is_file() for file in _TOKENIZERS):
+        return path
+    for file in _TOKENIZERS:
+        if found := weights.in_hub_cache(weights.HubFile(repo=name, file=file)):
+            return found.parent
+    raise MissingDependency(
+        f"the tokenizer {name!r} is not here: neither a folder with {_TOKENIZERS[0]} nor in the Hugging Face cache\n"
+        f"get it with:  hf download {name} --include 'token*' 'special*' '*.model' config.json   "
+        f"or name a folder: --set {setting}=FOLDER"
     )
 
 

@@ -108,6 +108,7 @@ class CountingScorer:
     def __init__(self, scorer: clip.ClipScorer) -> None:
         self.scorer = scorer
         self.size, self.mean, self.std, self.device = scorer.size, scorer.mean, scorer.std, scorer.device
+        self.interpolation = scorer.interpolation
         self.crops = 0
         self.texts: list[str] = []
 
