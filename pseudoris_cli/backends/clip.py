@@ -112,7 +112,9 @@ def memory(settings: Settings, work: Work) -> Memory:
     from pseudoris_cli.networks.clip.memory import memory as of_network
     from pseudoris_cli.networks.memory import on_meta
 
-    network = on_meta(f"clip {settings.model} {settings.pretrained}", lambda: _build(settings, None).model)
+    network = on_meta(
+        f"clip {settings.model} {settings.pretrained}", lambda: _network(settings, _traits_of(settings, None))
+    )
     return of_network(network, settings.image_chunk, settings.text_chunk, work)
 
 
@@ -195,19 +197,38 @@ def _build(settings: Settings, state: dict[str, Any] | None) -> Towers:
         config = configs.DEMO if settings.model == "demo" else configs.TINY
         merges = {"bpe_path": str(PACKAGE / "demo" / "weights" / "bpe.txt.gz")} if settings.model == "demo" else {}
         tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"], **merges)
-        return Towers(open_clip.CLIP(**config), tokenizer, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
-    if settings.model not in open_clip.list_models():
-        listing = "python -c 'import open_clip; print(*open_clip.list_models())'"
-        raise UsageError(f"open_clip has no model {settings.model!r}; filter.scorer.model is one of:  {listing}")
-    traits = _traits(settings, state)
-    model = _architecture(open_clip.get_model_config(settings.model), traits.quick_gelu)
+        return Towers(_network(settings, _Traits()), tokenizer, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    traits = _traits_of(settings, state)
     return Towers(
-        model,
+        _network(settings, traits),
         _tokenizer(settings),
         traits.mean or OPENAI_DATASET_MEAN,
         traits.std or OPENAI_DATASET_STD,
         "bilinear" if traits.interpolation == "bilinear" else "bicubic",
     )
+
+
+def _traits_of(settings: Settings, state: dict[str, Any] | None) -> _Traits:
+    """What the weights need; UsageError if open_clip has no such model."""
+    import open_clip
+
+    if settings.model in ("demo", "tiny"):
+        return _Traits()
+    if settings.model not in open_clip.list_models():
+        listing = "python -c 'import open_clip; print(*open_clip.list_models())'"
+        raise UsageError(f"open_clip has no model {settings.model!r}; filter.scorer.model is one of:  {listing}")
+    return _traits(settings, state)
+
+
+def _network(settings: Settings, traits: _Traits) -> torch.nn.Module:
+    """The network with random weights."""
+    import open_clip
+
+    from pseudoris_cli.networks.clip import configs
+
+    if settings.model in ("demo", "tiny"):
+        return open_clip.CLIP(**(configs.DEMO if settings.model == "demo" else configs.TINY))
+    return _architecture(open_clip.get_model_config(settings.model), traits.quick_gelu)
 
 
 def _side(image_size: int | tuple[int, int], model: str) -> int:

@@ -18,6 +18,7 @@ from pseudoris_cli.errors import PseudorisError
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.settings.models import Settings
 from pseudoris_cli.storage import trial
+from pseudoris_cli.weights import model_folders
 from pseudoris_cli.weights import registry as weights
 
 if TYPE_CHECKING:
@@ -198,11 +199,17 @@ def _memory_of(device: str) -> float:
 def _check_checkpoints(settings: Settings) -> Iterator[Check]:
     """Whether each checkpoint that the settings name is here; no digest is computed (`weights verify` does that)."""
     for name, section in _sections(settings):
-        value = getattr(section, "checkpoint", None)
+        folder_setting = getattr(section, "MODEL_FOLDER", None)
+        value = getattr(section, folder_setting or "checkpoint", None)
         if not isinstance(value, str):
             continue
-        title, model = f"{name}.checkpoint", getattr(section, "model", "")
+        title, model = f"{name}.{folder_setting or 'checkpoint'}", getattr(section, "model", "")
         try:
+            if folder_setting and not value.startswith("random:"):
+                folder = model_folders.locate(value, title)
+                stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+                yield Check(title, "ok", f"{value}: {folder}, {stored / 1e9:.1f} GB of weights as stored")
+                continue
             found = weights.find(value, model)
         except PseudorisError as error:
             problem, *steps = str(error).splitlines()

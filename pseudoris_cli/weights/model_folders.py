@@ -88,9 +88,13 @@ def _registered(name: str, entry: weights.Entry) -> Path:
         return path
     assert entry.hub_folder
     raise MissingDependency(
-        f"the model {name!r} ({entry.hub_folder.repo}) is not on this machine\n"
+        f"the model {name!r} ({entry.hub_folder.repo}{_size(entry)}) is not on this machine\n"
         f"fetch it with:  pseudoris weights fetch {name}"
     )
+
+
+def _size(entry: weights.Entry) -> str:
+    return f", {entry.size / 1e9:.1f} GB" if entry.size else ""
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:

@@ -40,7 +40,7 @@ class ConceptDetector:
     def detect(self, image: np.ndarray, score_thresh: float, mask_thresh: float) -> list[Instance]:
         """The instances of every phrase in a uint8 image [H, W, 3]: phrase by phrase, in the order of the model's queries."""
         done = self.image_processor(
-            images=np.ascontiguousarray(image), input_data_format="channels_last", return_tensors="pt"
+            images=np.require(image, requirements=["C", "W"]), input_data_format="channels_last", return_tensors="pt"
         )
         seen = self.model.get_vision_features(pixel_values=done["pixel_values"].to(self.model.device, self.dtype))
         found = []

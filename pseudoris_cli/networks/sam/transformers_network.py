@@ -56,7 +56,9 @@ class TransformersSam(PromptableNetwork):
 
     def pixels(self, crop: np.ndarray) -> Tensor:
         """See PromptableNetwork: float32 [3, S, S], normalised."""
-        done = self.processor(images=np.ascontiguousarray(crop), input_data_format="channels_last", return_tensors="pt")
+        done = self.processor(
+            images=np.require(crop, requirements=["C", "W"]), input_data_format="channels_last", return_tensors="pt"
+        )
         return done["pixel_values"][0]
 
     def encode(self, crops: Sequence[Tensor]) -> list[Embedding]:
