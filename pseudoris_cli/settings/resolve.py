@@ -21,7 +21,7 @@ from pseudoris_cli.settings.resources import resource
 from pseudoris_cli.text import nearest
 
 DEFAULT_PROFILE = "paper"
-PROFILES = (DEFAULT_PROFILE, "reference", "fast", "modern", "open", "demo", "random")
+PROFILES = (DEFAULT_PROFILE, "reference", "fast", "demo", "random", "modern", "open")
 LOCAL_FILE = Path("pseudoris.yaml")
 DEEPEST = 20
 

@@ -28,7 +28,11 @@ SMALL = {
     "filter.scorer.checkpoint": "random:0",
     "filter.nouns.pipeline": "blank",
 }
-CONCEPTS = {"masks.proposals.checkpoint": "random:0", "masks.proposals.score_thresh": 0.0}
+CONCEPTS = {
+    "masks.proposals.checkpoint": "random:0",
+    "masks.proposals.score_thresh": 0.0,
+    "filter.judge.backend": "none",
+}
 
 
 @pytest.mark.parametrize("profile", ["modern", "open"])
