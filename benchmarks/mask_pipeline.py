@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from masks import render
 from mask_runs import peak, reset_peak
+from masks import render
 
 from pseudoris_cli.backends import sam_hf
 from pseudoris_cli.networks.sam import run_lengths
