@@ -169,7 +169,7 @@ class GridDecoder:
         prompt, mask = keep.nonzero(as_tuple=True)
         height, width = 4 * self.visible[0], 4 * self.visible[1]
         if not len(prompt):
-            return Decoded(prompt, mask, iou[keep], iou.new_empty(0, height, width))
+            return Decoded(prompt, mask, iou[prompt, mask], iou.new_empty(0, height, width))
         used = keep.any(1).nonzero()[:, 0]
         rows = hidden[used, 1:]
         networks = decoder.output_hypernetworks_mlps[1:]
@@ -177,7 +177,7 @@ class GridDecoder:
         logits = self.upscale(None if len(used) == len(sparse) else used, hyper)
         if len(prompt) == keep.numel():
             return Decoded(prompt, mask, iou.flatten(), logits.flatten(0, 1))
-        return Decoded(prompt, mask, iou[keep], logits[keep[used]])
+        return Decoded(prompt, mask, iou[prompt, mask], logits[torch.searchsorted(used, prompt), mask])
 
     def first_layer(self, tokens: Tensor) -> FirstLayer:
         """Layer 1, whose image tokens all prompts share: the tokens of all prompts are queries of one attention call."""
