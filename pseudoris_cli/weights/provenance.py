@@ -71,8 +71,12 @@ def same_model(headers: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def _chosen(header: Mapping[str, Any], section: str, part: str) -> str | None:
-    """The name of the spaCy pipeline, which the identity of `nouns` does not contain; None for other networks."""
-    return header["resolved"][section][part].get("pipeline") if part == "nouns" else None
+    """The name of a spaCy pipeline or of a model of transformers, which their identities do not contain; None of other networks."""
+    if part == "nouns":
+        return header["resolved"][section][part].get("pipeline")
+    if header["checkpoints"][part]["name"] in ("sam_hf", "sam3_concepts"):
+        return header["resolved"][section][part].get("checkpoint")
+    return None
 
 
 def _weights_and_licence(name: str, identity: Mapping[str, str]) -> dict[str, str]:
@@ -87,4 +91,4 @@ def _weights_and_licence(name: str, identity: Mapping[str, str]) -> dict[str, st
     entry = next((e for e in entries.values() if e.sha256 == identity["digest"]), None) or entries.get(name)
     if entry is None:
         return {"weights": PurePath(name).name, "licence": UNKNOWN, "remark": ""}
-    return {"weights": PurePath(name).name, "licence": entry.licence, "remark": DEMO if entry.embedded else ""}
+    return {"weights": PurePath(name).name, "licence": entry.licence, "remark": DEMO if entry.embedded else entry.rule}

@@ -19,7 +19,7 @@ def header(part: str, name: str, digest: str, settings: dict[str, Any], **resolv
     [
         ("sam_vit_h", weights.registry()["sam_vit_h"].sha256, ("sam_vit_h", "Apache-2.0", "")),
         ("/home/me/renamed.pth", weights.registry()["sam_vit_b"].sha256, ("renamed.pth", "Apache-2.0", "")),
-        ("cutler_cascade", "recorded by the first fetch", ("cutler_cascade", "CC-BY-NC-4.0", "")),
+        ("cutler_cascade", "recorded by the first fetch", ("cutler_cascade", "CC-BY-NC-4.0", "no commercial use")),
         ("/home/me/own.pth", "1234", ("own.pth", UNKNOWN, "")),
         ("random:3", "random:3", ("random:3", "none", RANDOM)),
         ("demo_sam", "5678", ("demo_sam", "MIT", DEMO)),
@@ -91,3 +91,16 @@ def test_one_model_on_both_sides_is_noticed(captioner: tuple, listener: tuple, s
     assert same_model({"captions": headers["captions"]}) is None
     coca = header("captions", "coca_cc3m", "ab12", {"backend": "coca"}, captions={"model": "coca_ViT-L-14"})
     assert same_model({"captions": coca, "judge": headers["judge"]}) is None
+
+
+def test_models_of_transformers_by_name_with_the_conditions_of_their_licences() -> None:
+    sections = {"sam": ("sam_hf", "sam2.1_hiera_large"), "proposals": ("sam3_concepts", "sam3")}
+    made = {
+        "checkpoints": {part: {"name": backend, "digest": "0" * 64} for part, (backend, _) in sections.items()},
+        "settings": {part: {"backend": backend} for part, (backend, _) in sections.items()},
+        "resolved": {"masks": {part: {"checkpoint": name} for part, (_, name) in sections.items()}},
+    }
+    first, second = weights_provenance({"masks": made})
+    assert (first["weights"], first["licence"], first["remark"]) == ("sam2.1_hiera_large", "Apache-2.0", "")
+    assert (second["weights"], second["licence"]) == ("sam3", "SAM License")
+    assert "military" in second["remark"]
