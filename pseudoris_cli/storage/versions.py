@@ -51,9 +51,13 @@ def differences(before: Artifact, after: Artifact) -> list[Difference]:
         in_force = dict(_leaves(made.header.get("resolved") or {}, ""))
         content |= {name: in_force[name] for name in names if name not in content and name in in_force}
     changed = [Difference(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
-    above = after.upstream_stage or before.upstream_stage or "upstream"
     if before.upstream != after.upstream:
-        changed.append(Difference(above, before.upstream, after.upstream))
+        stages = before.upstream_stage, after.upstream_stage
+        if None in stages or stages[0] == stages[1]:
+            changed.append(Difference(stages[1] or stages[0] or "upstream", before.upstream, after.upstream))
+        else:  # with and without an optional stage between
+            made_of = (f"{stage} {one.upstream}" for stage, one in zip(stages, (before, after), strict=True))
+            changed.append(Difference("made from", *made_of))
     if before.plan_name != after.plan_name:
         changed.append(Difference("images", *(pilot_of(one.plan_name) or "all" for one in (before, after))))
     return changed
@@ -65,6 +69,7 @@ def chain_differences(workspace: Workspace, before: Artifact, after: Artifact) -
     found: list[Difference] = []
     for stage in (name for name in NAMES if name in old and name in new):
         stages = {old[stage].upstream_stage, new[stage].upstream_stage}
+        stages |= {"made from"}
         found += [one for one in differences(old[stage], new[stage]) if one.name not in stages and one not in found]
     return found
 

@@ -181,3 +181,16 @@ def test_prune_says_pilot_counts_and_what_differs_and_keeps_the_fullest(maker: W
     assert filters(maker)[1.2].version in text
     states = {state.version: state for state in version_states(maker.workspace)}
     assert (states[small.version].current, states[small.version].unfinished) == (True, True)
+
+
+def test_with_and_without_a_judge_between_is_told_with_its_stages() -> None:
+    plain, heard = (
+        Artifact(
+            "filter", "x", Path("x"), {"settings": {}, "upstream": "a1", "upstream_stage": stage, "plan": "plan.jsonl"}
+        )
+        for stage in ("scores", "judge")
+    )
+    other = Artifact("filter", "y", Path("y"), plain.header | {"upstream": "b2"})
+    assert list(map(str, differences(plain, other))) == ["scores a1 → b2"]
+    heard.header["upstream"] = "c3"
+    assert list(map(str, differences(plain, heard))) == ["made from scores a1 → judge c3"]

@@ -127,8 +127,9 @@ def test_images_are_sorted_by_any_score(work: Path, browser: Any) -> None:
     assert best("max") == source
 
 
-def test_no_column_is_cut_in_a_window_of_1400(work: Path, browser: Any) -> None:
-    page = Page(browser, work / "report.html")
+@pytest.mark.parametrize("which", ["filtered", "judged"])
+def test_no_column_is_cut_in_a_window_of_1400(which: str, work: Path, demo_run: tuple[Path, str], browser: Any) -> None:
+    page = Page(browser, work / "report.html" if which == "filtered" else demo_run[0] / "report.html")
     page.resize(1400, 900)
     page.until(lambda: page.run("[...document.querySelectorAll('.scroll table')].length"))
     wide = page.run("[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length")
@@ -139,3 +140,14 @@ def test_no_column_is_cut_in_a_window_of_1400(work: Path, browser: Any) -> None:
     assert page.run(cut) == 0
     page.resize(420, 900)
     assert page.run("document.documentElement.scrollWidth") <= 420
+
+
+def test_a_judged_report_shows_what_the_listener_says(demo_run: tuple[Path, str], browser: Any) -> None:
+    browser.get_log("browser")
+    page = Page(browser, demo_run[0] / "report.html")
+    page.run("document.querySelector('input[name=verdict][value=all]').click()")
+    titles = "[...document.querySelectorAll('.card .verdict')].map(b => b.title)"
+    page.until(lambda: any("the listener" in title for title in page.run(titles)))
+    headings = page.run("[...document.querySelectorAll('#image-1 thead th')].map(h => h.textContent)")
+    assert {"listener", "picks"} <= set(headings)
+    assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []

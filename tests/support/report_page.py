@@ -58,7 +58,8 @@ class Page:
     def __init__(self, browser: Any, path: Path) -> None:
         self.browser = browser
         browser.get(path.as_uri())
-        self.until(lambda: self.rows(1))
+        # rows are made when their card comes near the view
+        self.until(lambda: self.rows(1) or self.run("document.getElementById('image-1').scrollIntoView()"))
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.browser.execute_script(f"return {script}", *arguments)
