@@ -13,18 +13,18 @@ from locations import FIXTURES
 from vlm_work import draw_work
 
 from pseudoris_cli.backends import registry
+from pseudoris_cli.backends.automatic_masks import AutomaticSegmenter
 from pseudoris_cli.backends.captioner_hf import HfCaptioner
 from pseudoris_cli.backends.cascade_rcnn import CascadeProposer
 from pseudoris_cli.backends.clip import ClipScorer
 from pseudoris_cli.backends.listener_demo import DemoListener
-from pseudoris_cli.backends.sam import SamSegmenter
 from pseudoris_cli.decoding import engine
 from pseudoris_cli.decoding.network import CaptionNetwork
 from pseudoris_cli.networks.sam.segment_anything_network import SegmentAnything
 from pseudoris_cli.storage.workspace import Workspace
 
 PLACES: dict[str, list[tuple[Any, str]]] = {
-    "masks": [(SamSegmenter, "segment"), (SegmentAnything, "decode"), (CascadeProposer, "propose")],
+    "masks": [(AutomaticSegmenter, "segment"), (SegmentAnything, "decode"), (CascadeProposer, "propose")],
     "captions": [
         (CaptionNetwork, "encode"),
         (CaptionNetwork, "precompute_cross_kv"),

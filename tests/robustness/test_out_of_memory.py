@@ -10,7 +10,7 @@ import torch
 from invoking import Outcome, draw_pictures, invoke, rows_of
 from short_memory import only_one_by_one
 
-from pseudoris_cli.backends.sam import SamSegmenter
+from pseudoris_cli.backends.automatic_masks import AutomaticSegmenter
 from pseudoris_cli.decoding.engine import Decoder
 from pseudoris_cli.method import scoring
 from pseudoris_cli.storage.workspace import Workspace
@@ -34,7 +34,7 @@ def notes(folder: Path, work: str, stage: str, name: str = "out_of_memory") -> l
 def test_masks_and_scores_are_the_same_after_halving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_pictures(tmp_path / "pictures", 4)
     assert run(tmp_path, "plenty").code == 0
-    monkeypatch.setattr(SamSegmenter, "segment", only_one_by_one(SamSegmenter.segment, 1))
+    monkeypatch.setattr(AutomaticSegmenter, "segment", only_one_by_one(AutomaticSegmenter.segment, 1))
     monkeypatch.setattr(scoring, "score_images", only_one_by_one(scoring.score_images, 0))
     short = run(tmp_path, "short")
     assert short.code == 0, short.stderr
@@ -88,9 +88,9 @@ def test_captions_are_the_same_after_the_chunk_of_rows_was_halved(
 
 def test_an_image_too_large_for_the_device_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_pictures(tmp_path / "pictures", 2)
-    segment = SamSegmenter.segment
+    segment = AutomaticSegmenter.segment
 
-    def never_the_second(self: SamSegmenter, images: list[Any]) -> Any:
+    def never_the_second(self: AutomaticSegmenter, images: list[Any]) -> Any:
         if len(images) > 1 or (images[0] == second).all():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return segment(self, images)
@@ -99,7 +99,7 @@ def test_an_image_too_large_for_the_device_fails_alone(tmp_path: Path, monkeypat
     from PIL import Image
 
     second = np.asarray(Image.open(tmp_path / "pictures" / "001.png"))
-    monkeypatch.setattr(SamSegmenter, "segment", never_the_second)
+    monkeypatch.setattr(AutomaticSegmenter, "segment", never_the_second)
     done = run(tmp_path, "work")
     assert done.code == 4
     listed = invoke("status", "--work", tmp_path / "work", "--failed").stdout

@@ -10,7 +10,7 @@ import pytest
 import torch
 from invoking import Outcome, draw_pictures, invoke
 
-from pseudoris_cli.backends.sam import SamSegmenter
+from pseudoris_cli.backends.automatic_masks import AutomaticSegmenter
 from pseudoris_cli.decoding.engine import Decoder
 from pseudoris_cli.errors import is_device_lost, is_out_of_memory
 from pseudoris_cli.method import scoring
@@ -100,7 +100,7 @@ def test_a_shortage_halves_the_batch_in_every_stage(
             raise error
         return decode(self, groups, chunk)
 
-    monkeypatch.setattr(SamSegmenter, "segment", failing_when_several(SamSegmenter.segment, error, 1))
+    monkeypatch.setattr(AutomaticSegmenter, "segment", failing_when_several(AutomaticSegmenter.segment, error, 1))
     monkeypatch.setattr(Decoder, "_decode_batch", in_small_chunks)
     monkeypatch.setattr(scoring, "score_images", failing_when_several(scoring.score_images, error, 0))
     done = run(tmp_path)
