@@ -329,7 +329,9 @@ def _explain(error: ValidationError, path: tuple[str, ...], model: type[BaseMode
         location = ".".join(str(part) for part in (*path, *problem["loc"]))
         said = _said_in(location, layers)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{location}: there is no such setting{nearest(location, _names())}{said}")
+            elsewhere = location in _names()  # with the usual backend
+            why = "the backend that is chosen there has" if elsewhere else "there is"
+            lines.append(f"{location}: {why} no such setting{'' if elsewhere else nearest(location, _names())}{said}")
         elif "dict" in problem["type"] or problem["type"] == "model_type":
             inside = [name for name in _names() if name.startswith(f"{location}.")]
             example = f", e.g. {inside[-1]}" if inside else ""

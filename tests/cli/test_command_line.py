@@ -99,11 +99,16 @@ def test_config_show_is_a_settings_file_that_reads_back(
             "captions is a section, not 1: set what is in it, e.g. captions.",
         ),
         (["config", "show", "--set", "captions.contrst=1"], 2, "did you mean captions.contrast?"),
+        (
+            ["config", "show", "--set", "captions.backend=vlm", "--set", "captions.contrast=1"],
+            2,
+            "captions.contrast: the backend that is chosen there has no such setting (from --set captions.contrast=1)",
+        ),
         (["config", "show", "--set", "masks.sam.backend=samm"], 2, "did you mean sam?"),
         (
             ["config", "show", "--profile", "papr"],
             2,
-            "choose from paper, reference, fast, demo, random; did you mean paper?",
+            "choose from paper, reference, fast, demo, random, modern, open; did you mean paper?",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def offered(line: str, cwd: Path) -> list[str]:
         ("pseudoris run --export-images c", ["copy"]),
         ("pseudoris run --source-kind list", ["listing"]),
         ("pseudoris weights fetch sam_vit_", ["sam_vit_h", "sam_vit_l", "sam_vit_b"]),
-        ("pseudoris weights verify clip_", ["clip_rn50"]),
+        ("pseudoris weights verify clip_", ["clip_rn50", "clip_laion2b_b16"]),
         (
             "pseudoris captions --set captions.contrast_f",
             ["captions.contrast_form=literal", "captions.contrast_form=scale_preserving"],

@@ -203,6 +203,8 @@ def test_config_show_and_doctor_start_from_what_the_directory_remembers(work: Pa
     "assignments", [(), ("masks.proposals.backend=none", "captions.contrast=0.5", "masks.max_per_image=3")]
 )
 def test_deviations_from_any_profile_give_the_settings_back(profile: str, assignments: tuple[str, ...]) -> None:
+    sampled = resolve(profile).settings.captions.backend == "coca"  # other captioners have no contrast
+    assignments = tuple(one for one in assignments if sampled or "contrast" not in one)
     wanted = resolve(profile, assignments=assignments).settings
     for other in PROFILES:
         base = Base("remembered", other, deviations(other, wanted.model_dump(mode="json")))
