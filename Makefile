@@ -35,7 +35,7 @@ test: $(STAMP)
 # Each setting lets the libraries under torch take the kernels of another processor, which add in another order. Two run side by
 # side, each with one thread; the last has two threads and runs alone. Files that only try faults on the tests, or talk to a server, are left out.
 KERNELS := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE
-NUMERIC := tests/decoding tests/networks tests/method tests/backends --ignore-glob='*_faults.py' --ignore-glob='*test_vlm*.py'
+NUMERIC := tests/decoding tests/networks tests/method tests/backends --ignore-glob='*_faults.py' --ignore-glob='*test_vlm*.py' --ignore-glob='*test_listener_*.py'
 
 kernels: $(STAMP)
 	@run() { log=$$(env $$1 $(BIN)/python -m pytest $(NUMERIC) 2>&1) && echo "$$1: $$(tail -n 1 <<< "$$log")" \
