@@ -15,9 +15,9 @@ def load_worker(spec: StageSpec) -> Worker:
     except Exception as error:
         if is_out_of_memory(error):
             raise EnvironmentStop(
-                f"the networks of {spec.name} do not fit in memory: {reason_of(error)}\n"
-                "`pseudoris doctor` shows what each stage needs; take another device, --set numerics.precision=bf16, or a "
-                "smaller model"
+                f"not enough memory for the networks of {spec.name} with these settings: {reason_of(error)}\n"
+                "`pseudoris doctor` shows what each stage needs; take smaller settings, --set numerics.precision=bf16, a smaller "
+                "model, or another device"
             ) from error
         if is_device_lost(error):
             raise EnvironmentStop(

@@ -107,7 +107,7 @@ def test_a_device_that_is_lost_in_any_network_stops_the_run(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(SHORT, "the networks of masks do not fit in memory"), (LOST, "stopped working")]
+    ("error", "told"), [(SHORT, "not enough memory for the networks of masks"), (LOST, "stopped working")]
 )
 def test_trouble_while_loading(
     error: BaseException, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
