@@ -27,7 +27,7 @@ from demo_quality import METHODS, Made, make, rows, show
 from pseudoris_cli.backends import listener_demo
 from pseudoris_cli.demo.expressions import KINDS, parse_expression
 from pseudoris_cli.demo.world import render_scene, scene_seed
-from pseudoris_cli.evaluation.curves import COVERAGES
+from pseudoris_cli.evaluation.curves import COVERAGES, calibration
 from pseudoris_cli.evaluation.metrics import CaptionRun, Evaluation, evaluate
 from pseudoris_cli.method.listening import Judge
 from pseudoris_cli.method.protocols import Lineup
@@ -42,7 +42,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from located_phrases import draw, place
 
 TEXTS = 30
-BINS = 10
 
 
 def ask_about_truth(numbers: range, checkpoint: str) -> list[tuple[int, str, bool, float, bool]]:
@@ -77,20 +76,8 @@ def interval(scenes: np.ndarray, right: np.ndarray) -> str:
     return f"{100 * right.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def calibration(probability: np.ndarray, right: np.ndarray) -> tuple[float, list[str]]:
-    """Expected calibration error, and a row for each bin: its probabilities, its share of right answers, its size."""
-    number = np.minimum((probability * BINS).astype(int), BINS - 1)
-    error, lines = 0.0, []
-    for index in range(BINS):
-        inside = number == index
-        if inside.any():
-            error += inside.mean() * abs(probability[inside].mean() - right[inside].mean())
-            lines.append(f"| {probability[inside].mean():.3f} | {right[inside].mean():.3f} | {inside.sum():,} |")
-    return error, lines
-
-
-def print_truth(found: list[tuple[int, str, bool, float, bool]]) -> None:
-    scenes, kinds, one, probability, right = (np.array(column) for column in zip(*found, strict=True))
+def print_truth(answers: list[tuple[int, str, bool, float, bool]]) -> None:
+    scenes, kinds, one, probability, right = (np.array(column) for column in zip(*answers, strict=True))
     print("\n| texts about true masks | one object meant | none or several meant | all |")
     print("|---|---|---|---|")
     for kind in (*KINDS, "damaged", "all"):
@@ -99,9 +86,11 @@ def print_truth(found: list[tuple[int, str, bool, float, bool]]) -> None:
         for chosen in (of_kind & one, of_kind & ~one, of_kind):
             cells.append(f"{interval(scenes[chosen], right[chosen])}, n={chosen.sum():,}" if chosen.any() else "-")
         print(f"| {kind} | {' | '.join(cells)} |")
-    error, lines = calibration(probability, right)
-    print(f"\nECE {error:.3f}\n\n| probability | right | texts |\n|---|---|---|")
-    print("\n".join(lines))
+    found = calibration("true masks", probability, right)
+    assert found is not None, "every text was asked"
+    print(f"\nECE {found.ece:.3f}\n\n| probability | right | texts |\n|---|---|---|")
+    for part in found.bins:
+        print(f"| {part.probability:.3f} | {part.referring:.3f} | {part.texts:,} |")
 
 
 def listen(made: Made, numbers: range, checkpoint: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pseudoris_cli.errors import UsageError, is_out_of_memory, reason_of
+from pseudoris_cli.errors import is_out_of_memory, reason_of
 from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
 from pseudoris_cli.prompting import selecting
 from pseudoris_cli.prompting.prompts import Prompt
@@ -50,25 +50,10 @@ def load(settings: Settings, numerics: Numerics, device: str) -> HfCaptioner:
     """
     prompt = settings.load_prompt()
     folder = model_folders.locate(settings.model, "captions.model")
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from pseudoris_cli.networks.vision_language import load_vision_language
 
-    from pseudoris_cli.networks.numerics import dtype_of, set_up
-
-    set_up(numerics)
-    try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        network = AutoModelForImageTextToText.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype_of(numerics)
-        )
-    except (ValueError, OSError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise UsageError(
-            f"captions.model={settings.model}: transformers cannot load it as a model of pictures and text: {reason}"
-        ) from error
-    if getattr(processor, "image_processor", None) is None:
-        raise UsageError(f"captions.model={settings.model} reads no pictures; name a vision-language model")
-    return HfCaptioner(settings, network.eval().to(torch.device(device)), processor, prompt)
+    processor, network = load_vision_language(folder, f"captions.model={settings.model}", numerics, device)
+    return HfCaptioner(settings, network, processor, prompt)
 
 
 def version(settings: Settings) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from pseudoris_cli import watching
-from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.errors import MissingDependency
 from pseudoris_cli.method.protocols import Lineup, Listener
 from pseudoris_cli.prompting import questions
 from pseudoris_cli.prompting.questions import Question
@@ -57,9 +57,6 @@ def load(settings: Settings, numerics: Numerics, device: str) -> DecisionListene
     no pictures.
     """
     folder = model_folders.locate(settings.model, _SETTING)
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     try:
         from transformers.pipelines import DecisionPipeline
     except ImportError as error:
@@ -67,22 +64,9 @@ def load(settings: Settings, numerics: Numerics, device: str) -> DecisionListene
             "this transformers has no `decision` pipeline:  pip install 'transformers>=5.24'  (or take listener_vlm)"
         ) from error
 
-    from pseudoris_cli.networks.numerics import dtype_of, set_up
+    from pseudoris_cli.networks.vision_language import load_vision_language
 
-    set_up(numerics)
-    try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        network = AutoModelForImageTextToText.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype_of(numerics)
-        )
-    except (ValueError, OSError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise UsageError(
-            f"{_SETTING}={settings.model}: transformers cannot load it as a model of pictures and text: {reason}"
-        ) from error
-    if getattr(processor, "image_processor", None) is None:
-        raise UsageError(f"{_SETTING}={settings.model} reads no pictures; name a vision-language model")
-    network = network.eval().to(torch.device(device))
+    processor, network = load_vision_language(folder, f"{_SETTING}={settings.model}", numerics, device)
     pipeline = DecisionPipeline(model=network, tokenizer=processor.tokenizer, processor=processor, device=device)
     return DecisionListener(settings, pipeline)
 

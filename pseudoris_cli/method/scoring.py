@@ -151,7 +151,9 @@ def _encode_crops(
     """Unit vectors of the masked and of the 1.2 crop of every mask, [sum of masks, D] each."""
     from pseudoris_cli.method.crops import CropSpec, Interpolation, make_crops
 
-    interpolation: Interpolation = getattr(scorer, "interpolation", "bilinear")  # a scorer of another package may know of no other
+    interpolation: Interpolation = getattr(
+        scorer, "interpolation", "bilinear"
+    )  # a scorer of another package may know of no other
     spec = CropSpec(scorer.size, scorer.mean, scorer.std, settings.crop_style, interpolation)
     crops = make_crops(images, ("masked", "crop_1.2"), spec, scorer.device)
     with watching.span(0, 0.5):

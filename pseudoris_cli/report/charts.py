@@ -56,7 +56,7 @@ def histogram(data: Histogram, axis: Axis) -> Markup:
         f"Histogram of {axis.label}: {data.count:,} values from {axis.tick(data.edges[0])} to "
         f"{axis.tick(data.edges[-1])}, the fullest bar holds {highest:,}"
     )
-    return _svg(HEIGHT, label, parts)
+    return svg(HEIGHT, label, parts)
 
 
 def survival(rows: Survival, what: str) -> Markup:
@@ -77,10 +77,11 @@ def survival(rows: Survival, what: str) -> Markup:
         parts.append(f"<g><title>{escape(name)}: {tip} of {total:,}</title>{''.join(segments)}</g>")
         parts.append(f'<text class="percentage" x="{WIDTH - 2}" y="{y + 12.5}">{kept}</text>')
     label = "; ".join(f"{name} {100 * _kept(counts) / max(sum(counts), 1):.1f} % kept" for name, counts in rows.items())
-    return _svg(max(len(rows), 1) * ROW, f"Survival by {what}: {label}", parts)
+    return svg(max(len(rows), 1) * ROW, f"Survival by {what}: {label}", parts)
 
 
-def _svg(height: float, label: str, parts: Sequence[str]) -> Markup:
+def svg(height: float, label: str, parts: Sequence[str]) -> Markup:
+    """A chart of WIDTH x `height` with a label for those who cannot see it."""
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, label, Markup("".join(parts))
     )

@@ -9,8 +9,9 @@ from markupsafe import Markup, escape
 
 from pseudoris_cli.evaluation.curves import Calibration, Curve
 from pseudoris_cli.evaluation.metrics import Evaluation
+from pseudoris_cli.report.charts import WIDTH, svg
 
-WIDTH, HEIGHT = 340, 200
+HEIGHT = 200
 LEFT, RIGHT, TOP, BOTTOM = 38, 16, 10, 40
 _DASHES = {"DoC": "2 3", "listener": "7 3", "both": ""}
 """The line of each selector, so that colour is not needed to tell them apart."""
@@ -60,7 +61,7 @@ def _curves(curves: Sequence[Curve]) -> Markup:
     told = "; ".join(
         f"{one.selector} ends at {one.points[-1][1]:.2f} for {one.points[-1][0]:.2f} of the masks" for one in curves
     )
-    return _svg(f"Precision against coverage: {told}", parts)
+    return svg(HEIGHT, f"Precision against coverage: {told}", parts)
 
 
 def _reliability(one: Calibration) -> Markup:
@@ -73,7 +74,7 @@ def _reliability(one: Calibration) -> Markup:
             f"<g><title>{part.texts:,} texts: probability {part.probability:.2f}, {100 * part.referring:.1f} % referring</title>"
             f'<circle class="plain" cx="{_x(part.probability):.1f}" cy="{_y(part.referring, 0):.1f}" r="{radius:.1f}"/></g>'
         )
-    return _svg(f"Reliability: expected calibration error {one.ece:.3f} in {len(one.bins)} bins", parts)
+    return svg(HEIGHT, f"Reliability: expected calibration error {one.ece:.3f} in {len(one.bins)} bins", parts)
 
 
 def _axes(low: float, across: str) -> list[str]:
@@ -94,9 +95,3 @@ def _x(share: float) -> float:
 
 def _y(share: float, low: float) -> float:
     return TOP + (1 - share) / (1 - low) * (HEIGHT - TOP - BOTTOM)
-
-
-def _svg(label: str, parts: Sequence[str]) -> Markup:
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, label, Markup("".join(parts))
-    )

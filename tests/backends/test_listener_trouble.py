@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from invoking import rows_of
 from judge_work import TEXTS, draw_judge_work, judge, judge_notes
-from locations import REPOSITORY
 from vlm_proxy import Fault, Proxy
-from vlm_work import common, journal
+from vlm_work import journal, start, wait_until
 
 VOTES = {"mode": "vote", "votes": 2, "temperature": 0.1}
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    call = [sys.executable, "-m", "pseudoris_cli", "filter", *map(str, common(folder))]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
-        call, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 90) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, "it did not come to that"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("judged", [{}, VOTES], ids=["decisions", "votes"])
@@ -127,8 +107,8 @@ def test_a_stop_with_questions_in_flight_does_not_wait_for_answers(
 ) -> None:
     draw_judge_work(tmp_path, 1, vlm_proxy.url, **VOTES | {"concurrency": 2})
     vlm_proxy.always = lambda body: Fault(delay=20) if len(vlm_proxy.real()) > 4 else None
-    process = start(tmp_path)
-    wait_until(lambda: sum(vlm_proxy.digests.values()) == 4 and vlm_proxy.in_flight >= 2)
+    process = start("filter", tmp_path)
+    wait_until(lambda: sum(vlm_proxy.digests.values()) == 4 and vlm_proxy.in_flight >= 2, 90)
     time.sleep(0.3)
     asked = time.monotonic()
     process.send_signal(sign)
@@ -137,11 +117,15 @@ def test_a_stop_with_questions_in_flight_does_not_wait_for_answers(
     assert process.returncode == 130
     assert "what was answered is kept" in err
     assert "Traceback" not in err
-    assert len(journal(tmp_path)) == 1
+    [kept] = journal(tmp_path)
+    answers = len(kept.read_bytes().splitlines())  # votes that name no answer are not kept
+    assert 1 <= answers <= 4
     vlm_proxy.always = lambda body: None
     before = len(vlm_proxy.real())
     assert judge(tmp_path).code == 0
-    assert len(vlm_proxy.real()) - before == 3 * len(TEXTS) * 2 - 4, "answers of the journal are not asked for again"
+    assert len(vlm_proxy.real()) - before == 3 * len(TEXTS) * 2 - answers, (
+        "answers of the journal are not asked for again"
+    )
     assert journal(tmp_path) == []
 
 
@@ -153,8 +137,8 @@ def test_nothing_is_asked_again_after_a_kill_between_questions(judged: dict, tmp
         done = sum(vlm_proxy.digests.values())
         hold = len(vlm_proxy.real()) + 1
         vlm_proxy.always = lambda body, hold=hold: Fault(delay=30, cut=True) if len(vlm_proxy.real()) > hold else None
-        process = start(tmp_path)
-        wait_until(lambda hold=hold: len(vlm_proxy.real()) > hold)
+        process = start("filter", tmp_path)
+        wait_until(lambda hold=hold: len(vlm_proxy.real()) > hold, 90)
         process.kill()
         process.communicate()
         assert sum(vlm_proxy.digests.values()) == done + 1

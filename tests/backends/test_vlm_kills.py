@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from invoking import rows_of
-from locations import REPOSITORY
 from vlm_proxy import Fault, Proxy
-from vlm_work import caption, common, draw_work, journal
-
-
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    call = [sys.executable, "-m", "pseudoris_cli", "captions", *map(str, common(folder)), *more]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
-        call, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, "it did not come to that"
-        time.sleep(0.01)
+from vlm_work import caption, draw_work, journal, start, wait_until
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -38,7 +18,7 @@ def test_a_stop_with_requests_in_flight_does_not_wait_for_answers(
 ) -> None:
     draw_work(tmp_path, 2, vlm_proxy.url, concurrency=4)
     vlm_proxy.always = lambda body: Fault(delay=20) if len(vlm_proxy.real()) > 2 else None
-    process = start(tmp_path)
+    process = start("captions", tmp_path)
     wait_until(lambda: sum(vlm_proxy.digests.values()) == 2 and vlm_proxy.in_flight >= 2)
     time.sleep(0.3)
     asked = time.monotonic()
@@ -71,7 +51,7 @@ def test_twenty_kills_lose_no_answer(tmp_path: Path, vlm_proxy: Proxy) -> None:
     vlm_proxy.always = lambda body: Fault(delay=0.25)
     rng, kills = random.Random(18), 0
     while kills < 20:
-        process = start(tmp_path / "killed")
+        process = start("captions", tmp_path / "killed")
         seen = len(vlm_proxy.real())
         more = rng.randrange(3)
         wait_until(
@@ -103,7 +83,7 @@ def test_nothing_is_asked_again_after_a_kill_between_requests(tmp_path: Path, vl
         done = sum(vlm_proxy.digests.values())
         hold = len(vlm_proxy.real()) + 1
         vlm_proxy.always = lambda body, hold=hold: Fault(delay=30, cut=True) if len(vlm_proxy.real()) > hold else None
-        process = start(tmp_path)
+        process = start("captions", tmp_path)
         wait_until(lambda hold=hold: len(vlm_proxy.real()) > hold)
         process.kill()
         process.communicate()

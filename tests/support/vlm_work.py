@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from invoking import Outcome, invoke
+from locations import REPOSITORY
 from PIL import Image
 
 from pseudoris_cli.records import Mask, Rle
@@ -146,3 +152,20 @@ def notes_of(folder: Path) -> list[dict[str, Any]]:
 def journal(folder: Path) -> list[Path]:
     """The journals that there are."""
     return list((folder / "work").rglob("requests-*.jsonl"))
+
+
+def start(command: str, folder: Path) -> subprocess.Popen[str]:
+    """The real command on the work directory, in a process of its own."""
+    call = [sys.executable, "-m", "pseudoris_cli", command, *map(str, common(folder))]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        call, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for what another process does."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it did not come to that"
+        time.sleep(0.01)
