@@ -206,7 +206,9 @@ class MaskSettings(Section):
     rules: MaskRules = MaskRules()
     max_per_image: int | None = Field(None, ge=1, description="most masks an image may have, best first")
     max_pixels: int = Field(40_000_000, ge=1, description="larger images are recorded as failed")
-    image_batch: int = Field(4, ge=1, description="images that share an encoder batch")
+    image_batch: int = Field(
+        4, ge=1, description="images in one call of the networks; on a GPU SAM encodes a quarter of them at a time"
+    )
 
 
 class FilterSettings(Section):

@@ -150,9 +150,9 @@ def test_crops_are_segmented_too(made: tuple[str, Any, Any], photograph: np.ndar
     asked: dict[tuple[int, int, int, int], list[tuple[int, int]]] = {}
     candidates = generator.candidates
 
-    def note(embedding: Any, box: tuple[int, int, int, int], *rest: Any) -> Any:
-        asked[box] = [(mask.prompt, mask.mask) for mask in candidates(embedding, box, *rest)]
-        return candidates(embedding, box, *rest)
+    def note(rows: Any, box: tuple[int, int, int, int], *rest: Any) -> Any:
+        asked[box] = [(mask.prompt, mask.mask) for mask in candidates(rows, box, *rest)]
+        return candidates(rows, box, *rest)
 
     generator.candidates = note  # type: ignore[method-assign]
     found = generator.generate([image])[0]

@@ -62,7 +62,7 @@ def test_no_value_reaches_numpy() -> None:
 WAITS = {
     "item": [lambda x: x[0, 0].item(), lambda x: float(x[0, 1]), lambda x: bool(x.any()), lambda x: int(x.sum())],
     "cpu": [lambda x: x.tolist(), lambda x: x.cpu(), lambda x: x.to("cpu"), lambda x: torch.empty(2, 3).copy_(x)],
-    "nonzero": [lambda x: x.nonzero(), lambda x: torch.where(x > 1)],
+    "nonzero": [lambda x: x.nonzero(), lambda x: x.nonzero(as_tuple=True), lambda x: torch.where(x > 1)],
     "boolean indexing": [
         lambda x: x[x > 1],
         lambda x: x.masked_select(x > 1),
@@ -83,9 +83,10 @@ WAITS = {
 @pytest.mark.parametrize(
     ("kind", "number"), [(kind, number) for kind, reads in WAITS.items() for number in range(len(reads))]
 )
-def test_every_wait_is_counted_and_can_be_forbidden(kind: str, number: int) -> None:
+@pytest.mark.parametrize("inference", [False, True])
+def test_every_wait_is_counted_and_can_be_forbidden(kind: str, number: int, inference: bool) -> None:
     read = WAITS[kind][number]
-    with CudaDouble() as gpu:
+    with CudaDouble() as gpu, torch.inference_mode(inference):
         x = HOST.to("cuda:0")
         with gpu.counting() as waits:
             read(x.clone())
@@ -115,6 +116,38 @@ def test_what_stays_on_the_device_is_no_wait(work) -> None:
         with gpu.counting() as waits, gpu.forbid():
             work(x)
         assert waits.total == 0
+
+
+def test_a_queued_upload_is_no_wait_from_pinned_memory_only() -> None:
+    with CudaDouble() as gpu:
+        with gpu.counting() as waits, gpu.forbid():
+            assert HOST.pin_memory().to("cuda:1", non_blocking=True).device == torch.device("cuda:1")
+        assert (waits.total, waits.queued) == (0, {"upload": 1})
+        with gpu.counting() as waits:
+            HOST.to("cuda:1", non_blocking=True)
+            HOST.pin_memory().to("cuda:1")
+        assert (waits.total, waits.queued) == (2, {})
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_queued_download_is_nonsense_until_an_event_behind_it_is_waited_for(inference: bool) -> None:
+    with CudaDouble() as gpu, torch.inference_mode(inference):
+        x = HOST.to("cuda:1")  # a copy, in inference mode too
+        before, elsewhere, behind = torch.cuda.Event(), torch.cuda.Event(), torch.cuda.Event()
+        before.record(torch.cuda.current_stream(x.device))
+        with gpu.counting() as waits, gpu.forbid():
+            copy = x.to("cpu", non_blocking=True)
+        assert (waits.total, waits.queued) == (0, {"download": 1})
+        x.zero_()
+        behind.record(torch.cuda.current_stream(x.device))
+        elsewhere.record()
+        for event in (before, elsewhere):
+            event.synchronize()
+            assert copy.tolist() != HOST.tolist()
+        with gpu.counting() as waits:
+            behind.synchronize()
+        assert waits.kinds == {"event": 1}
+        assert copy.tolist() == HOST.tolist()
 
 
 def test_the_end_of_the_double_is_the_end_of_its_devices() -> None:

@@ -14,7 +14,7 @@ import torch
 from cuda_double import CudaDouble, Waits
 from small_scenes import scene
 
-from pseudoris_cli.backends import cascade_rcnn, clip, coca, sam
+from pseudoris_cli.backends import cascade_rcnn, clip, coca, sam, sam_hf
 from pseudoris_cli.method.crops import CropSpec, make_crops
 from pseudoris_cli.method.scoring import score_images
 from pseudoris_cli.records import CROP_KINDS, CaptionCandidate
@@ -33,22 +33,53 @@ def waits_of(work: Callable[[], Any], gpu: CudaDouble, warm: bool = True) -> Wai
     return found
 
 
-@pytest.mark.parametrize("rejecting", [False, True])
-def test_segmenter(rejecting: bool) -> None:
-    """Per image: AMG_IMAGE waits and AMG_CHUNK more for every chunk of prompts; none for a block of the encoder."""
+def segmenter_of(backend: Any, **changes: Any) -> Any:
+    return backend.load(backend.Settings.tiny().model_copy(update=changes), Numerics(), DEVICE)
+
+
+@pytest.mark.parametrize("backend", [sam, sam_hf])
+@pytest.mark.parametrize("changes", [{}, {"pred_iou_thresh": 0.7}, {"crop_n_layers": 1, "min_mask_region_area": 20}])
+def test_segmenter(backend: Any, changes: dict[str, Any]) -> None:
+    """AMG_IMAGE waits and one download for an image, whatever crops it has; AMG_CHUNK more for every chunk of prompts."""
+    crops = 5 if changes.get("crop_n_layers") else 1
     with CudaDouble() as gpu:
         found = {}
         for chunk in (16, 4):
-            changes = {"prompt_chunk": chunk, "pred_iou_thresh": 0.7 if rejecting else 0.0}
-            segmenter = sam.load(sam.Settings.tiny().model_copy(update=changes), Numerics(), DEVICE)
+            segmenter = segmenter_of(backend, prompt_chunk=chunk, **changes)
             found[chunk] = waits_of(lambda s=segmenter: s.segment([IMAGE]), gpu)
+            assert found[chunk].queued["download"] == 1
+        assert found[16].kinds["event"] == 1
         assert found[16].within("networks/sam/encoder") == 0
-        per_chunk = (found[4].total - found[16].total) / 3
-        assert per_chunk <= AMG_CHUNK + rejecting, found[4].places
-        assert found[16].total - per_chunk <= AMG_IMAGE, found[16].places
+        per_chunk = (found[4].total - found[16].total) / (3 * crops)
+        assert per_chunk <= AMG_CHUNK, found[4].places
+        assert found[16].total - crops * per_chunk <= AMG_IMAGE, found[16].places
 
 
-AMG_IMAGE, AMG_CHUNK = 4, 4
+AMG_IMAGE, AMG_CHUNK = 1, 3
+
+
+def test_the_next_images_are_encoded_before_the_results_of_the_last_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened = []
+    with CudaDouble() as gpu:
+        segmenter = segmenter_of(sam)
+        network = segmenter.generator.network
+        for part, name in ((network, "pixels"), (network, "encode"), (network, "set_crop"), (gpu.downloads, "arrive")):
+
+            def note(*given: Any, done: Any = getattr(part, name), name: str = name) -> Any:
+                happened.append((name, len(given[0])) if name == "encode" else name)
+                return done(*given)
+
+            monkeypatch.setattr(part, name, note)
+        segmenter.segment([IMAGE, IMAGE[:64], IMAGE[:, :80]])
+        one_by_one = [
+            *["pixels", ("encode", 1), "pixels", "set_crop"],
+            *[("encode", 1), "pixels", "arrive", "set_crop"],
+            *[("encode", 1), "arrive", "set_crop", "arrive"],
+        ]
+        assert happened == one_by_one
+        happened.clear()
+        segmenter.segment([IMAGE] * 9)
+        assert [number for name, number in filter(lambda one: one[0] == "encode", happened)] == [2, 2, 2, 2, 1]
 
 
 def test_proposer() -> None:

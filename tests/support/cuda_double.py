@@ -8,7 +8,9 @@
 Refused: operations on tensors of different devices (but for numbers, tensors of no dimension), `.numpy()`, and any wait while
 `gpu.forbid()` is in force, but in a place that `gpu.forbid(allowed)` names. Counted, with the place in pseudoris_cli that
 asked: everything for which the host must wait for the device. An upload is such a wait: torch copies from memory that is not
-pinned, then waits until the stream has come there. So is an index on the host, which torch uploads.
+pinned, then waits until the stream has come there. So is an index on the host, which torch uploads. Copies that only stand in
+the queue (`non_blocking`, an upload from pinned memory, a download into it) are no waits and are counted in `queued`; what such
+a download brings is nonsense until an event behind it has been waited for.
 
 The host computes the numbers, so that they are those of the CPU for the same operations. What it cannot show: kernels, their
 memory and time, races between streams.
@@ -26,6 +28,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from cuda_queue import Downloads, Event
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -98,6 +101,8 @@ class Waits:
 
     kinds: Counter[str] = field(default_factory=Counter)
     places: Counter[tuple[str, str]] = field(default_factory=Counter)
+    queued: Counter[str] = field(default_factory=Counter)
+    """Copies for which the host does not wait: "upload", "download"."""
 
     @property
     def total(self) -> int:
@@ -110,6 +115,7 @@ class Waits:
 
 _NEED_SIZES = {
     aten.nonzero: "nonzero",
+    aten.nonzero_numpy: "nonzero",
     aten.masked_select: "boolean indexing",
     aten._unique2: "unique",
     aten.unique_dim: "unique",
@@ -134,6 +140,7 @@ class CudaDouble(TorchDispatchMode):
         self._counts: list[Waits] = [Waits()]
         self._allowed: Collection[str] | None = None
         self._stack = ExitStack()
+        self.downloads = Downloads(lambda: self.wait("event"))
 
     @property
     def waits(self) -> Waits:
@@ -169,7 +176,10 @@ class CudaDouble(TorchDispatchMode):
             "empty_cache": lambda: None,
             "get_device_name": lambda *_: "a double",
             "mem_get_info": lambda *_: (8 << 30, 8 << 30),
+            "current_stream": lambda device=None: _device(torch.device(device or "cuda")),  # each has one
+            "Event": lambda **_: Event(self.downloads),
         }
+        self._stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", _pinned))
         for name, function in replaced.items():
             self._stack.enter_context(mock.patch.object(cuda, name, function))
         self._stack.enter_context(mock.patch.object(torch, "tensor", _reading(torch.tensor)))
@@ -198,14 +208,21 @@ class CudaDouble(TorchDispatchMode):
         if packet not in (*_COPIES, aten.index, *_INDEX_PUT):
             _refuse_mixed(func, flat, claimed)
         target = self._target(packet, flat, claimed, asked)
-        self._count(packet, flat, claimed, target)
+        queued = _is_queued(func, args, kwargs or {}, claimed, target)
+        if queued:
+            for counts in self._counts:
+                counts.queued["download" if target is None else "upload"] += 1
+        else:
+            self._count(func, flat, claimed, target)
         own = {id(value.host): value for value in claimed}
         host_args, host_kwargs = tree_unflatten([_on_host(value) for value in flat], spec)
         if packet is aten.to and packet_makes_no_copy(flat, claimed, target):
             host_kwargs.pop("device", None)
         result = func(*host_args, **host_kwargs)
+        if packet is aten.to and isinstance(flat[0], ClaimedTensor) != (target is not None):
+            result = result.clone()  # the host's `to` gives the same memory, to another device it is a copy
         if target is None:
-            return result
+            return self.downloads.queue(result, claimed[0].device) if queued else result
 
         def claim(value: Any) -> Any:
             if not isinstance(value, torch.Tensor) or isinstance(value, ClaimedTensor):
@@ -226,39 +243,63 @@ class CudaDouble(TorchDispatchMode):
             return flat[1].device if isinstance(flat[1], ClaimedTensor) else None
         return claimed[0].device if claimed else None
 
-    def _count(self, packet: Any, flat: list, claimed: list[ClaimedTensor], target: torch.device | None) -> None:
+    def _count(self, func: Any, flat: list, claimed: list[ClaimedTensor], target: torch.device | None) -> None:
+        packet = func.overloadpacket
         if packet in _COPIES:
             comes_from_device = isinstance(flat[1 if packet is aten.copy_ else 0], ClaimedTensor)
             if comes_from_device and target is None:
-                self._wait("cpu")
+                self.wait("cpu")
             elif not comes_from_device and target is not None:
-                self._wait("upload")
+                self.wait("upload")
+        elif func is aten.where.default:
+            self.wait("nonzero")
         elif packet in _NEED_SIZES:
-            self._wait(_NEED_SIZES[packet])
+            self.wait(_NEED_SIZES[packet])
         elif packet is aten.index:
             self._count_indices(flat[1:])
         elif packet in _INDEX_PUT:
             *indices, value = (one for one in flat[1:] if isinstance(one, torch.Tensor))
             self._count_indices([one for one in indices if value.numel() > 1 or not _is_selection(one)])
         elif packet is aten.repeat_interleave and "output_size" not in flat:
-            self._wait("repeat_interleave")
+            self.wait("repeat_interleave")
         elif str(packet) == "torchvision.nms":
-            self._wait("nms")
+            self.wait("nms")
 
     def _count_indices(self, indices: list) -> None:
         """A selection is counted out first; one number put where it says is a `masked_fill`, which is not."""
         if any(_is_selection(one) for one in indices):
-            self._wait("boolean indexing")
+            self.wait("boolean indexing")
         if any(isinstance(one, torch.Tensor) and not isinstance(one, ClaimedTensor) for one in indices):
-            self._wait("upload")
+            self.wait("upload")
 
-    def _wait(self, kind: str) -> None:
+    def wait(self, kind: str) -> None:
         place = _place()
         if self._allowed is not None and place not in self._allowed:
             raise HiddenWait(f"{kind} in {place}")
         for counts in self._counts:
             counts.kinds[kind] += 1
             counts.places[place, kind] += 1
+
+
+def _pinned(values: torch.Tensor, *_: Any) -> torch.Tensor:
+    copy = values.clone()
+    copy.is_pinned_on_double = True  # type: ignore[attr-defined]
+    return copy
+
+
+def _is_queued(func: Any, args: tuple, kwargs: dict, claimed: list[ClaimedTensor], target: torch.device | None) -> bool:
+    """Whether this copies between host and device and the host goes on."""
+    packet = func.overloadpacket
+    if packet not in _COPIES:
+        return False
+    names = [one.name for one in func._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    source = given["src" if packet is aten.copy_ else "self"]
+    if not given.get("non_blocking"):
+        return False
+    if target is None:
+        return bool(claimed) and packet is not aten.copy_
+    return not isinstance(source, ClaimedTensor) and hasattr(source, "is_pinned_on_double")
 
 
 def packet_makes_no_copy(flat: list, claimed: list[ClaimedTensor], target: torch.device | None) -> bool:

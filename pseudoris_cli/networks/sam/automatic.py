@@ -2,15 +2,16 @@
 
 Reproduces segment_anything's `SamAutomaticMaskGenerator` (Kirillov et al., 2023, appendix B) on the same weights and settings:
 point grid, crops, predicted-IoU and stability filters, thresholding, crop-edge filter, box NMS and removal of small regions, in the
-same order and with the same order of results. It does less work: run lengths are transferred from the device once per chunk, and
-only masks that survive NMS are encoded. What an image is turned into, how prompts are decoded and how logits become pixels is the
-network's part (`promptable`): `segment_anything_network`, `transformers_network`.
+same order and with the same order of results. It does less work: what masks are made of is transferred from the device once per
+image, and only masks that survive NMS are encoded. What an image is turned into, how prompts are decoded and how logits become
+pixels is the network's part (`promptable`): `segment_anything_network`, `transformers_network`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torchvision.ops import batched_nms
 
 from pseudoris_cli import watching
 from pseudoris_cli.networks.sam import run_lengths
+from pseudoris_cli.networks.sam.mask_table import MaskRows, MaskTable, TablesUnderWay
 from pseudoris_cli.networks.sam.promptable import PromptableNetwork
 from pseudoris_cli.networks.sam.small_regions import remove_small_regions
 
@@ -72,18 +74,26 @@ class MaskCandidate:
 
 @dataclass(frozen=True, slots=True)
 class _Crop:
-    """A crop of the image with this index: `pixels` is what the network's encoder takes."""
+    """A crop of the image with this index: `pixels` is what the network's encoder takes; `last` of its image or not."""
 
     image: int
     box: Box
     layer: int
+    last: bool
     pixels: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        x0, y0, x1, y1 = self.box
+        return y1 - y0, x1 - x0
 
 
 class AutomaticMasks:
     """Generates the masks of images with a promptable network.
 
-    With `gather` as many crops are encoded together as a call has images: faster on a GPU, more memory on a CPU.
+    With `gather`, for a GPU, several crops are encoded together: a quarter of a call's images, so that there is work for the
+    device while the host reads results.
     """
 
     def __init__(self, network: PromptableNetwork, settings: AutomaticMaskSettings, gather: bool = False) -> None:
@@ -92,59 +102,80 @@ class AutomaticMasks:
             network.grid(int(settings.points_per_side / settings.crop_n_points_downscale_factor**layer))
             for layer in range(settings.crop_n_layers + 1)
         ]
-        self.exact = torch.float32 if network.device.type == "mps" else torch.float64
-        """In which all columns of a mask are exact."""
         self.pixels = CPU_PIXELS if network.device.type == "cpu" else CUDA_PIXELS
 
     @torch.inference_mode()
     def generate(self, images: Sequence[np.ndarray]) -> list[list[MaskCandidate]]:
-        """The masks of each uint8 image [H, W, 3], in the colour order of the network: in SAM's order, in the image's frame."""
+        """The masks of each uint8 image [H, W, 3], in the colour order of the network: in SAM's order, in the image's frame.
+
+        The host reads the masks of a batch of crops only once the encoding of the next is queued on the device.
+        """
         found: list[list[MaskCandidate]] = [[] for _ in images]
-        for crop, embedding in self._embeddings(images):
-            with watching.span(crop.image / len(images), (crop.image + 1) / len(images)):
-                kept = self._unique(self.candidates(embedding, crop.box, images[crop.image].shape[:2], crop.layer))
-            found[crop.image] += [candidate.uncropped(images[crop.image].shape[0]) for candidate in kept]
-        if self.settings.crop_n_layers:
-            found = [self._unique_between_crops(masks) for masks in found]
-        if self.settings.min_mask_region_area:
-            found = [
-                self._without_small_regions(masks, *image.shape[:2]) for masks, image in zip(found, images, strict=True)
-            ]
+        encoded, crops, tables = self._encoded(images), [], []
+        batch = next(encoded, None)
+        while batch:
+            under_way: list[tuple[list[_Crop], TablesUnderWay]] = []
+            for crop, embedding in batch:
+                with watching.span(crop.image / len(images), (crop.image + 1) / len(images)):
+                    tables.append(self.trace(embedding, crop.size, crop.layer))
+                crops.append(crop)
+                if crop.last:
+                    under_way.append((crops, TablesUnderWay(tables)))
+                    crops, tables = [], []
+            batch = next(encoded, None)
+            for of_image, masks in under_way:
+                index = of_image[0].image
+                found[index] = self._finished(of_image, masks.read(), images[index].shape[:2])
         return found
 
-    @torch.inference_mode()
-    def candidates(self, embedding: Any, box: Box, image_size: tuple[int, ...], layer: int) -> list[MaskCandidate]:
-        """The masks of a crop that pass the filters, before NMS, in the crop's frame; the embedding is the network's."""
-        x0, y0, x1, y1 = box
-        height, width = y1 - y0, x1 - x0
-        network, points = self.network, self.grids[layer]
-        network.set_crop(embedding, (height, width))
+    def trace(self, embedding: Any, size: tuple[int, int], layer: int) -> MaskTable:
+        """The masks of a crop of this size that pass the filters of predicted IoU and stability; the embedding is the network's."""
+        network, points, table = self.network, self.grids[layer], MaskTable(size[0] * size[1])
+        network.set_crop(embedding, size)
         # as in the official generator, which filters only above zero
         min_iou = self.settings.pred_iou_thresh if self.settings.pred_iou_thresh > 0 else None
-        tables: list[Tensor] = []
-        traced: list[run_lengths.Changes | list[np.ndarray]] = []
         for start in range(0, len(points), network.chunk):
             watching.tell(start / len(points))
             decoded = network.decode(points[start : start + network.chunk], min_iou)
-            step = max(1, self.pixels // (height * width))
+            step = max(1, self.pixels // table.pixels)
             for first in range(0, len(decoded.logits), step):
                 part = slice(first, first + step)
-                keep, stable, edges = self._threshold(network.resize(decoded.logits[part]))
-                chosen = (decoded.prompt[part][keep] + start, decoded.mask[part][keep], decoded.iou[part][keep], stable)
-                tables.append(torch.stack([column.to(self.exact) for column in chosen], 1))
-                traced.append(edges)
-        found = [
-            MaskCandidate(int(prompt), int(mask), iou, stability, edge, run_lengths.box_xyxy(edge, height), box)
-            for (prompt, mask, iou, stability), edge in zip(*_on_host(tables, traced), strict=True)
-        ]
+                kept, stability, masks = self._threshold(network.resize(decoded.logits[part]))
+                columns = (decoded.prompt[part][kept] + start, decoded.mask[part][kept], decoded.iou[part][kept])
+                table.add(*columns, stability, masks)
+        return table
+
+    def candidates(self, rows: MaskRows, box: Box, image_size: tuple[int, ...]) -> list[MaskCandidate]:
+        """The masks of a crop that pass the filters, before NMS, in the crop's frame."""
+        height, found = box[3] - box[1], []
+        columns = (rows.prompt, rows.mask, rows.predicted_iou, rows.stability)
+        for prompt, mask, iou, stability, edges in zip(*(one.tolist() for one in columns), rows.edges, strict=True):
+            found.append(MaskCandidate(prompt, mask, iou, stability, edges, run_lengths.box_xyxy(edges, height), box))
         return self._off_crop_edges(found, box, image_size)
 
-    def _embeddings(self, images: Sequence[np.ndarray]) -> Iterator[tuple[_Crop, Any]]:
-        """Every crop of every image with its embedding; see `gather`."""
+    def _finished(
+        self, crops: Sequence[_Crop], rows: Sequence[MaskRows], image_size: tuple[int, int]
+    ) -> list[MaskCandidate]:
+        """The masks of an image from those of its crops."""
+        found: list[MaskCandidate] = []
+        for crop, of_crop in zip(crops, rows, strict=True):
+            kept = self._unique(self.candidates(of_crop, crop.box, image_size))
+            found += [candidate.uncropped(image_size[0]) for candidate in kept]
+        if self.settings.crop_n_layers:
+            found = self._unique_between_crops(found)
+        if self.settings.min_mask_region_area:
+            found = self._without_small_regions(found, *image_size)
+        return found
+
+    def _encoded(self, images: Sequence[np.ndarray]) -> Iterator[list[tuple[_Crop, Any]]]:
+        """Every crop of every image with its embedding, in batches; see `gather`."""
         crops = self._crops(images)
-        batch = len(images) if self.gather else 1
-        while chunk := [crop for _, crop in zip(range(batch), crops, strict=False)]:
-            yield from zip(chunk, self.network.encode([crop.pixels for crop in chunk]), strict=True)
+        together = encoded_together(len(images)) if self.gather else 1
+        chunk = list(islice(crops, together))
+        while chunk:
+            batch = list(zip(chunk, self.network.encode([crop.pixels for crop in chunk]), strict=True))
+            chunk = list(islice(crops, together))  # resized while a device encodes
+            yield batch
 
     def _crops(self, images: Sequence[np.ndarray]) -> Iterator[_Crop]:
         """The crops that have pixels at the network's size; those without have no masks."""
@@ -152,15 +183,17 @@ class AutomaticMasks:
             boxes, layers = generate_crop_boxes(
                 image.shape[:2], self.settings.crop_n_layers, self.settings.crop_overlap_ratio
             )
-            for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True):
-                if self.network.fits((y1 - y0, x1 - x0)):
-                    yield _Crop(index, (x0, y0, x1, y1), layer, self.network.pixels(image[y0:y1, x0:x1]))
+            fitting = [
+                (box, layer)
+                for box, layer in zip(boxes, layers, strict=True)
+                if self.network.fits((box[3] - box[1], box[2] - box[0]))
+            ]
+            for number, ((x0, y0, x1, y1), layer) in enumerate(fitting):
+                pixels = self.network.pixels(image[y0:y1, x0:x1])
+                yield _Crop(index, (x0, y0, x1, y1), layer, number == len(fitting) - 1, pixels)
 
-    def _threshold(self, logits: Tensor) -> tuple[Tensor, Tensor, run_lengths.Changes | list[np.ndarray]]:
-        """Which of M masks (logits [M, pixels]) are stable, with the stability and the edges of those that are.
-
-        On a GPU what the edges are made of stays there: one transfer for all blocks of an image.
-        """
+    def _threshold(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which of M masks (logits [M, pixels]) are stable, with the stability and the pixels of those that are."""
         settings, level = self.settings, self.network.mask_threshold
         inner = run_lengths.count_true(logits > level + settings.stability_score_offset)
         outer = run_lengths.count_true(logits > level - settings.stability_score_offset)
@@ -172,8 +205,7 @@ class AutomaticMasks:
             keep = torch.ones_like(stability, dtype=torch.bool)
         kept = keep.nonzero()[:, 0]  # one wait, where a selection by `keep` would be one each
         masks = logits[kept] > level if logits.device.type != "cpu" else (logits > level)[kept]
-        traced = run_lengths.find_edges(masks) if masks.device.type == "cpu" else run_lengths.Changes.of(masks)
-        return kept, stability[kept], traced
+        return kept, stability[kept], masks
 
     @staticmethod
     def _off_crop_edges(found: list[MaskCandidate], box: Box, image_size: tuple[int, ...]) -> list[MaskCandidate]:
@@ -204,15 +236,9 @@ class AutomaticMasks:
         return _nms(cleaned, untouched, max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh))
 
 
-def _on_host(
-    tables: Sequence[Tensor], traced: Sequence[run_lengths.Changes | list[np.ndarray]]
-) -> tuple[list[list[float]], list[np.ndarray]]:
-    """The columns and the edges of the masks of all blocks."""
-    edges: list[np.ndarray] = []
-    for one in traced:
-        edges += one if isinstance(one, list) else []
-    edges += run_lengths.edges_of([one for one in traced if isinstance(one, run_lengths.Changes)])
-    return (torch.cat(list(tables)).tolist() if tables else []), edges
+def encoded_together(images: int) -> int:
+    """Crops in a batch of the encoder on a GPU, in a call with so many images."""
+    return max(1, images // 4)
 
 
 def _boxes(found: list[MaskCandidate]) -> Tensor:

@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from pseudoris_cli.networks.sam.buffers import Buffers
 from pseudoris_cli.networks.sam.promptable import Decoded
 from pseudoris_cli.networks.sam.upscale import Upscaler
+from pseudoris_cli.networks.transfers import upload
 
 Features = tuple[Tensor, Tensor]
 """What SAM 2 adds to the upscaling, of one image: [1, c, 2h, 2w] after the first convolution, [1, c/2, 4h, 4w] after the second."""
@@ -166,18 +167,17 @@ class GridDecoder:
         hidden = decoder.transformer.norm_final_attn(self.attend(tokens))
         iou = decoder.iou_prediction_head(hidden[:, 0])[:, 1:].float()
         keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
-        prompt, mask = keep.nonzero(as_tuple=True)
+        prompt, mask, used, place = chosen(keep)
         height, width = 4 * self.visible[0], 4 * self.visible[1]
         if not len(prompt):
             return Decoded(prompt, mask, iou[prompt, mask], iou.new_empty(0, height, width))
-        used = keep.any(1).nonzero()[:, 0]
         rows = hidden[used, 1:]
         networks = decoder.output_hypernetworks_mlps[1:]
         hyper = torch.stack([network(rows[:, i]) for i, network in enumerate(networks)], 1)
         logits = self.upscale(None if len(used) == len(sparse) else used, hyper)
         if len(prompt) == keep.numel():
             return Decoded(prompt, mask, iou.flatten(), logits.flatten(0, 1))
-        return Decoded(prompt, mask, iou[prompt, mask], logits[torch.searchsorted(used, prompt), mask])
+        return Decoded(prompt, mask, iou[prompt, mask], logits[place, mask])
 
     def first_layer(self, tokens: Tensor) -> FirstLayer:
         """Layer 1, whose image tokens all prompts share: the tokens of all prompts are queries of one attention call."""
@@ -239,6 +239,17 @@ class GridDecoder:
 
     def softmax(self, scores: Tensor, dim: int, name: str) -> Tensor:
         return torch.softmax(scores, dim, out=self.buffers(name, scores.shape, scores))
+
+
+def chosen(keep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of bool [P, K], row by row: prompt [M] and mask [M] of what is kept, the prompts [U] that keep any, and the place [M] of each
+    prompt among them. One wait for the device, where counting there would be two."""
+    on_host = keep.cpu()
+    prompt, mask = on_host.nonzero(as_tuple=True)
+    used = on_host.any(1).nonzero()[:, 0]
+    parts = [prompt, mask, used, torch.searchsorted(used, prompt)]
+    first, second, third, fourth = upload(torch.cat(parts), keep.device).split([len(part) for part in parts])
+    return first, second, third, fourth
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

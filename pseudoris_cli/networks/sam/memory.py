@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from segment_anything.modeling import Sam
 
 from pseudoris_cli.networks.memory import Memory, Work, weights_of
-from pseudoris_cli.networks.sam.automatic import CPU_PIXELS, CUDA_PIXELS
+from pseudoris_cli.networks.sam.automatic import CPU_PIXELS, CUDA_PIXELS, encoded_together
 from pseudoris_cli.networks.sam.encoder import CPU_BIAS, CUDA_BIAS
 from pseudoris_cli.networks.sam.sizes import Size
 
@@ -16,7 +18,8 @@ TOKENS = 7
 def memory(size: Size, sam: Sam, form: str, chunk: int, work: Work, pixels: int) -> Memory:
     """Of a SAM of this size with one form of its decoder, for images of so many pixels."""
     weights = weights_of(sam, lambda name: 4 if name.startswith(("prompt_encoder", "pixel")) else work.bytes)
-    encode, decode = _encode(size, work), _decode(size, form, chunk, work)
+    together = encoded_together(work.images) if work.on_gpu else 1
+    encode, decode = _encode(size, replace(work, images=together)), _decode(size, form, chunk, work)
     limit = CUDA_PIXELS if work.on_gpu else CPU_PIXELS
     at_once = min(3 * chunk, max(1, limit // pixels))
     # resized logits, whether each pixel is set at three thresholds, and the counts of one

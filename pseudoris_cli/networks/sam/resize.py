@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pseudoris_cli.networks.transfers import upload
+
 BLOCK = 64
 """Output pixels in a block; a block depends on few inputs, so it is a small dense product."""
 
@@ -36,7 +38,7 @@ def compose(logits: int, square: int, covered: int, outputs: int, device: torch.
         part = matrix[start : start + BLOCK]
         read = part.any(0).nonzero()[:, 0]
         first, last = int(read[0]), int(read[-1]) + 1
-        blocks.append((start, first, part[:, first:last].contiguous().to(device)))
+        blocks.append((start, first, upload(part[:, first:last].contiguous(), device)))
     inputs = max(first + weights.shape[1] for _, first, weights in blocks)
     return AxisResize(outputs, inputs, tuple(blocks))
 

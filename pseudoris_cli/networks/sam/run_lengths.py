@@ -6,7 +6,6 @@ A mask is represented by its `edges`, int64 positions in column-major pixels: [s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,40 +13,27 @@ from torch import Tensor
 
 
 def find_edges(masks: Tensor) -> list[np.ndarray]:
-    """The edges of M masks, bool [M, width·height] column-major on any device; one transfer for all of them."""
-    if masks.device.type != "cpu":
-        return edges_of([Changes.of(masks)])
+    """The edges of M masks, bool [M, width·height] column-major on the CPU."""
     if not len(masks):
         return []
-    ends = masks[:, [0, -1]].numpy()
-    return _joined(_changes_by_row(masks[:, 1:] != masks[:, :-1]), ends, masks.shape[1])
+    changed = (masks[:, 1:] != masks[:, :-1]).numpy()
+    rows = [np.flatnonzero(row) + 1 for row in changed]  # faster on a CPU than all at once
+    return _joined(rows, masks[:, [0, -1]].numpy(), masks.shape[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What the edges of M masks are made of, still on the device: `inner` int64 [2, E] are the masks and the positions before which
-    they change, `ends` bool [M, 2] their first and last pixel."""
+def changes_of(masks: Tensor) -> Tensor:
+    """Where M masks, bool [M, pixels], change: int64 mask · (pixels - 1) + the pixel before, on the masks' device.
 
-    inner: Tensor
-    ends: Tensor
-    pixels: int
-
-    @classmethod
-    def of(cls, masks: Tensor) -> Changes:
-        """Of bool [M, pixels]; the host waits until their number is known."""
-        changed = masks[:, 1:] != masks[:, :-1]
-        return cls(changed.nonzero().T, torch.stack([masks[:, 0], masks[:, -1]], 1), masks.shape[1])
+    The host waits until their number is known.
+    """
+    return (masks[:, 1:] != masks[:, :-1]).flatten().nonzero()[:, 0]
 
 
-def edges_of(found: Sequence[Changes]) -> list[np.ndarray]:
-    """The edges of the masks of several blocks of one image, with two transfers for all of them."""
-    if not found:
-        return []
-    first = np.cumsum([0, *(len(changes.ends) for changes in found)])
-    inner = torch.cat([changes.inner for changes in found], 1).cpu().numpy()
-    ends = torch.cat([changes.ends for changes in found]).cpu().numpy()
-    mask = inner[0] + np.repeat(first[:-1], [changes.inner.shape[1] for changes in found])
-    return _joined(_split(mask, inner[1] + 1, int(first[-1])), ends, found[0].pixels)
+def edges_of(changes: np.ndarray, ends: np.ndarray, pixels: int) -> list[np.ndarray]:
+    """The edges of M masks from `changes_of` them and from their first and last pixel, [M, 2] of 0 and 1."""
+    first = np.arange(len(ends)) * (pixels - 1)
+    rows = np.split(changes, np.searchsorted(changes, first[1:])) if len(ends) else []
+    return _joined([row - start + 1 for row, start in zip(rows, first, strict=True)], ends, pixels)
 
 
 def _joined(inner: Sequence[np.ndarray], ends: np.ndarray, pixels: int) -> list[np.ndarray]:
@@ -57,16 +43,6 @@ def _joined(inner: Sequence[np.ndarray], ends: np.ndarray, pixels: int) -> list[
         np.concatenate([zero[:first], row, end[:last]])
         for row, (first, last) in zip(inner, ends.astype(int), strict=True)
     ]
-
-
-def _changes_by_row(changed: Tensor) -> list[np.ndarray]:
-    """The positions where each row of bool [M, pixels - 1] is set, plus 1; faster on a CPU."""
-    return [np.flatnonzero(row) + 1 for row in changed.numpy()]
-
-
-def _split(mask: np.ndarray, position: np.ndarray, count: int) -> list[np.ndarray]:
-    """Positions by mask, of `count` masks in ascending order."""
-    return np.split(position, np.searchsorted(mask, np.arange(1, count))) if count else []
 
 
 def count_true(masks: Tensor) -> Tensor:

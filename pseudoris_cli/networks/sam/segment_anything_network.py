@@ -19,6 +19,7 @@ from pseudoris_cli.networks.sam.decoder import OfficialDecoder, PromptDecoder
 from pseudoris_cli.networks.sam.encoder import encode
 from pseudoris_cli.networks.sam.promptable import Decoded, PromptableNetwork, Size
 from pseudoris_cli.networks.sam.resize import AxisResize, compose, resize_columns_first
+from pseudoris_cli.networks.transfers import upload
 
 
 class SegmentAnything(PromptableNetwork):
@@ -56,7 +57,7 @@ class SegmentAnything(PromptableNetwork):
 
     def encode(self, crops: Sequence[Tensor]) -> list[Tensor]:
         """See PromptableNetwork."""
-        pixels = torch.stack([self.sam.preprocess(crop.to(self.device)) for crop in crops])
+        pixels = torch.stack([self.sam.preprocess(upload(crop, self.device)) for crop in crops])
         pixels = pixels.to(self.sam.image_encoder.patch_embed.proj.weight.dtype)
         return [embedding[None] for embedding in self.encoder(pixels)]
 
@@ -95,7 +96,7 @@ class SegmentAnything(PromptableNetwork):
     def _embed(self, points: np.ndarray) -> Tensor:
         """Sparse prompt embeddings [P, 2, C] of single foreground points (x, y) in the network's frame."""
         exact = torch.float32 if self.device.type == "mps" else torch.float64
-        coords = torch.as_tensor(points, dtype=exact, device=self.device)[:, None]
+        coords = upload(torch.as_tensor(points, dtype=exact), self.device)[:, None]
         encoder = self.sam.prompt_encoder
         if self.plain:
             labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)

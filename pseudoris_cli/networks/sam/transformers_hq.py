@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pseudoris_cli.networks.sam.decoder import chosen
 from pseudoris_cli.networks.sam.promptable import Decoded, Size
 from pseudoris_cli.networks.sam.transformers_decoder import Embedding
 
@@ -54,10 +55,9 @@ class HqDecoder:
         queries = queries[0]
         iou, order = decoder.iou_prediction_head(queries[:, 0])[:, 1:].float().sort(1, descending=True)
         keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
-        prompt, mask = keep.nonzero(as_tuple=True)
-        used = keep.any(1).nonzero()[:, 0]
+        prompt, mask, used, place = chosen(keep)
         logits = self._upscale(keys.flatten(0, 1)[used], queries[used], order[used])
-        return Decoded(prompt, mask, iou[prompt, mask], logits[keep[used]])
+        return Decoded(prompt, mask, iou[prompt, mask], logits[place, mask])
 
     def _upscale(self, keys: Tensor, queries: Tensor, order: Tensor) -> Tensor:
         """Logits [n, 3, 4h, 4w] float32 from image tokens [n, N, C] and token states [n, T, C]."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pseudoris_cli.networks.sam.promptable import Decoded, PromptableNetwork, Size
 from pseudoris_cli.networks.sam.resize import AxisResize, compose, resize_columns_first
 from pseudoris_cli.networks.sam.transformers_decoder import Embedding
+from pseudoris_cli.networks.transfers import upload
 
 
 class TransformersSam(PromptableNetwork):
@@ -64,7 +65,7 @@ class TransformersSam(PromptableNetwork):
     def encode(self, crops: Sequence[Tensor]) -> list[Embedding]:
         """See PromptableNetwork."""
         dtype = next(self.model.vision_encoder.parameters()).dtype
-        found = self.model.get_image_embeddings(torch.stack(list(crops)).to(self.device, dtype))
+        found = self.model.get_image_embeddings(upload(torch.stack(list(crops)), self.device).to(dtype))
         if isinstance(found, tuple):  # SAM-HQ: embedding, then features of the encoder's blocks
             first, more = found
             return [(first[i : i + 1], *(one[i : i + 1] for one in more)) for i in range(len(crops))]
@@ -85,7 +86,10 @@ class TransformersSam(PromptableNetwork):
         coords = coords * torch.tensor([new / old for new, old in zip(self.covered, self.size, strict=True)][::-1])
         labels = torch.ones(1, len(points), 1, dtype=torch.int64, device=self.device)
         sparse, _ = self.model.prompt_encoder(
-            input_points=coords[None, :, None].to(self.device), input_labels=labels, input_boxes=None, input_masks=None
+            input_points=upload(coords[None, :, None], self.device),
+            input_labels=labels,
+            input_boxes=None,
+            input_masks=None,
         )
         return self.decoder.decode(sparse[0], min_iou)
 

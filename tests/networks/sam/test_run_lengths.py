@@ -53,15 +53,19 @@ def test_an_uncropped_mask_is_the_padded_mask(
 
 @settings(deadline=None)
 @given(some_masks())
-def test_the_search_of_a_gpu_finds_what_that_of_a_cpu_finds(masks: torch.Tensor) -> None:
+def test_what_a_gpu_finds_is_what_a_cpu_finds(masks: torch.Tensor) -> None:
     flat = masks.flatten(1)
-    blocks = [run_lengths.Changes.of(part) for part in flat.split(2)]
-    for one, other in zip(run_lengths.find_edges(flat), run_lengths.edges_of(blocks), strict=True):
+    changes = run_lengths.changes_of(flat).numpy()
+    ends = flat[:, [0, -1]].long().numpy()
+    found = run_lengths.edges_of(changes, ends, flat.shape[1])
+    for one, other in zip(run_lengths.find_edges(flat), found, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_no_masks() -> None:
-    assert run_lengths.find_edges(torch.zeros(0, 12, dtype=torch.bool)) == []
+    none = torch.zeros(0, 12, dtype=torch.bool)
+    assert run_lengths.find_edges(none) == []
+    assert run_lengths.edges_of(run_lengths.changes_of(none).numpy(), np.empty((0, 2), np.int64), 12) == []
     assert run_lengths.count_true(torch.zeros(0, 12, dtype=torch.bool)).tolist() == []
 
 
