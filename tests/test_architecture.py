@@ -20,7 +20,7 @@ PACKAGE = ROOT / "pseudoris_cli"
 
 LAYERS = (
     {"errors", "text", "records", "watching"},
-    {"rle"},
+    {"rle", "halving"},
     {"settings", "codecs", "decoding", "demo"},
     {"storage", "networks", "method", "prompting", "places"},
     {"weights", "sources", "evaluation", "endpoint"},

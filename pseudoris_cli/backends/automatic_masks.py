@@ -45,6 +45,11 @@ class AutomaticSegmenter(Segmenter):
     def __init__(self, generator: AutomaticMasks, channels: Channels, resolved: Mapping[str, Any]) -> None:
         self.generator, self.channels, self.resolved = generator, channels, resolved
 
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out and a chunk of points was halved."""
+        return self.generator.halving.times
+
     def segment(self, images_rgb: Sequence[np.ndarray]) -> list[list[Segment]]:
         """See Segmenter. Empty masks, which SAM's generator keeps where stability is not asked for, are left out."""
         images = [image if self.channels == "rgb" else image[..., ::-1] for image in images_rgb]

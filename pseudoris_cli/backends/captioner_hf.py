@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from pseudoris_cli.errors import is_out_of_memory, reason_of
+from pseudoris_cli.halving import release_memory
 from pseudoris_cli.method.protocols import PartAtWork, PartCaptioner
 from pseudoris_cli.prompting import selecting
 from pseudoris_cli.prompting.prompts import Prompt
@@ -164,7 +165,7 @@ class HfCaptioner(PartCaptioner):
             if len(jobs) == 1:
                 return [error]
         self.halvings += 1
-        _release_memory()
+        release_memory()
         middle = len(jobs) // 2
         return self._generate(jobs[:middle]) + self._generate(jobs[middle:])
 
@@ -236,10 +237,3 @@ def _opened(picture: Picture) -> Any:
     from PIL import Image
 
     return Image.open(io.BytesIO(picture.data))
-
-
-def _release_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from pseudoris_cli import watching
 from pseudoris_cli.errors import MissingDependency, UsageError
+from pseudoris_cli.halving import Halving
 from pseudoris_cli.method.protocols import Scorer
 from pseudoris_cli.settings.models import BackendSettings, Numerics, added_later
 from pseudoris_cli.settings.resources import PACKAGE
@@ -147,19 +148,27 @@ class ClipScorer(Scorer):
         self.device = device
         self._visual = torch.compile(visual) if numerics.compile else visual  # text lengths vary: not worth compiling
         self._tokenizer = towers.tokenizer
+        self._halving = Halving()
         self._chunks = settings.image_chunk, settings.text_chunk
         self._causal = is_causal(self._model)
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out and a chunk was halved."""
+        return self._halving.times
 
     def encode_images(self, crops: torch.Tensor) -> torch.Tensor:
         """Normalised crops [N, 3, size, size], N > 0, to unit vectors [N, D], float32 on the device."""
         import torch
 
         with torch.inference_mode():
-            chunks = crops.split(self._chunks[0])
-            features: list[torch.Tensor] = []
-            for number, chunk in enumerate(chunks):
-                watching.tell(number / len(chunks))
-                features.append(self._visual(chunk.to(device=self.device, dtype=self._dtype)).float())
+
+            def encode(part: slice) -> torch.Tensor:
+                watching.tell(part.start / len(crops))
+                features: torch.Tensor = self._visual(crops[part].to(device=self.device, dtype=self._dtype)).float()
+                return features
+
+            features = [*self._halving.chunks(len(crops), self._chunks[0], encode)]
             return torch.nn.functional.normalize(torch.cat(features), dim=-1)
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -175,13 +184,17 @@ class ClipScorer(Scorer):
         tokens = self._tokenizer(list(texts))
         lengths = text_lengths(tokens) if self._causal else torch.full((len(texts),), tokens.shape[1])
         order = lengths.argsort(stable=True)
-        features: list[torch.Tensor] = []
+
+        def encode(part: slice) -> torch.Tensor:
+            watching.tell(part.start / len(order))
+            rows = order[part]
+            chunk = tokens[rows, : int(lengths[rows].max())].to(self.device)
+            encoded = encode_causal(self._model, chunk) if self._causal else self._model.encode_text(chunk)
+            features: torch.Tensor = encoded.float()
+            return features
+
         with torch.inference_mode():
-            for rows in order.split(self._chunks[1]):
-                watching.tell(len(features) * self._chunks[1] / len(order))
-                chunk = tokens[rows, : int(lengths[rows].max())].to(self.device)
-                encoded = encode_causal(self._model, chunk) if self._causal else self._model.encode_text(chunk)
-                features.append(encoded.float())
+            features = [*self._halving.chunks(len(order), self._chunks[1], encode)]
             back = order.argsort().to(self.device)
             return torch.nn.functional.normalize(torch.cat(features)[back], dim=-1)
 

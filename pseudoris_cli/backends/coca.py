@@ -110,7 +110,7 @@ def _tokenizer(model: str) -> Any:
 
 
 class CocaCaptioner(Captioner):
-    """CoCa at work. `halvings` counts how often memory ran out and the row chunk was halved."""
+    """CoCa at work. `halvings` counts how often memory ran out and a chunk of rows, or of crops to encode, was halved."""
 
     def __init__(self, coca: Any, tokenizer: Any, settings: Settings, numerics: Numerics) -> None:
         from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -150,7 +150,7 @@ class CocaCaptioner(Captioner):
             groups = self._groups(images) if any(image.masks for image in images) else []
             with watching.span(0.1, 1):
                 found = iter(self._decoder.decode(groups))
-        self.halvings = self._decoder.halvings
+        self.halvings = self._decoder.halvings + self._network.halving.times
         captions: list[list[Caption]] = []
         for image in images:
             by_kind = [next(found) for _ in CROP_KINDS] if image.masks else []

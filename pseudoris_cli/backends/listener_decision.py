@@ -14,6 +14,7 @@ from pydantic import Field
 
 from pseudoris_cli import watching
 from pseudoris_cli.errors import MissingDependency
+from pseudoris_cli.halving import Halving
 from pseudoris_cli.method.protocols import Lineup, Listener
 from pseudoris_cli.prompting import questions
 from pseudoris_cli.prompting.questions import Question
@@ -82,6 +83,12 @@ class DecisionListener(Listener):
 
     def __init__(self, settings: Settings, pipeline: Any) -> None:
         self.settings, self._pipeline = settings, pipeline
+        self._halving = Halving()
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out and questions were asked in halves."""
+        return self._halving.times
 
     def listen(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
         """Probabilities [E, M + 1] of each image (see the protocol)."""
@@ -103,14 +110,13 @@ class DecisionListener(Listener):
             asked = [question for text in one.expressions for question in ask(text, count)]
             options = asked[0].options if asked else count + 1
             picture = self._picture(one) if asked else None
-            rows = [
-                row
-                for start in range(0, len(asked), _TOGETHER)
-                for row in self._decide(picture, count, asked[start : start + _TOGETHER])
-            ]
-            found.append(np.reshape(rows, (len(asked), options)))
+            found.append(np.reshape(self._rows(picture, count, asked), (len(asked), options)))
             watching.tell(done / len(lineups))
         return found
+
+    def _rows(self, picture: Any, count: int, asked: Sequence[Question]) -> list[np.ndarray]:
+        chunks = self._halving.chunks(len(asked), _TOGETHER, lambda part: self._decide(picture, count, asked[part]))
+        return [row for chunk in chunks for row in chunk]
 
     def _picture(self, one: Lineup) -> Any:
         """As a server would see it: after the same encoding."""

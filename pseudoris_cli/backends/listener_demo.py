@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.halving import Halving
 from pseudoris_cli.method.protocols import Lineup, Listener
 from pseudoris_cli.rle import decode_rle
 from pseudoris_cli.settings.models import JudgeSettings, Numerics
@@ -81,6 +82,12 @@ class DemoListener(Listener):
 
     def __init__(self, network: SceneListener, vocabulary: Vocabulary, device: str) -> None:
         self._network, self._vocabulary, self._device = network, vocabulary, device
+        self._halving = Halving()
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out and expressions were asked in halves."""
+        return self._halving.times
 
     def listen(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
         """Probabilities [E, M + 1] of each image (see the protocol)."""
@@ -104,13 +111,21 @@ class DemoListener(Listener):
                 places = places_of(masks).to(self._device)
                 objects = self._network.encode(crops_of(one.image_rgb, masks).to(self._device), places)
                 words = self._vocabulary.read(one.expressions).to(self._device)
-                parts = [self._ask(objects, places, part) for part in words.split(_TEXTS) if len(part)]
-                found.append(torch.cat(parts) if parts else torch.zeros(0, len(masks)))
+                found.append(self._asked(objects, places, words) if len(words) else torch.zeros(0, len(masks)))
         return found
 
-    def _ask(self, objects: torch.Tensor, places: torch.Tensor, words: torch.Tensor) -> Any:
+    def _asked(self, objects: torch.Tensor, places: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        chunks = self._halving.chunks(len(words), _TEXTS, lambda part: self._ask(objects, places, words[part]))
+        return torch.cat([*chunks])
+
+    def _ask(self, objects: torch.Tensor, places: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         import torch
 
         shape = (len(words), *objects.shape)
         present = torch.ones(shape[:2], dtype=torch.bool, device=self._device)
-        return self._network(objects.expand(shape), places.expand(len(words), *places.shape), present, words)
+        logits: torch.Tensor = self._network(
+            objects.expand(shape), places.expand(len(words), *places.shape), present, words
+        )
+        return logits

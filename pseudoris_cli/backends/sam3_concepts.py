@@ -140,6 +140,12 @@ class Concepts(Proposer):
     def __init__(self, detector: Any, phrases: Sequence[str], settings: Settings) -> None:
         self.detector, self.phrases, self.settings = detector, phrases, settings
 
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out and a chunk of phrases was halved."""
+        times: int = self.detector.halving.times
+        return times
+
     def propose(self, images_rgb: Sequence[np.ndarray], keys: Sequence[str]) -> list[list[Proposal]]:
         """See Proposer. Empty masks are left out; of instances that cover each other the best stays."""
         return [self._of(image) for image in images_rgb]

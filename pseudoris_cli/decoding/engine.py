@@ -18,6 +18,7 @@ from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
 from pseudoris_cli.decoding.rules import DecodingRules, Generated
 from pseudoris_cli.decoding.sampling import draw
 from pseudoris_cli.errors import is_out_of_memory
+from pseudoris_cli.halving import release_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,7 @@ class Decoder:
                 if chunk == 1 or not is_out_of_memory(error):
                     raise
             self.halvings += 1
-            if self.network.device.type == "cuda":
-                torch.cuda.empty_cache()
+            release_memory()
             found += self._decode(batch, chunk // 2)
         return found
 

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pseudoris_cli.halving import Halving
+
 ROWS = 16
 QUERIES = 4
 
@@ -70,7 +72,7 @@ class CaptionNetwork:
 
     def __init__(self, coca: Any, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
         self.coca = coca.eval().requires_grad_(False)
-        self.dtype = dtype
+        self.dtype, self.halving = dtype, Halving()
         self.device: torch.device = coca.text_decoder.text_projection.device
         self.text_blocks = list(self.coca.text.transformer.resblocks)
         self.decoder_blocks = list(
@@ -97,14 +99,15 @@ class CaptionNetwork:
 
     def encode(self, crops: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Crops [C, 3, S, S] to unit image latents float32 [C, D] and image tokens [C, L, width] in the configured type."""
-        latents, tokens = [], []
-        for start in range(0, len(crops), batch):
-            part = crops[start : start + batch]
+
+        def encode(chosen: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            part = crops[chosen]
             extra = round_up(len(part), QUERIES) - len(part)
             with self.autocast():
                 latent, token = self.coca.visual(F.pad(part, (0, 0, 0, 0, 0, 0, 0, extra)))
-            latents.append(F.normalize(latent[: len(part)].float(), dim=-1))
-            tokens.append(token[: len(part)].to(self.dtype))
+            return F.normalize(latent[: len(part)].float(), dim=-1), token[: len(part)].to(self.dtype)
+
+        latents, tokens = zip(*self.halving.chunks(len(crops), batch, encode), strict=True)
         return torch.cat(latents), torch.cat(tokens)
 
     def precompute_cross_kv(self, image_tokens: torch.Tensor) -> CrossKV:

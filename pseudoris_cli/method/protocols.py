@@ -127,6 +127,16 @@ class LeavesOut(Protocol):
 
 
 @runtime_checkable
+class Halves(Protocol):
+    """Optional for any backend: one that works in chunks and halves them where memory runs out. A captioner has it."""
+
+    @property
+    def halvings(self) -> int:
+        """How often it did so far; the stage notes it with the part."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """A joint image-text embedding. `size`, `mean`, `std` and `interpolation` say how its crops are made: side in pixels, RGB in
     0..1, and how they are resized."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
 from pseudoris_cli import watching
 from pseudoris_cli.errors import EnvironmentStop, PseudorisError, is_device_lost, is_out_of_memory, reason_of
 from pseudoris_cli.execution.tasks import ImageResult, LoadedImage, PartInput, PartResult, ProgressCallback, UnreadImage
+from pseudoris_cli.halving import release_memory
+from pseudoris_cli.method.protocols import Halves
 from pseudoris_cli.records import Failure
 from pseudoris_cli.storage.schema import Columns, columns_of
 
@@ -21,12 +23,20 @@ StreamWork = Callable[[Iterator[LoadedImage], dict[str, Any]], Iterator[ImageRes
 T = TypeVar("T")
 
 
-def run_batches(part: PartInput, size: int, work: Work, stage: str, optional: Collection[str] = ()) -> PartResult:
+def run_batches(
+    part: PartInput,
+    size: int,
+    work: Work,
+    stage: str,
+    optional: Collection[str] = (),
+    halving: Mapping[str, object] | None = None,
+) -> PartResult:
     """Give the images that could be read to `work`, `size` at a time, and gather the stage's rows, answers and notes.
 
     `optional`: the optional columns of the stage that this run makes. Batches are cut by position within the part, so they are
-    the same after a resume.
+    the same after a resume. `halving`: backends whose halvings are noted, by the name of the note.
     """
+    halved = {name: _halvings(backend) for name, backend in (halving or {}).items()}
     rows: list[dict[str, Any]] = []
     result = PartResult({}, {})
     for batch in batched(part.images, size):
@@ -40,7 +50,13 @@ def run_batches(part: PartInput, size: int, work: Work, stage: str, optional: Co
             result.answers[image.ref.key] = (len(answer.rows), answer.failure)
         part.on_progress(len(batch) - share.told, len(rows) - before)
     result.columns = as_columns(rows, stage, optional)
+    times = {name: _halvings(backend) - halved[name] for name, backend in (halving or {}).items()}
+    result.notes |= {name: count for name, count in times.items() if count}
     return result
+
+
+def _halvings(backend: object) -> int:
+    return backend.halvings if isinstance(backend, Halves) else 0
 
 
 def as_columns(rows: Sequence[dict[str, Any]], stage: str, optional: Collection[str] = ()) -> Columns:
@@ -134,11 +150,3 @@ def _attempt(batch: list[LoadedImage], work: Work, notes: dict[str, Any]) -> lis
 
 def _stopped(error: BaseException) -> EnvironmentStop:
     return EnvironmentStop(f"the device stopped working: {reason_of(error)}; committed parts are kept")
-
-
-def release_memory() -> None:
-    """Hand cached device memory back before a retry."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -101,16 +101,13 @@ class CaptionWorker:
                 for image, found in zip(batch, captions, strict=True)
             ]
 
-        halved = self.captioner.halvings
         if not self.settings.NEEDS_PIXELS:
             part = replace(part, images=_blank_images(part, masks))
-        result = run_batches(part, self.settings.image_batch, work, NAME)
+        result = run_batches(part, self.settings.image_batch, work, NAME, halving={"row_chunk_halved": self.captioner})
         if not self.settings.NEEDS_PIXELS:
             result.answers |= {ref.key: (0, None) for ref in part.task.images if ref.key not in result.answers}
         if isinstance(self.captioner, LeavesOut) and (left_out := self.captioner.left_out()):
             result.notes["left_out"] = left_out
-        if (times := self.captioner.halvings - halved) > 0:
-            result.notes["row_chunk_halved"] = times
         return result
 
 

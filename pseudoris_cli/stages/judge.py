@@ -145,7 +145,8 @@ class JudgeWorker:
                 for image, of_image, texts, verdicts in zip(images, answers, foreign, nothing, strict=True)
             ]
 
-        result = run_batches(part, self.judge.settings.image_batch, work, NAME, optional=("listener",))
+        halving = {"questions_halved": self.judge.listener}
+        result = run_batches(part, self.judge.settings.image_batch, work, NAME, ("listener",), halving)
         result.notes["judge"] = counts
         if earlier.scenes:
             result.notes[SCENES] = earlier.scenes

@@ -62,7 +62,10 @@ class MaskWorker:
     def run(self, part: PartInput) -> PartResult:
         """Pseudo-masks of every image of a part; an image without any is empty."""
         dropped: Counter[str] = Counter()
-        result = run_batches(part, self.settings.image_batch, lambda batch: self._masks(batch, dropped), NAME)
+        halving = {"prompt_chunk_halved": self.segmenter, "phrase_chunk_halved": self.proposer}
+        result = run_batches(
+            part, self.settings.image_batch, lambda batch: self._masks(batch, dropped), NAME, halving=halving
+        )
         if self.segmenter and self.segmenter.resolved:
             result.notes["resolved"] = dict(self.segmenter.resolved)
         if dropped:

@@ -70,4 +70,4 @@ class ScoreWorker:
                 for image, rows in zip(batch, scored, strict=True)
             ]
 
-        return run_batches(part, self.settings.image_batch, work, NAME)
+        return run_batches(part, self.settings.image_batch, work, NAME, halving={"chunk_halved": self.scorer})

@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from pseudoris_cli import watching
+from pseudoris_cli.halving import Halving
 from pseudoris_cli.networks.sam import run_lengths
 from pseudoris_cli.networks.sam.mask_table import MaskRows, MaskTable, TablesUnderWay
 from pseudoris_cli.networks.sam.promptable import PromptableNetwork
@@ -92,6 +93,7 @@ class _Crop:
 class AutomaticMasks:
     """Generates the masks of images with a promptable network.
 
+    Where memory runs out the points of a decoder call are halved for the rest of that crop; `halving` counts it.
     With `gather`, for a GPU, several crops are encoded together: a quarter of a call's images, so that there is work for the
     device while the host reads results.
     """
@@ -102,6 +104,7 @@ class AutomaticMasks:
             network.grid(int(settings.points_per_side / settings.crop_n_points_downscale_factor**layer))
             for layer in range(settings.crop_n_layers + 1)
         ]
+        self.halving = Halving()
         self.pixels = CPU_PIXELS if network.device.type == "cpu" else CUDA_PIXELS
 
     @torch.inference_mode()
@@ -134,15 +137,20 @@ class AutomaticMasks:
         network.set_crop(embedding, size)
         # as in the official generator, which filters only above zero
         min_iou = self.settings.pred_iou_thresh if self.settings.pred_iou_thresh > 0 else None
-        for start in range(0, len(points), network.chunk):
-            watching.tell(start / len(points))
-            decoded = network.decode(points[start : start + network.chunk], min_iou)
+
+        def decode(chunk: slice) -> MaskTable:
+            watching.tell(chunk.start / len(points))
+            decoded, found = network.decode(points[chunk], min_iou), MaskTable(table.pixels)
             step = max(1, self.pixels // table.pixels)
             for first in range(0, len(decoded.logits), step):
                 part = slice(first, first + step)
                 kept, stability, masks = self._threshold(network.resize(decoded.logits[part]))
-                columns = (decoded.prompt[part][kept] + start, decoded.mask[part][kept], decoded.iou[part][kept])
-                table.add(*columns, stability, masks)
+                columns = (decoded.prompt[part][kept] + chunk.start, decoded.mask[part][kept], decoded.iou[part][kept])
+                found.add(*columns, stability, masks)
+            return found
+
+        for found in self.halving.chunks(len(points), network.chunk, decode, network.release):
+            table.append(found)
         return table
 
     def candidates(self, rows: MaskRows, box: Box, image_size: tuple[int, ...]) -> list[MaskCandidate]:

@@ -15,6 +15,10 @@ class Buffers:
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
+    def release(self) -> None:
+        """Let go of all memory."""
+        self._buffers.clear()
+
     def __call__(self, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A contiguous tensor of this shape on the device of `like`, of its dtype unless `dtype` is given."""
         dtype = dtype or like.dtype

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pseudoris_cli.halving import Halving
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -30,6 +32,7 @@ class ConceptDetector:
 
     def __init__(self, model: Any, image_processor: Any, tokenize: Any, phrases: Sequence[str], chunk: int) -> None:
         self.model, self.image_processor, self.chunk = model, image_processor, chunk
+        self.halving = Halving()
         self.dtype = next(model.vision_encoder.parameters()).dtype
         with torch.inference_mode():
             ids, self.attention = (part.to(model.device) for part in tokenize(list(phrases)))
@@ -43,26 +46,34 @@ class ConceptDetector:
             images=np.require(image, requirements=["C", "W"]), input_data_format="channels_last", return_tensors="pt"
         )
         seen = self.model.get_vision_features(pixel_values=done["pixel_values"].to(self.model.device, self.dtype))
+
+        def ask(part: slice) -> list[Instance]:
+            return self._instances(seen, image.shape[:2], part, (score_thresh, mask_thresh))
+
+        chunks = self.halving.chunks(len(self.texts), self.chunk, ask)
+        return [instance for found in chunks for instance in found]
+
+    def _instances(
+        self, seen: Any, size: tuple[int, ...], part: slice, thresholds: tuple[float, float]
+    ) -> list[Instance]:
+        """The instances of some phrases in an image of this height and width whose features are `seen`."""
+        texts = self.texts[part]
+        outputs = self.model(
+            vision_embeds=_repeated(seen, len(texts)),
+            text_embeds=SimpleNamespace(pooler_output=texts),
+            attention_mask=self.attention[part],
+        )
+        for name in ("pred_logits", "pred_boxes", "pred_masks", "presence_logits"):
+            value = getattr(outputs, name)
+            if value is not None:
+                setattr(outputs, name, value.float())
+        results = self.image_processor.post_process_instance_segmentation(outputs, *thresholds, [size] * len(texts))
         found = []
-        for start in range(0, len(self.texts), self.chunk):
-            texts = self.texts[start : start + self.chunk]
-            outputs = self.model(
-                vision_embeds=_repeated(seen, len(texts)),
-                text_embeds=SimpleNamespace(pooler_output=texts),
-                attention_mask=self.attention[start : start + self.chunk],
-            )
-            for name in ("pred_logits", "pred_boxes", "pred_masks", "presence_logits"):
-                value = getattr(outputs, name)
-                if value is not None:
-                    setattr(outputs, name, value.float())
-            results = self.image_processor.post_process_instance_segmentation(
-                outputs, score_thresh, mask_thresh, [image.shape[:2]] * len(texts)
-            )
-            for phrase, result in enumerate(results, start):
-                masks = result["masks"].bool().cpu().numpy()
-                found += [
-                    Instance(phrase, score, mask) for score, mask in zip(result["scores"].tolist(), masks, strict=True)
-                ]
+        for phrase, result in enumerate(results, part.start):
+            masks = result["masks"].bool().cpu().numpy()
+            found += [
+                Instance(phrase, score, mask) for score, mask in zip(result["scores"].tolist(), masks, strict=True)
+            ]
         return found
 
 

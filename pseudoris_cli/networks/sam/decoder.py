@@ -55,12 +55,15 @@ class PromptDecoder(Protocol):
         """Compile the functions that run for every chunk."""
         ...
 
+    def release(self) -> None:
+        """Let go of what is kept from one `decode` to the next."""
+
     def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
         """Masks of at most `chunk` prompts from their embeddings [P, 2, C]; with `min_iou`, those with a predicted IoU above."""
         ...
 
 
-class OfficialDecoder:
+class OfficialDecoder(PromptDecoder):
     """segment_anything's own `Sam.mask_decoder`: every mask of every prompt is computed at full mask resolution."""
 
     def __init__(self, sam: Sam, chunk: int) -> None:
@@ -147,6 +150,11 @@ class GridDecoder:
         self.first_values = split_heads(token_to_image.v_proj(x), self.heads).contiguous()
         self.first_queries = self.by_channel(image_to_token.q_proj(x + e))
         self.prepare(x, e)
+
+    def release(self) -> None:
+        """See PromptDecoder."""
+        self.buffers.release()
+        self.__dict__.pop("keys", None)  # in every form the image side of the last chunk
 
     def prepare(self, x: Tensor, e: Tensor) -> None:
         """Compute what layer 2, the final attention and the upscaling share, from image tokens and positions [N, C]."""

@@ -46,6 +46,13 @@ class MaskTable:
             self.changes.append(run_lengths.changes_of(masks).add_(self.count * (self.pixels - 1)))
         self.count += len(masks)
 
+    def append(self, other: MaskTable) -> None:
+        """The masks of another table of the crop; its own changes are numbered anew."""
+        self.rows += other.rows
+        self.changes += [part.add_(self.count * (self.pixels - 1)) for part in other.changes]
+        self.edges += other.edges
+        self.count += other.count
+
 
 class TablesUnderWay:
     """The tables of an image's crops on their way to the host: one transfer."""

@@ -67,6 +67,9 @@ class PromptableNetwork(Protocol):
         """The masks of at most `chunk` foreground points [P, 2] (x, y as fractions of the crop); with `min_iou`, those above."""
         ...
 
+    def release(self) -> None:
+        """Let go of what is kept from one `decode` to the next, after memory ran out."""
+
     def resize(self, logits: Tensor) -> Tensor:
         """Logits [M, h, w] of `decode` at the crop's pixels, column-major: [M, width·height] float32."""
         ...

@@ -73,6 +73,10 @@ class SegmentAnything(PromptableNetwork):
         in_frame = self.transform.apply_coords(points * np.array([[width, height]]), self.size)
         return self.decoder.decode(self._embed(in_frame), min_iou)
 
+    def release(self) -> None:
+        """See PromptableNetwork."""
+        self.decoder.release()
+
     def resize(self, logits: Tensor) -> Tensor:
         """See PromptableNetwork."""
         if self.plain:

@@ -33,7 +33,14 @@ _NAMES = (
 """What transformers names otherwise than segment_anything, applied in order."""
 
 
-class ModuleDecoder:
+class KeepsNothing:
+    """A decoder that keeps nothing from one chunk to the next."""
+
+    def release(self) -> None:
+        """See PromptDecoder."""
+
+
+class ModuleDecoder(KeepsNothing):
     """transformers' own mask decoder: every mask of every prompt is computed."""
 
     plain = True
@@ -94,6 +101,10 @@ class RewrittenDecoder:
     def decode(self, sparse: Tensor, min_iou: float | None) -> Decoded:
         """See PromptDecoder."""
         return self.grid.decode(sparse, min_iou)
+
+    def release(self) -> None:
+        """See PromptDecoder."""
+        self.grid.release()
 
 
 def is_rewritable(model: Any) -> bool:

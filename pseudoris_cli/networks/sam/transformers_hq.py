@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pseudoris_cli.networks.sam.decoder import chosen
 from pseudoris_cli.networks.sam.promptable import Decoded, Size
-from pseudoris_cli.networks.sam.transformers_decoder import Embedding
+from pseudoris_cli.networks.sam.transformers_decoder import Embedding, KeepsNothing
 
 
-class HqDecoder:
+class HqDecoder(KeepsNothing):
     """A PromptDecoder; embeddings are (embedding, features of the encoder's first block with global attention, ...)."""
 
     plain = False

@@ -93,6 +93,10 @@ class TransformersSam(PromptableNetwork):
         )
         return self.decoder.decode(sparse[0], min_iou)
 
+    def release(self) -> None:
+        """See PromptableNetwork."""
+        self.decoder.release()
+
     def resize(self, logits: Tensor) -> Tensor:
         """See PromptableNetwork."""
         if not self.plain:
