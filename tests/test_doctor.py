@@ -102,7 +102,7 @@ def test_memory_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(doctor, "_memory_of", lambda _: gigabytes * 1e9)
         return by_name(list(doctor._check_memory(settings, "cuda:0")))
 
-    large, small = plan(141), plan(7)
+    large, small = plan(141), plan(6)
     assert list(large) == ["memory: masks", "memory: captions", "memory: scores"]
     assert all(check.status == "ok" for check in large.values())
     assert "of 141.0 GB: weights 2.85, " in large["memory: masks"].detail, "ViT-H and R50-FPN in fp32"
@@ -120,7 +120,7 @@ def test_memory_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert small["memory: masks"].status == "warn"
     assert "--set masks.sam.prompt_chunk=" in small["memory: masks"].next_step
     fitting = int(small["memory: masks"].next_step.split("prompt_chunk=")[1].split(",")[0])
-    assert plan(7, tiny_changed(settings, fitting))["memory: masks"].status == "ok", "what it advises fits"
+    assert plan(6, tiny_changed(settings, fitting))["memory: masks"].status == "ok", "what it advises fits"
     nothing = plan(0.7)["memory: masks"]
     assert "numerics.precision=bf16" in nothing.next_step
 
@@ -131,10 +131,14 @@ def tiny_changed(settings: Settings, chunk: int) -> Settings:
 
 
 def test_a_backend_that_does_not_tell_its_memory_is_named(tmp_path: Path) -> None:
-    settings = tiny(captions={"backend": "captioner_hf", "model": "nobody/nothing"})
+    proposals = {"backend": "sam3_concepts", "checkpoint": "random:0", "concepts": ["dog"]}
+    settings = tiny(captions={"backend": "captioner_hf", "model": "nobody/nothing"}, masks={"proposals": proposals})
     checks = by_name(examine(settings, tmp_path, DeviceRequest(device="cpu")))
-    assert checks["memory: captions"].detail == "not known of captions.backend=captioner_hf"
-    assert checks["memory: masks"].status == "ok"
+    assert checks["memory: captions"].detail.startswith(
+        "not known of captions.backend=captioner_hf (the model 'nobody/nothing' is not here"
+    )
+    assert checks["memory: masks"].detail == "not known of masks.proposals.backend=sam3_concepts"
+    assert checks["memory: scores"].detail.startswith("0.")
 
 
 def test_numerics_in_effect(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,10 +16,13 @@ from pseudoris_cli.prompting import selecting
 from pseudoris_cli.prompting.prompts import Prompt
 from pseudoris_cli.prompting.selecting import Outcome, Usable
 from pseudoris_cli.prompting.settings import PromptSettings
-from pseudoris_cli.prompting.views import Picture, Scene
+from pseudoris_cli.prompting.views import Picture, Scene, Shown
 from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
 from pseudoris_cli.settings.models import Numerics
 from pseudoris_cli.weights import model_folders
+
+if TYPE_CHECKING:
+    from pseudoris_cli.networks.memory import Memory, Work
 
 ROLE = "captioner"
 _REPAIRS = 1
@@ -55,6 +58,21 @@ def load(settings: Settings, numerics: Numerics, device: str) -> HfCaptioner:
 
     processor, network = load_vision_language(folder, f"captions.model={settings.model}", numerics, device)
     return HfCaptioner(settings, network, processor, prompt)
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device, for pictures of the largest size and few objects.
+
+    MissingDependency (exit 3) where the model is not here.
+    """
+    from pseudoris_cli.networks.memory import MASKS
+    from pseudoris_cli.networks.vision_language_memory import blank, generation, request
+
+    folder, named = model_folders.locate(settings.model, "captions.model"), f"captions.model={settings.model}"
+    size = settings.max_side, settings.max_side * 3 // 4
+    pictures = (size,) * (1 if settings.view in ("crop", "rgba") else 2)
+    asked = request(folder, named, pictures, settings.load_prompt().text(Shown((), 1, MASKS)))
+    return generation(blank(folder, named, work.numerics), asked, settings.mask_batch, settings.max_tokens, work)
 
 
 def version(settings: Settings) -> str:
@@ -170,6 +188,16 @@ class HfCaptioner(PartCaptioner):
         return self._generate(jobs[:middle]) + self._generate(jobs[middle:])
 
     def _generate_together(self, jobs: list[_Job]) -> list[tuple[str, bool]]:
+        inputs = self._inputs(jobs)
+        made = self._generated(inputs, jobs)
+        new = made[:, inputs["input_ids"].shape[1] :]
+        texts = self.processor.batch_decode(new, skip_special_tokens=True)
+        ends = self.network.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends])
+        return [(text, bool(ends & set(row.tolist()))) for text, row in zip(texts, new, strict=True)]
+
+    def _inputs(self, jobs: list[_Job]) -> Any:
+        """What the processor makes of the messages, on the device."""
         import torch
 
         inputs = self.processor.apply_chat_template(
@@ -183,8 +211,14 @@ class HfCaptioner(PartCaptioner):
         for name, value in inputs.items():
             if torch.is_tensor(value) and value.is_floating_point():
                 inputs[name] = value.to(self.network.dtype)
+        return inputs
+
+    def _generated(self, inputs: Any, jobs: list[_Job]) -> Any:
+        """The tokens of the questions and their answers, [jobs, T]."""
+        import torch
+
         with torch.inference_mode():
-            made = self.network.generate(
+            return self.network.generate(
                 **inputs,
                 max_new_tokens=self.settings.max_tokens,
                 do_sample=False,
@@ -193,11 +227,6 @@ class HfCaptioner(PartCaptioner):
                 top_k=None,
                 logits_processor=self._drawing(jobs),
             )
-        new = made[:, inputs["input_ids"].shape[1] :]
-        texts = self.processor.batch_decode(new, skip_special_tokens=True)
-        ends = self.network.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends])
-        return [(text, bool(ends & set(row.tolist()))) for text, row in zip(texts, new, strict=True)]
 
     def _drawing(self, jobs: list[_Job]) -> Any:
         """What makes the likeliest token a draw: noise of each mask's own, so that no answer depends on the batch."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,9 @@ from pseudoris_cli.prompting.views import lineup_picture
 from pseudoris_cli.records import MaskedImage
 from pseudoris_cli.settings.models import JudgeSettings, Numerics
 from pseudoris_cli.weights import model_folders
+
+if TYPE_CHECKING:
+    from pseudoris_cli.networks.memory import Memory, Work
 
 ROLE = "listener"
 _SETTING = "filter.judge.model"
@@ -70,6 +73,20 @@ def load(settings: Settings, numerics: Numerics, device: str) -> DecisionListene
     processor, network = load_vision_language(folder, f"{_SETTING}={settings.model}", numerics, device)
     pipeline = DecisionPipeline(model=network, tokenizer=processor.tokenizer, processor=processor, device=device)
     return DecisionListener(settings, pipeline)
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device, for a picture of the largest size and few objects.
+
+    MissingDependency (exit 3) where the model is not here.
+    """
+    from pseudoris_cli.networks.memory import MASKS
+    from pseudoris_cli.networks.vision_language_memory import blank, one_by_one, request
+
+    folder, named = model_folders.locate(settings.model, _SETTING), f"{_SETTING}={settings.model}"
+    text = f"{questions.scene(MASKS)}\n{Question('the object on the left of the other', MASKS).decision()}"
+    asked = request(folder, named, ((settings.max_side, settings.max_side * 3 // 4),), text)
+    return one_by_one(blank(folder, named, work.numerics), asked, _TOGETHER, work)
 
 
 def version(settings: Settings) -> str:

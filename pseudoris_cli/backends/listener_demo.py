@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pseudoris_cli.networks.listener.inputs import Vocabulary
     from pseudoris_cli.networks.listener.network import SceneListener
+    from pseudoris_cli.networks.memory import Memory, Work
 
 ROLE = "listener"
 _TEXTS = 256
@@ -67,6 +68,13 @@ def load(settings: Settings, numerics: Numerics, device: str) -> DemoListener:
             reason = str(error).partition("\n")[0][:200]
             raise UsageError(f"{checkpoint.path} holds no weights of listener_demo ({reason})") from error
     return DemoListener(network.eval().requires_grad_(False).to(device), vocabulary, device)
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device."""
+    from pseudoris_cli.networks.listener.memory import memory as of_network
+
+    return of_network(len(set(_demo_words())) + 2, _TEXTS)
 
 
 def _demo_words() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
+    from pseudoris_cli.networks.memory import Memory, Work
 
 ROLE = "segmenter"
 
@@ -103,6 +106,51 @@ def load(settings: Settings, numerics: Numerics, device: str) -> AutomaticSegmen
     return AutomaticSegmenter(generator, settings.channels, {"decoder": form, "prompt_chunk": chunk})
 
 
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device, for 640 x 480. MissingDependency (exit 3) where the model is not here."""
+    random = settings.checkpoint.startswith("random:")
+    folder = None if random else model_folders.locate(settings.checkpoint, "masks.sam.checkpoint")
+    from pseudoris_cli.networks import transformers_models
+    from pseudoris_cli.networks.sam.transformers_memory import memory as of_network
+    from pseudoris_cli.networks.sam.transformers_network import TransformersSam
+
+    transformers_models.require("masks.sam.backend=sam_hf")
+    model, processor = _blank(folder, settings.model, work.numerics)
+    form, chunk = _resolve(settings, model, work.on_gpu)
+    network = TransformersSam(model, processor, _decoder(form, model, chunk), settings.point_grid == "transformers")
+    return of_network(network, work, (480, 640))
+
+
+@lru_cache(maxsize=4)
+def _blank(folder: Path | None, name: str, numerics: Numerics) -> tuple[Any, Any]:
+    """Model without memory and image processor, of a folder or of random weights."""
+    import torch
+    import transformers
+
+    from pseudoris_cli.networks import numerics as arithmetic
+    from pseudoris_cli.networks import transformers_models
+    from pseudoris_cli.networks.sam.transformers_sizes import empty
+
+    if folder is None:
+        with torch.device("meta"):
+            model, processor = empty(name)
+    else:
+        setting = f"masks.sam.checkpoint={folder}"
+        kind = getattr(transformers, _class_of(folder, setting))
+        model = transformers_models.blank_model(kind, folder, setting)
+        processor = transformers_models.read_processor(transformers.AutoImageProcessor, folder, setting)
+    _set_precision(model.requires_grad_(False), arithmetic.dtype_of(numerics))
+    return model, processor
+
+
+def _class_of(folder: Path, setting: str) -> str:
+    """The class of the model in a folder. UsageError (exit 2) if it is none of these."""
+    kind = model_folders.model_type(folder, setting)
+    if kind not in CLASSES:
+        raise UsageError(f"{setting} is a model of type {kind!r}; sam_hf takes {', '.join(CLASSES)}")
+    return CLASSES[kind]
+
+
 def _read(folder: Path) -> tuple[Any, Any]:
     """Model and image processor of a folder."""
     import transformers
@@ -110,10 +158,7 @@ def _read(folder: Path) -> tuple[Any, Any]:
     from pseudoris_cli.networks import transformers_models
 
     setting = f"masks.sam.checkpoint={folder}"
-    kind = model_folders.model_type(folder, setting)
-    if kind not in CLASSES:
-        raise UsageError(f"{setting} is a model of type {kind!r}; sam_hf takes {', '.join(CLASSES)}")
-    model = transformers_models.read_model(getattr(transformers, CLASSES[kind]), folder, setting)
+    model = transformers_models.read_model(getattr(transformers, _class_of(folder, setting)), folder, setting)
     return model, transformers_models.read_processor(transformers.AutoImageProcessor, folder, setting)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from pseudoris_cli.errors import MissingDependency
 from pseudoris_cli.networks.memory import Memory, Work, largest
 from pseudoris_cli.settings import plugins
-from pseudoris_cli.settings.models import BackendSettings, Settings
+from pseudoris_cli.settings.models import BackendSettings, JudgeSettings, Settings
 
 SHARE = 0.9
 """Of the device that may be planned for; allocators leave holes, and the driver keeps some."""
@@ -39,6 +40,9 @@ def plan(settings: Settings, on_gpu: bool, available: float) -> Iterator[StagePl
     if not settings.captions.RUNS_ELSEWHERE:
         batch = settings.captions.image_batch
         stages.insert(1, ("captions", {"captions": settings.captions}, batch, "captions.image_batch"))
+    judge = settings.filter.judge
+    if isinstance(judge, JudgeSettings) and not judge.RUNS_ELSEWHERE:
+        stages.append(("judge", {"filter.judge": judge}, judge.image_batch, "filter.judge.image_batch"))
     budget = SHARE * (available - CONTEXT * on_gpu)
     for stage, sections, images, setting in stages:
         need, unknown = _need(sections, Work(images, settings.numerics, on_gpu))
@@ -70,7 +74,10 @@ def _need(sections: dict[str, BackendSettings], work: Work) -> tuple[Memory, lis
     for name, section in sections.items():
         module = plugins.load(plugins.BACKENDS, section.backend)
         if hasattr(module, "memory"):
-            found += module.memory(section, work)
+            try:
+                found += module.memory(section, work)
+            except MissingDependency as error:
+                unknown.append(f"{name}.backend={section.backend} ({str(error).splitlines()[0]})")
         elif hasattr(section, "checkpoint") or hasattr(section, "model"):
             unknown.append(f"{name}.backend={section.backend}")
     return found, unknown

@@ -58,6 +58,11 @@ def weights_of(network: nn.Module, bytes_of: Callable[[str], int]) -> float:
     return float(sum(tensor.numel() * bytes_of(name) for name, tensor in tensors))
 
 
+def stored(network: nn.Module) -> float:
+    """Bytes of the parameters and buffers of a network as they are."""
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers())))
+
+
 def largest(fits: Callable[[int], bool], most: int = 1 << 20) -> int:
     """The largest power of 2 that fits, 0 where not even 1 does."""
     found, number = 0, 1

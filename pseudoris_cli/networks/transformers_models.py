@@ -53,6 +53,25 @@ def read_model(model_class: Any, folder: Path, setting: str) -> Any:
     return model
 
 
+def blank_model(model_class: Any, folder: Path, setting: str) -> Any:
+    """The model of a folder's configuration on the meta device: without memory and weights."""
+    import torch
+
+    with _quiet(), _explained(model_class.__name__, setting), torch.device("meta"):
+        config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+        return model_class(config).eval()
+
+
+def blank_auto(auto_class: Any, folder: Path, setting: str) -> Any:
+    """The same by one of transformers' auto classes."""
+    import torch
+    from transformers import AutoConfig
+
+    with _quiet(), _explained(auto_class.__name__, setting), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return auto_class.from_config(config).eval()
+
+
 def read_processor(processor_class: Any, folder: Path, setting: str) -> Any:
     """What prepares images or texts for a model. UsageError (exit 2) if its file is missing or of another kind."""
     with _quiet(), _explained("processor", setting):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.autograd import profiler
 
 def peak_bytes(work: Callable[[], Any]) -> int:
     """Bytes above what was held before the call."""
+    gc.collect()  # what others left would be freed in the middle
     with profiler.profile(profile_memory=True, use_kineto=True) as profiled:
         torch.zeros(1)  # an event where there is none
         work()

@@ -88,8 +88,7 @@ class OfficialDecoder(PromptDecoder):
             multimask_output=True,
         )
         iou = iou.float()
-        keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
-        prompt, mask = keep.nonzero(as_tuple=True)
+        prompt, mask, _, _ = chosen(iou, min_iou)
         return Decoded(prompt, mask, iou[prompt, mask], logits[prompt, mask].float())
 
 
@@ -174,8 +173,7 @@ class GridDecoder:
         tokens = torch.cat([self.own.expand(len(sparse), -1, -1), sparse.to(self.own.dtype)], 1)
         hidden = decoder.transformer.norm_final_attn(self.attend(tokens))
         iou = decoder.iou_prediction_head(hidden[:, 0])[:, 1:].float()
-        keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
-        prompt, mask, used, place = chosen(keep)
+        prompt, mask, used, place = chosen(iou, min_iou)
         height, width = 4 * self.visible[0], 4 * self.visible[1]
         if not len(prompt):
             return Decoded(prompt, mask, iou[prompt, mask], iou.new_empty(0, height, width))
@@ -183,7 +181,7 @@ class GridDecoder:
         networks = decoder.output_hypernetworks_mlps[1:]
         hyper = torch.stack([network(rows[:, i]) for i, network in enumerate(networks)], 1)
         logits = self.upscale(None if len(used) == len(sparse) else used, hyper)
-        if len(prompt) == keep.numel():
+        if len(prompt) == iou.numel():
             return Decoded(prompt, mask, iou.flatten(), logits.flatten(0, 1))
         return Decoded(prompt, mask, iou[prompt, mask], logits[place, mask])
 
@@ -249,14 +247,18 @@ class GridDecoder:
         return torch.softmax(scores, dim, out=self.buffers(name, scores.shape, scores))
 
 
-def chosen(keep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of bool [P, K], row by row: prompt [M] and mask [M] of what is kept, the prompts [U] that keep any, and the place [M] of each
-    prompt among them. One wait for the device, where counting there would be two."""
-    on_host = keep.cpu()
-    prompt, mask = on_host.nonzero(as_tuple=True)
-    used = on_host.any(1).nonzero()[:, 0]
+def chosen(iou: Tensor, min_iou: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Which of the predicted IoUs [P, K] are above, all without `min_iou`: prompt [M] and mask [M], row by row, the prompts [U]
+    that have any, and the place [M] of each prompt among them. At most one wait for the device; counting there would be two."""
+    if min_iou is None:
+        every = torch.arange(iou.numel(), device=iou.device)
+        prompt = every.div(iou.shape[1], rounding_mode="floor")
+        return prompt, every % iou.shape[1], torch.arange(len(iou), device=iou.device), prompt
+    keep = (iou > min_iou).cpu()
+    prompt, mask = keep.nonzero(as_tuple=True)
+    used = keep.any(1).nonzero()[:, 0]
     parts = [prompt, mask, used, torch.searchsorted(used, prompt)]
-    first, second, third, fourth = upload(torch.cat(parts), keep.device).split([len(part) for part in parts])
+    first, second, third, fourth = upload(torch.cat(parts), iou.device).split([len(part) for part in parts])
     return first, second, third, fourth
 
 

@@ -20,11 +20,14 @@ def memory(size: Size, sam: Sam, form: str, chunk: int, work: Work, pixels: int)
     weights = weights_of(sam, lambda name: 4 if name.startswith(("prompt_encoder", "pixel")) else work.bytes)
     together = encoded_together(work.images) if work.on_gpu else 1
     encode, decode = _encode(size, replace(work, images=together)), _decode(size, form, chunk, work)
+    return Memory(weights, max(encode, at_pixels(chunk, work, pixels)), decode)  # the decoder's buffers stay
+
+
+def at_pixels(chunk: int, work: Work, pixels: int) -> float:
+    """A block of masks of so many pixels: resized logits, whether each is set at three thresholds, and the counts of one."""
     limit = CUDA_PIXELS if work.on_gpu else CPU_PIXELS
     at_once = min(3 * chunk, max(1, limit // pixels))
-    # resized logits, whether each pixel is set at three thresholds, and the counts of one
-    masks = at_once * pixels * (4 + 3 + 4)
-    return Memory(weights, max(encode, masks), decode)  # the decoder's buffers stay
+    return at_once * pixels * (4 + 3 + 4)
 
 
 def _encode(size: Size, work: Work) -> float:

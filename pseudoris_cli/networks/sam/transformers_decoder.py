@@ -14,7 +14,7 @@ import torch
 from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from pseudoris_cli.networks.sam.decoder import DecoderModules, GridDecoder
+from pseudoris_cli.networks.sam.decoder import DecoderModules, GridDecoder, chosen
 from pseudoris_cli.networks.sam.promptable import Decoded, Size
 
 Embedding = tuple[Tensor, ...]
@@ -75,8 +75,7 @@ class ModuleDecoder(KeepsNothing):
             **extra,
         )
         logits, iou = logits[0], iou[0].float()
-        keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
-        prompt, mask = keep.nonzero(as_tuple=True)
+        prompt, mask, _, _ = chosen(iou, min_iou)
         return Decoded(prompt, mask, iou[prompt, mask], logits[prompt, mask].float())
 
 

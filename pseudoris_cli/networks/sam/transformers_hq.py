@@ -54,8 +54,7 @@ class HqDecoder(KeepsNothing):
         )
         queries = queries[0]
         iou, order = decoder.iou_prediction_head(queries[:, 0])[:, 1:].float().sort(1, descending=True)
-        keep = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou > min_iou
-        prompt, mask, used, place = chosen(keep)
+        prompt, mask, used, place = chosen(iou, min_iou)
         logits = self._upscale(keys.flatten(0, 1)[used], queries[used], order[used])
         return Decoded(prompt, mask, iou[prompt, mask], logits[place, mask])
 

@@ -76,6 +76,12 @@ _VISION: dict[str, dict[str, Any]] = {
 
 def build(name: str, generator: torch.Generator) -> tuple[Any, Any]:
     """A network of this name with random weights, the same for the same generator state, and its image processor."""
+    model, processor = empty(name)
+    return randomise(model, generator), processor
+
+
+def empty(name: str) -> tuple[Any, Any]:
+    """A network of this name with whatever weights, and its image processor."""
     import transformers
 
     kind, side = _KINDS[name]
@@ -92,7 +98,7 @@ def build(name: str, generator: torch.Generator) -> tuple[Any, Any]:
         parts["mask_decoder_config"]["vit_dim"] = 32
     with torch.random.fork_rng(devices=[]):
         model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**parts))
-    return randomise(model.eval(), generator), _processor(kind, side)
+    return model.eval(), _processor(kind, side)
 
 
 def _processor(kind: str, side: int) -> Any:
