@@ -30,7 +30,7 @@ from pseudoris_cli.prompting import prompts, selecting
 from pseudoris_cli.prompting.prompts import Prompt
 from pseudoris_cli.prompting.selecting import Usable
 from pseudoris_cli.prompting.settings import PromptSettings
-from pseudoris_cli.prompting.views import Scene
+from pseudoris_cli.prompting.views import Scene, Shown
 from pseudoris_cli.records import Caption, Failure, Mask, MaskedImage
 from pseudoris_cli.settings.models import Numerics
 
@@ -194,21 +194,14 @@ class VlmCaptioner(PartCaptioner):
         """Ask for one mask, and once more if the answer is of no use."""
         loop = asyncio.get_running_loop()
         settings = self.settings
-        mask = scene.image.masks[place]
         try:
-            shown = await loop.run_in_executor(self._drawing, scene.show, place)
+            shown, messages, request = await loop.run_in_executor(self._drawing, self._drawn, scene, place)
         except Exception as error:  # a mask that cannot be drawn is that mask's failure
             return MaskAnswer(failure=f"cannot be drawn: {type(error).__name__}: {error}"[:200])
-        messages = [user_message(shown.pictures, self.prompt.text(shown))]
         result, asked = MaskAnswer(), []
         for attempt in range(2):
-            seed = selecting.request_seed(settings.seed, scene.image.drawn_as, mask.mask_id, attempt)
-            body = self.served.form.body(
-                messages, settings.max_tokens, temperature=settings.temperature, top_p=settings.top_p, seed=seed
-            )
-            if self.served.schema:
-                body |= probe.constrained(self.served.schema, prompts.answer_schema(settings.candidates), "expressions")
-            request = Request.of(body)
+            if attempt:
+                request = self._request(messages, scene, place, attempt)
             try:
                 answer = await asker.ask(request)
             except RequestFailed as failure:
@@ -225,6 +218,23 @@ class VlmCaptioner(PartCaptioner):
             said = {"role": "assistant", "content": answer["text"] or "(nothing)"}
             messages = [messages[0], said, user_message((), self.prompt.repair(reason))]
         return result
+
+    def _drawn(self, scene: Scene, place: int) -> tuple[Shown, list[dict[str, Any]], Request]:
+        """What is shown of a mask, and the first request with it. Called in the drawing threads: the loop has no time for it."""
+        shown = scene.show(place)
+        messages = [user_message(shown.pictures, self.prompt.text(shown))]
+        return shown, messages, self._request(messages, scene, place, 0)
+
+    def _request(self, messages: list[dict[str, Any]], scene: Scene, place: int, attempt: int) -> Request:
+        settings = self.settings
+        mask_id = scene.image.masks[place].mask_id
+        seed = selecting.request_seed(settings.seed, scene.image.drawn_as, mask_id, attempt)
+        body = self.served.form.body(
+            messages, settings.max_tokens, temperature=settings.temperature, top_p=settings.top_p, seed=seed
+        )
+        if self.served.schema:
+            body |= probe.constrained(self.served.schema, prompts.answer_schema(settings.candidates), "expressions")
+        return Request.of(body)
 
 
 class _Open:

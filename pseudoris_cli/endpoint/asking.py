@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pseudoris_cli.endpoint.client import Client, encoded, message_of
+from pseudoris_cli.endpoint.client import Client, Embedded, encoded, message_of
 from pseudoris_cli.endpoint.journal import Journal
 from pseudoris_cli.endpoint.usage import Usage
 
@@ -88,6 +88,6 @@ def picture_part(picture: Encoded) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": data_url(picture)}}
 
 
-def data_url(picture: Encoded) -> str:
+def data_url(picture: Encoded) -> Embedded:
     """A picture as text that needs no other server."""
-    return f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode('ascii')}"
+    return Embedded(b"data:%b;base64,%b" % (picture.media_type.encode("ascii"), base64.b64encode(picture.data)))

@@ -51,7 +51,7 @@ class Overlay:
         self._line = max(1, round(max(height, width) / 512))
         self._font = max(11, round(max(height, width) / 44))
         self._bounds = [bounds(mark.mask) for mark in self.marks]
-        self._areas = [int(mark.mask.sum()) for mark in self.marks]
+        self._areas = [int(np.count_nonzero(mark.mask)) for mark in self.marks]
         self.plates = self._place()
         self._plain: np.ndarray | None = None
 
@@ -74,10 +74,11 @@ class Overlay:
         window = (slice(y, bottom + black), slice(x, right + black))
         part = self.marks[place].mask[window]
         keeps_all = self._areas[place] < _SMALL**2
-        white_rim = dilated(part, line) & ~(part if keeps_all else eroded(part, line))
-        black_rim = dilated(part, black) & ~(part if keeps_all else eroded(part, black))
-        drawn[window][black_rim] = 0
-        drawn[window][white_rim] = 255
+        grown = dilated(part, line)
+        shrunk = part if keeps_all else eroded(part, line)
+        # the outer band begins where the inner one ends: a square that grows twice is the square of both radii
+        drawn[window][dilated(grown, black - line) & ~(part if keeps_all else eroded(shrunk, black - line))] = 0
+        drawn[window][grown & ~shrunk] = 255
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
@@ -91,7 +92,7 @@ class Overlay:
             drawn = np.array(picture)
         for plate in self.plates:
             left, top, right, bottom = plate.box
-            pixels = np.asarray(plate_image(plate.number, self._font))
+            pixels = _plate_pixels(plate.number, self._font)
             drawn[top:bottom, left:right] = pixels[: bottom - top, : right - left]
         return drawn
 
@@ -110,6 +111,7 @@ class Overlay:
                 continue
             size = plate_image(mark.number, self._font).size
             x, y, radius = most_interior_point(free[place])
+            x, y = x + self._bounds[place][0], y + self._bounds[place][1]
             if radius >= _ROOM * max(size) / 2:
                 box = _box_at(x, y, size, (width, height))
                 placed[place] = Plate(mark.number, box)
@@ -123,13 +125,15 @@ class Overlay:
         return [placed[place] for place in sorted(placed)]
 
     def _uncovered(self) -> list[np.ndarray]:
-        """Each mask without the smaller ones that lie over it: a number there is taken for no other object's."""
+        """Each mask, within its bounds, without the smaller ones over it: a number there is taken for no other object's."""
         order = sorted(range(len(self.marks)), key=self._areas.__getitem__)
         covered = np.zeros(self.image_rgb.shape[:2], bool)
         free: dict[int, np.ndarray] = {}
         for place in order:
-            free[place] = self.marks[place].mask & ~covered
-            covered |= self.marks[place].mask
+            left, top, right, bottom = self._bounds[place]
+            window = (slice(top, bottom), slice(left, right))
+            free[place] = self.marks[place].mask[window] & ~covered[window]
+            covered[window] |= self.marks[place].mask[window]
         return [free[place] for place in range(len(self.marks))]
 
     def _beside(self, place: int, taken: np.ndarray) -> Plate:
@@ -189,3 +193,9 @@ def plate_image(number: int, font_size: int) -> Image.Image:
     pen.rectangle((0, 0, plate.width - 1, plate.height - 1), outline=(255, 255, 255))
     pen.text(((plate.width - (right - left)) / 2 - left, pad - top), str(number), fill=(255, 255, 255), font=font)
     return plate
+
+
+@lru_cache(maxsize=512)
+def _plate_pixels(number: int, font_size: int) -> np.ndarray:
+    """The pixels of a plate, uint8 [h, w, 3], not to be written to."""
+    return np.asarray(plate_image(number, font_size))

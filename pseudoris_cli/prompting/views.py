@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from PIL import Image
@@ -150,7 +151,7 @@ class Scene:
             min(height, int(np.ceil(middle_y + half_y))),
         )
         cut = Image.fromarray(self.image.image_rgb[box[1] : box[3], box[0] : box[2]])
-        return _jpeg(np.asarray(_fit(cut, self.max_side)))
+        return _jpeg(_fit(cut, self.max_side))
 
     def _with_alpha(self, place: int) -> Picture:
         """The whole picture as RGBA, opaque where the target is."""
@@ -207,7 +208,17 @@ def _frame_of(mask: np.ndarray) -> np.ndarray:
     return box
 
 
-def _jpeg(image_rgb: np.ndarray) -> Picture:
-    file = io.BytesIO()
-    Image.fromarray(image_rgb).save(file, "JPEG", **_JPEG)
-    return Picture("image/jpeg", file.getvalue())
+def _jpeg(picture: np.ndarray | Image.Image) -> Picture:
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    with _memory_file() as file:
+        picture.save(file, "JPEG", **_JPEG)
+        file.seek(0)
+        return Picture("image/jpeg", file.read())
+
+
+def _memory_file() -> IO[bytes]:
+    """A file in memory, one of the system's where it has such: Pillow encodes into those without holding other threads up."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("picture", os.MFD_CLOEXEC), "w+b", buffering=0)
+    return io.BytesIO()
