@@ -52,7 +52,7 @@ class Settings(CaptionSettings):
     min_length: int = Field(5, ge=1, description="tokens (start included) before a caption may end")
     max_length: int = Field(30, ge=3, description="tokens of a caption, start and end included")
     sampling: Literal["auto", "host", "device"] = added_later(
-        "auto", description="where samplers choose their tokens, same captions; auto: device on a GPU, host on a CPU"
+        "auto", description="where tokens are chosen, same captions; auto: device on a GPU, host on a CPU"
     )
     cuda_graphs: bool = added_later(
         False, description="replay the device's steps as CUDA graphs; not tried on a GPU yet"

@@ -16,14 +16,14 @@ from pseudoris_cli.decoding.kv_cache import PrefixStates
 from pseudoris_cli.decoding.network import CaptionNetwork, CrossKV
 from pseudoris_cli.decoding.rules import DecodingRules, Generated
 
-_NEVER = np.float32(-1e9)
+NEVER = np.float32(-1e9)
 """Score of the beams that do not exist before the first step."""
 _BLOCK = 256
 """Rows whose logits are in memory at one time."""
 
 
 @dataclass(slots=True)
-class _Beam:
+class Beam:
     """An unfinished sequence (tokens without the start): score in float32 as in the release, and its prefix's cache slot."""
 
     tokens: tuple[int, ...]
@@ -43,26 +43,26 @@ class _Continuation:
 
 
 @dataclass(slots=True)
-class _Search:
+class Search:
     """Beam search for one crop: open beams and the best finished sequences."""
 
     width: int
-    beams: list[_Beam]
+    beams: list[Beam]
     finished: list[tuple[float, Generated]] = field(default_factory=list)
     done: bool = False
 
-    def grow(self, continuations: list[_Continuation], length: int, end: int) -> list[_Beam]:
+    def grow(self, continuations: list[_Continuation], length: int, end: int) -> list[Beam]:
         """The beams after the 2 x width best continuations of prefixes of `length` tokens, still with their parents' slots.
 
         An end token among the first `width` ranks finishes a sequence, one below them is dropped. The search is done once
         `width` sequences are finished and the worst of them is at least as good as the best continuation, per token.
         """
-        beams: list[_Beam] = []
+        beams: list[Beam] = []
         for rank, continuation in enumerate(continuations):
             beam = self.beams[continuation.beam]
             tokens = (*beam.tokens, continuation.token)
             if continuation.token != end:
-                beams.append(_Beam(tokens, continuation.score, continuation.logprob, beam.slot))
+                beams.append(Beam(tokens, continuation.score, continuation.logprob, beam.slot))
             elif rank < self.width:
                 self._finish(float(continuation.score) / length, Generated(tokens, continuation.logprob))
             if len(beams) == self.width:
@@ -98,7 +98,7 @@ def search_captions(
     A caption that reaches `max_length` tokens has no end token.
     """
     searches = [
-        _Search(width, [_Beam((), np.float32(0), 0.0, 0)] + [_Beam((), _NEVER, 0.0, 0)] * (width - 1)) for _ in crops
+        Search(width, [Beam((), np.float32(0), 0.0, 0)] + [Beam((), NEVER, 0.0, 0)] * (width - 1)) for _ in crops
     ]
     pairs = len(crops) * width
     states = PrefixStates(network, cross_kv, pairs, pairs, rules.max_length - 1)
@@ -122,7 +122,7 @@ class _RankedContinuations:
         self,
         network: CaptionNetwork,
         states: PrefixStates,
-        live: list[tuple[int, _Search]],
+        live: list[tuple[int, Search]],
         rules: DecodingRules,
         length: int,
     ) -> None:

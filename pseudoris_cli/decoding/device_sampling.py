@@ -11,13 +11,13 @@ tried on a GPU).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pseudoris_cli import watching
+from pseudoris_cli.decoding.device_steps import BLOCK, EVERY, caches, log_mass, repeatable
 from pseudoris_cli.decoding.distinctive import ContrastSet
 from pseudoris_cli.decoding.distribution import NOT_FINITE
 from pseudoris_cli.decoding.kv_cache import crop_queries
@@ -25,12 +25,8 @@ from pseudoris_cli.decoding.network import ROWS, CaptionNetwork, CropQueries, Cr
 from pseudoris_cli.decoding.rules import DecodingRules, Generated
 from pseudoris_cli.errors import UsageError
 
-EVERY = 4
-"""Steps between two looks of the host."""
 RANKED = 256
 """Tokens that are sorted at first; all of them where a keep set is larger."""
-BLOCK = 256
-"""Rows whose logits are in memory at one time."""
 _NONE = -1
 """In the table of tokens: the row had finished before."""
 
@@ -113,13 +109,8 @@ class DeviceSampler:
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.told = torch.zeros(2, dtype=torch.bool, device=device)
         """Whether a keep set was larger than what was sorted; whether a logit was not finite."""
-        self.text = self._cache(len(network.text_blocks), padded, network.text_heads)
-        self.pairs = self._cache(len(network.decoder_blocks), len(self.layout.prefix), network.heads)
-
-    def _cache(self, layers: int, count: int, heads: int) -> torch.Tensor:
-        network = self.network
-        shape = (layers, 2, count, heads, self.length, network.width // heads)
-        return torch.zeros(shape, dtype=network.dtype, device=network.device)
+        self.text = caches(network, len(network.text_blocks), padded, network.text_heads, self.length)
+        self.pairs = caches(network, len(network.decoder_blocks), len(self.layout.prefix), network.heads, self.length)
 
     def step(self, ranked: int) -> None:
         """One more token for every row; `ranked` tokens are sorted. No transfer, state in place."""
@@ -136,7 +127,7 @@ class DeviceSampler:
         parts = []
         for start in range(0, len(self.last), BLOCK):
             logits = self.network.logits(hidden[self.layout.own[start : start + BLOCK]])
-            parts.append(logits[:, end].double() - _total(logits))
+            parts.append(logits[:, end].double() - log_mass(logits))
         self._append(torch.full_like(self.last, end), torch.cat(parts))
 
     def _hidden(self) -> torch.Tensor:
@@ -159,7 +150,7 @@ class DeviceSampler:
         """Tokens and log-probabilities of some rows: steps 2 to 5 of the method, as `distribution` and `sampling.draw` do them."""
         layout, rules = self.layout, self.rules
         own, other = self._logits(hidden, part)
-        total = _total(own)
+        total = log_mass(own)
         early = self.position + 1 < rules.min_length
         own[:, rules.end] = torch.where(early, -torch.inf, own[:, rules.end])
         mass = (own - own.amax(1, keepdim=True)).exp_().sum(1).double()
@@ -257,7 +248,7 @@ def sample_on_device(sampler: DeviceSampler, graphs: bool = False) -> list[Gener
             row = tokens[place]
             found[int(sampler.rows[place])] = Generated(tuple(row[row != _NONE].tolist()), float(logprob[place]))
 
-    step, done = _repeatable(sampler, graphs), 0
+    step, done = repeatable(sampler.step, sampler.network.device, graphs), 0
     ranked = max((RANKED, *rules.top_k))
     while done < sampler.length - 1:
         watching.tell(done / sampler.length)
@@ -276,38 +267,11 @@ def sample_on_device(sampler: DeviceSampler, graphs: bool = False) -> list[Gener
         if 2 * alive.sum() <= len(alive) and len(alive) > ROWS:
             collect(~alive)
             sampler.compact(alive)
-            step = _repeatable(sampler, graphs)
+            step = repeatable(sampler.step, sampler.network.device, graphs)
     else:
         sampler.finish()
     collect(np.ones(len(sampler.rows), bool))
     return [found[row] for row in range(rows)]
-
-
-def _repeatable(sampler: DeviceSampler, graphs: bool) -> Callable[[int], None]:
-    """The sampler's step, after a first call replayed from a CUDA graph where that is asked for."""
-    if not graphs or sampler.network.device.type != "cuda":
-        return sampler.step
-    graph, calls = torch.cuda.CUDAGraph(), 0
-
-    def step(ranked: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:  # allocates, and chooses kernels
-            sampler.step(ranked)
-            return
-        if calls == 2:
-            with torch.cuda.graph(graph):
-                sampler.step(ranked)
-        graph.replay()
-
-    return step
-
-
-def _total(logits: torch.Tensor) -> torch.Tensor:
-    """The logarithm of the sum of exp(logits) of each row [N, V], float64 [N], summed in float32 as on the host."""
-    top = logits.amax(1, keepdim=True)
-    mass = (logits - top).exp_().sum(1)
-    return top[:, 0].double() + mass.double().log()
 
 
 def _softmax(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from pseudoris_cli import watching
 from pseudoris_cli.decoding.beam import search_captions
+from pseudoris_cli.decoding.device_beams import search_on_device
 from pseudoris_cli.decoding.device_sampling import DeviceSampler, sample_on_device
 from pseudoris_cli.decoding.distinctive import ContrastGroup, ContrastSet, SampleRow, sample_captions
 from pseudoris_cli.decoding.distribution import KeptTokens
@@ -55,7 +56,7 @@ class Decoder:
         form: Literal["host", "device"] = "host",
         graphs: bool = False,
     ) -> None:
-        """`form`: where the tokens of samplers are chosen, see `distinctive` and `device_sampling`; `graphs` as there."""
+        """`form`: where tokens are chosen, see `distinctive`, `beam` and `device_sampling`, `device_beams`; `graphs` as there."""
         self.network, self.rules, self.beams, self.row_chunk = network, rules, beams, row_chunk
         self.form, self.graphs = form, graphs
         self.halvings = 0
@@ -131,7 +132,11 @@ class Decoder:
     def _search(self, cross_kv: CrossKV, crops: int, chunk: int) -> list[Generated]:
         found: list[Generated] = []
         for part in even_parts(crops, max(1, chunk // self.beams)):
-            found += search_captions(self.network, cross_kv, range(part.start, part.stop), self.beams, self.rules)
+            these = range(part.start, part.stop)
+            if self.form == "device":
+                found += search_on_device(self.network, cross_kv, these, self.beams, self.rules, self.graphs)
+                continue
+            found += search_captions(self.network, cross_kv, these, self.beams, self.rules)
         return found
 
     def _sample(

@@ -8,7 +8,7 @@ import torch
 from plain_captions import plain_beams, plain_logits
 from small_coca import crops, decode, group, network, rules
 
-from pseudoris_cli.decoding.beam import _Beam, _Continuation, _Search
+from pseudoris_cli.decoding.beam import Beam, Search, _Continuation
 from pseudoris_cli.decoding.rules import Generated
 
 
@@ -40,7 +40,7 @@ def test_logprob_is_of_the_own_logits_before_any_rule() -> None:
 
 def test_end_below_the_first_ranks_is_dropped() -> None:
     """An end at rank 0 closes a sequence; then one beam is still wanted, so rank 2 is looked at: its end closes nothing."""
-    search = _Search(2, [_Beam((7,), np.float32(0), 0.0, 0), _Beam((8,), np.float32(0), 0.0, 1)])
+    search = Search(2, [Beam((7,), np.float32(0), 0.0, 0), Beam((8,), np.float32(0), 0.0, 1)])
     ranks = [(0, 99, 9.0), (0, 1, 8.0), (1, 99, 7.0), (1, 3, 6.0)]
     going = search.grow([_Continuation(b, t, np.float32(s), 0.0) for b, t, s in ranks], 4, end=99)
     assert [beam.tokens for beam in going] == [(7, 1), (8, 3)]
@@ -48,7 +48,7 @@ def test_end_below_the_first_ranks_is_dropped() -> None:
 
 
 def test_search_ends_when_the_worst_finished_beats_the_best_open() -> None:
-    search = _Search(2, [_Beam((5,), np.float32(8), 0.0, 0), _Beam((6,), np.float32(8), 0.0, 1)])
+    search = Search(2, [Beam((5,), np.float32(8), 0.0, 0), Beam((6,), np.float32(8), 0.0, 1)])
     ranks = [(0, 99, 12.0), (1, 99, 12.0), (0, 1, 1.0), (1, 1, 0.5)]
     search.grow([_Continuation(b, t, np.float32(s), -1.0) for b, t, s in ranks], 2, end=99)
     assert search.done
@@ -56,6 +56,6 @@ def test_search_ends_when_the_worst_finished_beats_the_best_open() -> None:
 
 
 def test_a_better_sequence_replaces_the_worst() -> None:
-    search = _Search(1, [_Beam((5,), np.float32(8), 0.0, 0)], [(1.0, Generated((4, 99), -3.0))])
+    search = Search(1, [Beam((5,), np.float32(8), 0.0, 0)], [(1.0, Generated((4, 99), -3.0))])
     search.grow([_Continuation(0, 99, np.float32(6), -2.0), _Continuation(0, 7, np.float32(5), -2.0)], 2, end=99)
     assert search.finished == [(3.0, Generated((5, 99), -2.0))]

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +25,13 @@ def random_cases(count: int) -> list[BeamCase]:
     return [random_case(style, seed) for style in STYLES for seed in range(count)]
 
 
-def judge_beams(cases: Iterable[BeamCase]) -> Counter[str]:
+def judge_beams(cases: Iterable[BeamCase], search: Any = search_captions) -> Counter[str]:
     """Assert that every caption is one that the plain search finds, with its log-probability; what happened in the plain search."""
     happened: Counter[str] = Counter()
     for case in cases:
         network = TableNetwork(case.table)
         asked = range(1, 1 + case.crops)  # crop 0 belongs to another call
-        found = search_captions(network, network.cross_kv(1 + case.crops), asked, case.width, case.rules)  # type: ignore[arg-type]
+        found = search(network, network.cross_kv(1 + case.crops), asked, case.width, case.rules)
         for crop, caption in zip(asked, found, strict=True):
             notes: Counter[str] = Counter()
             score = scorer(case.table, crop)
@@ -44,13 +45,13 @@ def judge_beams(cases: Iterable[BeamCase]) -> Counter[str]:
     return happened
 
 
-def judge_known(name: str) -> None:
+def judge_known(name: str, search: Any = search_captions) -> None:
     """Assert that both searches give the known result; of a last token that the case leaves open nothing is asked."""
     width, shortest, longest, rows, expected = KNOWN[name]
     case = BeamCase(name, listed(rows), width, 1, beam_rules(shortest, longest))
     plain = next(outcomes(scorer(case.table, 0), width, 1, case.rules))
     network = TableNetwork(case.table)
-    [ours] = search_captions(network, network.cross_kv(1), range(1), width, case.rules)  # type: ignore[arg-type]
+    [ours] = search(network, network.cross_kv(1), range(1), width, case.rules)
     assert len(plain) == len(ours.tokens) == len(expected)
     told = [place for place, token in enumerate(expected) if token != ANY]
     assert [plain[place] for place in told] == [expected[place] for place in told]

@@ -21,7 +21,7 @@ _KEEP, _NEXT, _SET = (
     _DISTRIBUTION + "next_tokens",
     _DISTINCTIVE + "ContrastSet.__init__",
 )
-_SAMPLE, _RANKED, _GROW = _DISTINCTIVE + "sample_captions", _BEAM + "_RankedContinuations.", _BEAM + "_Search.grow"
+_SAMPLE, _RANKED, _GROW = _DISTINCTIVE + "sample_captions", _BEAM + "_RankedContinuations.", _BEAM + "Search.grow"
 _TOP_P = "int(np.searchsorted(cumulative, top_p))"
 _SIMILARITY = "rules.contrast * similarity / (group.size - 1)"
 _CLAMP = "similarity = np.maximum(similarity, rules.similarity_clamp)"
@@ -110,7 +110,7 @@ FAULTS = [
     Fault("an end closes at any rank", _GROW, "elif rank < self.width:", "else:", ("known", "tables")),
     Fault("closed scores count the end", _GROW,
           "score) / length, Generated", "score) / (length + 1), Generated", ("known", "tables")),
-    Fault("open scores do not count the start", _BEAM + "_Search.result",
+    Fault("open scores do not count the start", _BEAM + "Search.result",
           "score) / length", "score) / (length - 1)", ("known", "tables")),
     Fault("early stop reversed", _GROW, _STOP, _STOP.replace(">=", "<="), ("known", "tables")),
     Fault("early stop not at a tie", _GROW, _STOP, _STOP.replace(">=", ">"), BEAM),
@@ -119,14 +119,14 @@ FAULTS = [
     Fault("early stop once full", _GROW, _STOP, "True", BEAM),
     Fault("never an early stop", _GROW, _STOP, "False", BEAM),
     Fault("stops when half full", _GROW, "len(self.finished) >= self.width", "2 * len(self.finished) >= self.width", BEAM),
-    Fault("of equal ones the first", _BEAM + "_Search.result",
+    Fault("of equal ones the first", _BEAM + "Search.result",
           "max(reversed(self.finished)", "max((self.finished)", ("known", "tables")),
-    Fault("an equal one replaces", _BEAM + "_Search._finish", "score > self.finished", "score >= self.finished", ("known",)),
-    Fault("one more is kept", _BEAM + "_Search._finish",
+    Fault("an equal one replaces", _BEAM + "Search._finish", "score > self.finished", "score >= self.finished", ("known",)),
+    Fault("one more is kept", _BEAM + "Search._finish",
           "len(self.finished) < self.width", "len(self.finished) <= self.width", BEAM),
-    Fault("the best is replaced", _BEAM + "_Search._finish", "worst = min(range", "worst = max(range", BEAM),
-    Fault("open beams do not count", _BEAM + "_Search.result", "if not self.done", "if not self.finished", BEAM),
-    Fault("open beams count when done", _BEAM + "_Search.result", "if not self.done", "if True", BEAM),
+    Fault("the best is replaced", _BEAM + "Search._finish", "worst = min(range", "worst = max(range", BEAM),
+    Fault("open beams do not count", _BEAM + "Search.result", "if not self.done", "if not self.finished", BEAM),
+    Fault("open beams count when done", _BEAM + "Search.result", "if not self.done", "if True", BEAM),
     Fault("too few candidates", _RANKED + "of_search", "found[: 2 * search.width]", "found[: search.width + 1]", BEAM),
     Fault("a beam too few goes on", _GROW, "if len(beams) == self.width", "if len(beams) == max(1, self.width - 1)", BEAM),
     Fault("beams: the end is barred too long", _RANKED + "__init__", "length < rules", "length <= rules", ("known", "tables")),
@@ -134,7 +134,7 @@ FAULTS = [
           "length < rules.min_length", "length < rules.min_length - 1", ("known", "tables")),
     Fault("beams: a token less at most", _BEAM + "search_captions",
           "while length < rules.max_length", "while length < rules.max_length - 1", ("known", "tables")),
-    Fault("all beams start at 0", _BEAM + "search_captions", "[_Beam((), _NEVER", "[_Beam((), np.float32(0)", BEAM),
+    Fault("all beams start at 0", _BEAM + "search_captions", "[Beam((), NEVER", "[Beam((), np.float32(0)", BEAM),
     Fault("log-softmax is summed", _RANKED + "of_search",
           "np.float32(value) +", "np.float32(logprob) +", ("tables", "recorded beams")),
     Fault("beams: log-probability of the logits", _RANKED + "of_search",

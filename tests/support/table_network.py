@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from plain_beams import Scorer
 
-from pseudoris_cli.decoding.network import CropQueries, CrossKV
+from pseudoris_cli.decoding.network import CropQueries, CrossKV, Position
 from pseudoris_cli.decoding.rules import DecodingRules
 
 START, END, PAD = 1, 2, 0
@@ -43,14 +43,16 @@ class TableNetwork:
             self._prefixes.append(prefix)
         return self._known[prefix]
 
-    def text_step(self, tokens: torch.Tensor, caches: torch.Tensor, position: int) -> torch.Tensor:
+    def text_step(self, tokens: torch.Tensor, caches: torch.Tensor, at: int | Position) -> torch.Tensor:
+        position = int(at.index) if isinstance(at, Position) else at
         caches[0, 0, :, 0, position, 0] = tokens.float()
         seen = caches[0, 0, :, 0, : position + 1, 0].long().tolist()
         return torch.tensor([[float(self._number(tuple(prefix)))] for prefix in seen])
 
     def decoder_step(
-        self, x: torch.Tensor, caches: torch.Tensor, position: int, _cross_kv: CrossKV, queries: CropQueries
+        self, x: torch.Tensor, caches: torch.Tensor, at: int | Position, _cross_kv: CrossKV, queries: CropQueries
     ) -> torch.Tensor:
+        position = int(at.index) if isinstance(at, Position) else at
         caches[0, 0, :, 0, position, 0] = x[:, 0]
         seen = caches[0, 0, :, 0, : position + 1, 0].long().tolist()
         attended = [tuple(self._prefixes[number][-1] for number in numbers) for numbers in seen]
