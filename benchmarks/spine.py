@@ -1,9 +1,10 @@
 """What the spine costs: reading, decoding, planning, publishing and resuming, with a worker that does next to nothing.
 
-    python benchmarks/spine.py [--images 10000 100000] [--side 320] [--source folder webdataset parquet s3] [--folder DIR]
+    python benchmarks/spine.py [--images 10000 100000] [--side 320] [--source folder webdataset parquet s3 s3-loose] [--folder DIR]
 
 Several sources are measured one after the other, in rounds (`--rounds`), so that ratios are of neighbours in time; `s3` is tars of
-1,000 pictures on moto's server, in a process of its own, behind a proxy that waits `--latency` seconds before each answer.
+1,000 pictures, `s3-loose` the pictures themselves, on moto's server, in a process of its own, behind a proxy that waits `--latency`
+seconds before each answer.
 10,000 distinct JPEGs; larger counts are hard links to them. Each figure comes from a process of its own: images per second
 and peak memory of the masks stage through the real command (its networks replaced by a worker that returns one fixed mask an
 image), then the real command again with nothing to do, then bytes of the manifest. Exits 1 below 500 images/s at 10,000,
@@ -83,7 +84,7 @@ def pack(kind: str, folder: Path) -> Path:
 
 @contextmanager
 def served(tars: Path, latency: float) -> Iterator[str]:
-    """A URL at which the tars lie, on a server in another process that answers late."""
+    """A URL at which the tars, or loose pictures, lie, on a server in another process that answers late."""
     process = subprocess.Popen(
         [sys.executable, __file__, "--serve", str(tars), str(latency)],
         stdout=subprocess.PIPE,
@@ -210,8 +211,9 @@ def measure_all(options: argparse.Namespace, folder: Path) -> list[dict[str, Any
         loose = paint(folder / f"images-{count}", count, options.side)
         for _ in range(options.rounds):
             for source in options.source:
-                place = pack("webdataset" if source == "s3" else source, loose)
-                with served(place, options.latency) if source == "s3" else nullcontext(str(place)) as images:
+                place = pack({"s3": "webdataset", "s3-loose": "folder"}.get(source, source), loose)
+                remote = source.startswith("s3")
+                with served(place, options.latency) if remote else nullcontext(str(place)) as images:
                     table.append(figures(count, source, images, folder / f"work-{source}"))
                 print(table[-1], file=sys.stderr, flush=True)
         for place in folder.glob(f"images-{count}*"):
@@ -223,7 +225,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--side", type=int, default=320)
-    parser.add_argument("--source", nargs="+", choices=["folder", "webdataset", "parquet", "s3"], default=["folder"])
+    sources = ["folder", "webdataset", "parquet", "s3", "s3-loose"]
+    parser.add_argument("--source", nargs="+", choices=sources, default=["folder"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer of the S3 server")
     parser.add_argument("--folder", type=Path, help="where to work  [default: a temporary folder]")

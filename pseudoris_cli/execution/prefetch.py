@@ -43,6 +43,7 @@ class Prefetcher:
     def __init__(self, reading: ImageReading | None, announce: Callable[[int], None]) -> None:
         """`reading` None is for a stage whose parts load no image."""
         self.reading, self.announce = reading, announce
+        self._expect: Callable[[str], None] | None = getattr(reading and reading.source, "expect", None)
         self.threads, self.ahead = (reading.decode_threads, reading.decode_ahead) if reading else (1, 1)
 
     def parts(self, tasks: Iterable[PartTask]) -> Iterator[PartInput]:
@@ -72,7 +73,10 @@ class Prefetcher:
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         while len(self._waiting) < self.ahead and self._next_ref():
-            self._waiting.append(pool.submit(self._load, self._refs.popleft()))
+            ref = self._refs.popleft()
+            if self._expect:
+                self._expect(ref.key)
+            self._waiting.append(pool.submit(self._load, ref))
 
     def _load(self, ref: ImageRef) -> LoadedImage | UnreadImage:
         assert self.reading is not None, "a stage that reads no images asked for pixels"

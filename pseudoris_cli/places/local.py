@@ -50,7 +50,7 @@ class LocalPlace:
 
     def stamp(self, name: str) -> Stamp | None:
         try:
-            status = os.stat(self.base / name)
+            status = os.stat(os.path.join(self.base, name))
         except OSError:
             return None
         return Stamp(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

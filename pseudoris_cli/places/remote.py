@@ -6,11 +6,12 @@ Credentials come from where the file systems' own libraries look for them; nothi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 from pseudoris_cli.errors import MissingDependency, UsageError
 from pseudoris_cli.places.addresses import expand_braces, has_wildcard, is_pattern, split_pattern
@@ -18,8 +19,11 @@ from pseudoris_cli.places.ahead import MOST_AHEAD, ReadAhead
 from pseudoris_cli.places.retrying import ShortAnswer, patiently
 from pseudoris_cli.records import Stamp
 
+T = TypeVar("T")
 TIMEOUT = 30.0
 """Seconds in which a server must have answered a request; then it is asked again."""
+PIECE = 8 << 20
+"""Bytes of a file that are asked for at once where all of it is wanted: a slow line has TIMEOUT for each piece."""
 _MARKS = (
     "ETag", "etag", "md5Hash", "Content-MD5", "generation", "blob_id", "oid", "LastModified", "Last-Modified", "last_modified",
     "updated", "mtime", "created",
@@ -35,6 +39,8 @@ class RemotePlace:
     def __init__(self, url: str) -> None:
         """UsageError for a kind of URL that there is none of; MissingDependency names the package that it needs."""
         self.url = url
+        self._listing = Lock()
+        self._found: dict[str, Stamp] | None = None
         self._fs, path = _file_system(url)
         self._pattern: str | None = None
         if is_pattern(path):
@@ -64,24 +70,32 @@ class RemotePlace:
         path = self._path(name)
         return ReadAhead(stamp.size, lambda start, end: self._range(path, start, end), self._pool)
 
+    def begin(self, work: Callable[[], T]) -> Future[T]:
+        """Do something in one of the threads that fetch."""
+        return self._pool.submit(work)
+
     def read(self, name: str) -> bytes:
-        """A whole file. FileNotFoundError if it is gone."""
+        """A whole file, piece by piece in this thread. FileNotFoundError if it is gone."""
         stamp = self.stamp(name)
         if stamp is None:
             raise FileNotFoundError(f"{self.url}: no {name}")
-        return self._range(self._path(name), 0, stamp.size)
+        path, size = self._path(name), stamp.size
+        return b"".join(self._range(path, at, min(at + PIECE, size)) for at in range(0, size, PIECE))
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(MOST_AHEAD, thread_name_prefix="fetch")
 
-    @cached_property
+    @property
     def _stamps(self) -> dict[str, Stamp]:
         """Every file, with its stamp, in order."""
-        found = self._listed() if self._pattern is None else self._matching(self._pattern)
-        if not found:
-            raise UsageError(f"there is nothing at {self.url} (moved? point to it with --image-root)")
-        return found
+        with self._listing:
+            if self._found is None:
+                found = self._listed() if self._pattern is None else self._matching(self._pattern)
+                if not found:
+                    raise UsageError(f"there is nothing at {self.url} (moved? point to it with --image-root)")
+                self._found = found
+            return self._found
 
     def _listed(self) -> dict[str, Stamp]:
         infos = self._ask("_find", "find", self.base, detail=True)

@@ -46,6 +46,8 @@ class Source(Protocol):
     * `open_source(root, options, image_root)`, which returns a Source; `options` are the user's choices within it,
     * `detects(path)`, whether a path given as `--images` looks like one of this kind; OSError where it cannot be read,
     * `DETECT_ORDER`: kinds with a lower number are asked first (50 where there is none).
+
+    A Source may have a method `expect(key)`: it is told of each image, in order, some images before that is read.
     """
 
     options: dict[str, str] = {}  # noqa: RUF012  # never changed in place

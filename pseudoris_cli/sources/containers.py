@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,7 @@ class Containers(Source):
         self.place: Place = open_place(root)
         self.left_out: LeftOut | None = None
         self._folder: Path | None = None
+        self._name_ends = re.compile(f"(?:{'|'.join(map(re.escape, self.suffixes))})(?=/)", re.IGNORECASE | re.ASCII)
         self._lock = RLock()
         self._indexes: Recent[dict[str, Any]] = Recent(OPEN)
 
@@ -140,32 +142,29 @@ class Containers(Source):
 
     def stamp(self, key: str) -> Stamp | None:
         """That of the file that holds the image; digests tell which images changed in it. None if the image is not in it."""
-        with self._lock:
-            name, inner, stamp = self._file_of(key)
-            if stamp is None or self.find(self._index(name, stamp), inner) is None:
-                return None
-            return stamp
+        name, inner, stamp = self._file_of(key)
+        return None if stamp is None or self._spot(name, inner, stamp) is None else stamp
 
     def read(self, key: str) -> bytes:
         """The encoded image. FileNotFoundError if it, or its file, is gone; another OSError with the reason if it is damaged."""
-        with self._lock:
-            name, inner, stamp = self._file_of(key)
-            spot = None if stamp is None else self.find(self._index(name, stamp), inner)
+        name, inner, stamp = self._file_of(key)
+        spot = None if stamp is None else self._spot(name, inner, stamp)
         if stamp is None or spot is None:
             raise FileNotFoundError(errno.ENOENT, f"no such image in a {self.noun} file", key)
         return self.fetch(name, stamp, spot)
+
+    def _spot(self, name: str, inner: str, stamp: Stamp) -> Any:
+        # the lock is for indexes: who held it while the system is asked for a stamp would keep the other threads from reading
+        with self._lock:
+            return self.find(self._index(name, stamp), inner)
 
     # --- indexes ------------------------------------------------------------------------------------------------------
 
     def _file_of(self, key: str) -> tuple[str, str, Stamp | None]:
         """Name of the file, rest of the key, and the file's stamp (None where there is no such file)."""
-        low = key.lower()
-        ends = sorted(
-            at + len(suffix) for suffix in self.suffixes for at in range(len(low)) if low.startswith(f"{suffix}/", at)
-        )
-        for end in ends:
-            if stamp := self.place.stamp(key[:end]):
-                return key[:end], key[end + 1 :], stamp
+        for match in self._name_ends.finditer(key):
+            if stamp := self.place.stamp(key[: match.end()]):
+                return key[: match.end()], key[match.end() + 1 :], stamp
         return key, "", None
 
     def _all_indexes(self, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,8 +6,12 @@ import errno
 import os
 import re
 import stat
+from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pseudoris_cli.codecs import image_kinds
@@ -15,6 +19,7 @@ from pseudoris_cli.codecs.foreign_names import is_text
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.places.addresses import is_url
 from pseudoris_cli.places.base import open_place
+from pseudoris_cli.places.remote import RemotePlace
 from pseudoris_cli.records import ImageRef, Stamp
 from pseudoris_cli.sources.base import IMAGE_SUFFIXES, MAX_BYTES, FileReader, LeftOut, Source, image_id_of
 
@@ -40,6 +45,8 @@ _UNREADABLE = "in folders that may not be listed"
 _LINKED = "in folders behind a link"
 
 DETECT_ORDER = 90
+MOST_EXPECTED = 64
+"""Images of a server that are held for who has said that they will be read; a run expects `decode_ahead` of them."""
 
 
 class Folder(FileReader):
@@ -69,11 +76,13 @@ class Folder(FileReader):
 
 
 class RemoteFolder(Source):
-    """Every image below a URL, by its suffix, in the order of its path. One request for each image: best with many threads."""
+    """Every image below a URL, by its suffix, in the order of its path. One request for each image, those expected side by side."""
 
     def __init__(self, url: str) -> None:
-        self.place = open_place(url)
+        self.place = RemotePlace(url)
         self.url = url
+        self._expected: OrderedDict[str, Future[bytes]] = OrderedDict()
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple[type[RemoteFolder], tuple[str]]:
         return type(self), (self.url,)
@@ -87,12 +96,28 @@ class RemoteFolder(Source):
         """Size and a digest of the ETag, as they were when the folder was listed."""
         return self.place.stamp(key)
 
+    def expect(self, key: str) -> None:
+        """Begin to fetch an image that will be read soon. Of more than MOST_EXPECTED that nobody read the oldest is forgotten."""
+        if (
+            self.place.stamp(key) is None
+        ):  # lists the place, if nobody has: not a thing for the threads that it lists with
+            return
+        with self._lock:
+            if key not in self._expected:
+                self._expected[key] = self.place.begin(partial(self._fetch, key))
+            while len(self._expected) > MOST_EXPECTED:
+                self._expected.popitem(last=False)[1].cancel()
+
     def read(self, key: str) -> bytes:
         """The object's bytes. EnvironmentStop where the server does not answer."""
-        file = self.place.open(key)
-        if file.size > MAX_BYTES:
-            raise OSError(errno.EFBIG, f"{file.size:,} bytes are more than an image has")
-        return file.read_at(0, file.size)
+        with self._lock:
+            begun = self._expected.pop(key, None)
+        return self._fetch(key) if begun is None else begun.result()
+
+    def _fetch(self, key: str) -> bytes:
+        if (stamp := self.place.stamp(key)) and stamp.size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"{stamp.size:,} bytes are more than an image has")
+        return self.place.read(key)
 
 
 def _walk(folder: bytes, left_out: LeftOut) -> Iterator[bytes]:

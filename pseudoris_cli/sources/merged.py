@@ -44,6 +44,12 @@ class Merged(FileReader):
         source, own = self._split(key) if key.partition("/")[0] in self.sources else (None, key)
         return source.stamp(own) if source else None
 
+    def expect(self, key: str) -> None:
+        """That an image will be read soon, said to the source that it belongs to if it wants to know."""
+        source, own = self._split(key) if key.partition("/")[0] in self.sources else (None, key)
+        if expect := getattr(source, "expect", None):
+            expect(own)
+
     def read(self, key: str) -> bytes:
         """From the source that the key belongs to."""
         source, own = self._split(key)

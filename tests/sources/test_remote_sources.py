@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from trivial_stages import Bench, check_whole, outcomes, paint, paint_folder, re
 
 from pseudoris_cli.errors import EnvironmentStop, UsageError
 from pseudoris_cli.places import ahead, remote, retrying
-from pseudoris_cli.sources import registry
+from pseudoris_cli.sources import folder, registry
 from pseudoris_cli.sources.base import Source
 
 ALL = ("folder", *KINDS)
@@ -98,6 +98,7 @@ def test_a_server_that_stays_away_stops_the_run_and_the_next_goes_on(
     kind: str, server: str, proxy: Proxy, ram_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ahead, "BLOCK", 64)
+    monkeypatch.setattr(remote, "PIECE", 64)
     monkeypatch.setattr(retrying, "ATTEMPTS", 2)
     url, _ = stored(server, kind, f"away-{kind}", ram_path)
     bench = Bench(ram_path / "work", url, opener=recognised, decode_ahead=1)  # type: ignore[arg-type]
@@ -228,3 +229,64 @@ def test_the_command_takes_an_address(server: str, proxy: Proxy, tmp_path: Path)
     done = invoke("masks", "--work", tmp_path / "work", "--images", url, *trial)
     assert json.loads(done.stdout)["stages"][0]["counts"]
     assert json.loads((tmp_path / "work" / "source.json").read_text())["root"] == url
+
+
+def test_loose_pictures_that_are_expected_are_fetched_before_they_are_read(
+    server: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, many at a time; one that failed fails who reads it and may be asked for again; memory has a bound."""
+    monkeypatch.setattr(folder, "MOST_EXPECTED", 7)
+    monkeypatch.setattr(retrying, "ATTEMPTS", 1)
+    url, pictures = stored(server, "folder", "expected", tmp_path)
+    source = registry.open_source(registry.describe(url, {}, None))
+    assert isinstance(source, folder.RemoteFolder)
+    proxy.ranges.clear()
+    proxy.always = lambda path: "503" if "003" in path else None
+    for key in [*pictures][:7]:
+        source.expect(key)
+    wait([*source._expected.values()], 20)
+    source.expect("000.png")
+    asked = [path[-7:] for path, _ in proxy.ranges if "003" not in path]  # that one is asked for again by its library
+    assert sorted(asked) == [key for key in pictures if key < "007" and key[:3] != "003"], (
+        "fetched, though nobody has read"
+    )
+    assert {key: source.read(key) for key in ("002.png", "000.png")} == {
+        key: pictures[key] for key in ("002.png", "000.png")
+    }
+    with pytest.raises(EnvironmentStop):
+        source.read("003.png")
+    proxy.always = lambda path: None
+    assert source.read("003.png") == pictures["003.png"]
+    assert len({path for path, _ in proxy.ranges}) == 7
+    source.expect("gone.png")
+    with pytest.raises(FileNotFoundError):
+        source.read("gone.png")
+    for key in pictures:
+        source.expect(key)
+    assert len(source._expected) == 7
+    assert {key: source.read(key) for key in reversed(pictures)} == pictures
+
+
+def test_what_nobody_has_listed_may_be_expected(
+    server: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that braces name are looked for by the threads that fetch: those must not wait for it."""
+    monkeypatch.setattr(remote, "MOST_AHEAD", 2)
+    url, pictures = stored(server, "folder", "unlisted", tmp_path)
+    source = registry.open_source(registry.describe(f"{url}/{{000..008}}.png", {}, None))
+    again = pickle.loads(pickle.dumps(source))
+    with ThreadPoolExecutor(3) as pool:
+        for key in pictures:
+            again.expect(key)
+        assert dict(zip(pictures, pool.map(again.read, pictures), strict=True)) == pictures
+
+
+def test_a_large_loose_picture_is_asked_for_in_pieces(
+    server: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, pictures = stored(server, "folder", "pieces", tmp_path)
+    source = registry.open_source(registry.describe(url, {}, None))
+    monkeypatch.setattr(remote, "PIECE", len(pictures["001.png"]) - 1)
+    proxy.ranges.clear()
+    assert source.read("001.png") == pictures["001.png"]
+    assert len(proxy.ranges) == 2

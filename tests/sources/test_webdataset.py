@@ -8,13 +8,16 @@ import io
 import os
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from odd_images import RGB, save
 from packed import member, pack, write_parquet, write_tar
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.records import Stamp
 from pseudoris_cli.sources import registry
 from pseudoris_cli.sources.base import LeftOut
 from pseudoris_cli.sources.webdataset import Tars
@@ -240,3 +243,36 @@ def test_a_moved_file_or_pattern_stays_what_it_named(images: str, keys: list[str
     source = registry.open_source({**described, "image_root": str(tmp_path / "new")})
     assert [image.key for image in source.images()] == keys
     assert source.read("0.tar/0.jpg") == JPEG
+
+
+def test_a_thread_that_asks_for_a_stamp_keeps_no_other_from_reading(tmp_path: Path) -> None:
+    pack("webdataset", {f"{n}.png": PNG + bytes([n]) for n in range(8)}, tmp_path)
+    source = registry.open_source(registry.describe(tmp_path, {}, None))
+    assert isinstance(source, Tars)
+    keys = [ref.key for ref in source.images()]
+    asked, go_on, stamp = Event(), Event(), source.place.stamp
+
+    def slow(name: str) -> Stamp | None:
+        if name == "00001.tar":
+            asked.set()
+            assert go_on.wait(20)
+        return stamp(name)
+
+    source.place.stamp = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(source.read, keys[7])
+        assert asked.wait(20)
+        try:
+            assert pool.submit(source.read, keys[0]).result(10) == PNG + b"\0"
+        finally:
+            go_on.set()
+        assert waiting.result(20) == PNG + b"\7"
+
+
+def test_a_tar_s_name_may_grow_in_lower_case(tmp_path: Path) -> None:
+    """Of a letter that becomes two, and of `.TAR`: the end of the file's name is found in the key as it is."""
+    for name in ("\u0130\u0130.tar", "A.TAR"):
+        write_tar(tmp_path / name, [member("a.tar.png", PNG)])
+    found, left_out = listed(tmp_path)
+    assert found == {"\u0130\u0130.tar/a.tar.png": PNG, "A.TAR/a.tar.png": PNG}
+    assert left_out == {}
