@@ -3,8 +3,8 @@
     python benchmarks/reading_ahead.py [--images 1000] [--rounds 5] [--source folder webdataset parquet s3 s3-loose]
 
 All sources in one process, in turns of one pass each, so that a shared machine is as slow for one as for the other. The pictures,
-tars, Parquet files and the late server are those of `spine.py`. Printed: the median of the passes' images/s by the clock, the median
-of their ratios to the folder's pass of the same round, and processor microseconds an image. Listing is not in it.
+tars, Parquet files and the late server are those of `spine.py`. Printed: the median of the passes' images/s by the clock, the
+median of their ratios to the folder's pass of the same round, and processor microseconds an image. Listing is not in it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ PART = 32
 def read_all(source: Source, refs: list[ImageRef]) -> tuple[float, float]:
     """Seconds by the clock and of the processor for one pass, with the threads and the images ahead of the default settings."""
     wanted = frozenset(ref.key for ref in refs)
-    tasks = [
-        PartTask(at // PART, tuple(refs[at : at + PART]), wanted, {}, None) for at in range(0, len(refs), PART)
-    ]
+    tasks = [PartTask(at // PART, tuple(refs[at : at + PART]), wanted, {}, None) for at in range(0, len(refs), PART)]
     started, used = time.perf_counter(), time.process_time()
     reading = ImageReading(source, max_pixels=10**8, decode_threads=2, decode_ahead=16)
     for part in Prefetcher(reading, lambda part: None).parts(tasks):

@@ -45,7 +45,7 @@ _UNREADABLE = "in folders that may not be listed"
 _LINKED = "in folders behind a link"
 
 DETECT_ORDER = 90
-MOST_EXPECTED = 64
+MOST_EXPECTED = 256
 """Images of a server that are held for who has said that they will be read; a run expects `decode_ahead` of them."""
 
 
