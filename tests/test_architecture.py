@@ -27,7 +27,7 @@ LAYERS = (
     {"backends", "execution"},
     {"export"},
     {"stages", "report"},
-    {"pipeline", "doctor", "dataset"},
+    {"pipeline", "doctor", "dataset", "self_training"},
     {"notebook"},
     {"cli"},
     {"__main__"},
@@ -43,7 +43,7 @@ PLUG_INS = {
 }
 """Folders of plug-ins, and what each of their files must define."""
 NO_PLUG_INS = {
-    "backends": {"registry", "automatic_masks"},
+    "backends": {"registry", "automatic_masks", "scene_listening"},
     "sources": {"base", "registry", "detect", "metadata", "containers"},
     "export/formats": set(),
 }
@@ -66,7 +66,7 @@ ONLY_IN = {
     "fsspec": {"places"},
 }
 """Foreign package -> the only units that may import it."""
-TORCH_AT_ONCE = {"networks", "decoding", "method", "dataset"}
+TORCH_AT_ONCE = {"networks", "decoding", "method", "dataset", "self_training"}
 """Units that may import torch when they are imported; others do it inside functions, so that --help stays fast."""
 TORCH_NEVER = {
     "errors",

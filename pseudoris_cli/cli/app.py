@@ -10,6 +10,7 @@ from pseudoris_cli import __version__
 from pseudoris_cli.cli import (
     config_commands,
     demo_commands,
+    listener_command,
     merge_command,
     plan_command,
     report_command,
@@ -72,6 +73,7 @@ app.command()(version_commands.use)
 app.command()(version_commands.diff)
 app.command()(version_commands.prune)
 app.command()(plan_command.plan)
+app.command("train-listener")(listener_command.train_listener)
 app.command()(merge_command.merge)
 app.add_typer(weights_commands.app, name="weights")
 app.add_typer(config_commands.app, name="config")

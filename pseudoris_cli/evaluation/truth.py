@@ -45,11 +45,11 @@ def known_scene(key: str, scene: Scene) -> KnownImage:
     return KnownImage(key, tuple(encode_rle(mask) for mask in scene.masks), scene.attributes)
 
 
-def write_scenes(folder: Path, split: Split, count: int) -> Path:
-    """Render scenes 0..count-1 of a split as `000000.png`... and write `truth.json` beside them; returns its path."""
+def write_scenes(folder: Path, split: Split, count: int, first: int = 0) -> Path:
+    """Render `count` scenes of a split as `000000.png`... and write `truth.json` beside them; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     images = []
-    for index in range(count):
+    for index in range(first, first + count):
         seed = scene_seed(split, index)
         scene = render_scene(seed)
         name = f"{index:06d}.png"

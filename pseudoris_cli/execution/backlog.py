@@ -45,14 +45,19 @@ class Backlog:
         return self.lineage.entry(self.upstream_stage, part) if self.upstream_stage else None
 
     def check_upstream(self, selection: Selection) -> int:
-        """UsageError (exit 2) if the stage before lacks parts, unless that is allowed; returns how many it lacks."""
+        """UsageError (exit 2) if the stage before lacks parts of the selection, unless that is allowed; returns how many.
+
+        A shard asks for its own parts only: the others may still be at work, in the same command.
+        """
         stage = self.upstream_stage
         if stage is None:
             return 0
-        lacking = sum(self.upstream_entry(part.part) is None for part in self.plan.parts)
+        wanted = [part.part for part in self.plan.parts if selection.takes(part.part)]
+        lacking = sum(self.upstream_entry(part) is None for part in wanted)
         if lacking and not selection.allow_partial:
+            of = f"{len(wanted)} parts" if selection.shard is None else f"this shard's {len(wanted)} parts"
             raise UsageError(
-                f"{stage} is incomplete: {lacking} of {len(self.plan)} parts are missing, damaged or out of date; "
+                f"{stage} is incomplete: {lacking} of {of} are missing, damaged or out of date; "
                 f"run `pseudoris {stage_row(stage).command}` first, or take what is there with --allow-partial"
             )
         return lacking

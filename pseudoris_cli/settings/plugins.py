@@ -45,7 +45,9 @@ class Kind:
         return f"pseudoris_cli.{self.folder.replace('/', '.')}"
 
 
-BACKENDS = Kind("backend", "backends", "pseudoris.backends", frozenset({"registry", "automatic_masks"}))
+BACKENDS = Kind(
+    "backend", "backends", "pseudoris.backends", frozenset({"registry", "automatic_masks", "scene_listening"})
+)
 SOURCES = Kind(
     "kind of source",
     "sources",

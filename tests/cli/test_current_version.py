@@ -151,3 +151,13 @@ def test_use_chooses_a_version_and_what_it_was_made_from(place: Path) -> None:
     assert "did you mean captions" in call(place, "use", "caption", "1").stderr
     wrong = call(place, "use", "captions", "zz")
     assert (wrong.code, "there is no version 'zz'" in wrong.stderr) == (2, True)
+
+
+def test_a_shard_of_filter_goes_through_all_its_stages_while_others_have_not_begun(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "images", 3)
+    assert call(tmp_path, "masks", "--images", tmp_path / "images", *SMALL).code == 0
+    assert call(tmp_path, "captions", *SMALL).code == 0
+    for shard in ("0/2", "1/2"):
+        done = call(tmp_path, "filter", *SMALL, "--shard", shard)
+        assert done.code == 0, done.stderr
+    assert keys(tmp_path, "filter") == keys(tmp_path, "masks")

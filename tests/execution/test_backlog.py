@@ -123,6 +123,9 @@ def test_pending_parts_are_those_of_the_shard_with_masks_in_order(bench: Bench) 
     assert backlog.check_upstream(Selection(allow_partial=True)) == 1
     with pytest.raises(UsageError, match=r"^masks is incomplete: 1 of 3 parts are .*run `pseudoris masks` first"):
         backlog.check_upstream(Selection())
+    assert backlog.check_upstream(Selection(shard=(0, 2))) == 0
+    with pytest.raises(UsageError, match=r"^masks is incomplete: 1 of this shard's 1 parts are missing"):
+        backlog.check_upstream(Selection(shard=(1, 2)))
     assert backlog_of(bench, "masks").pending(Selection()) == [1]
 
 

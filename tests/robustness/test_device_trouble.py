@@ -17,7 +17,7 @@ from pseudoris_cli.backends.automatic_masks import AutomaticSegmenter
 from pseudoris_cli.backends.captioner_hf import HfCaptioner
 from pseudoris_cli.backends.cascade_rcnn import CascadeProposer
 from pseudoris_cli.backends.clip import ClipScorer
-from pseudoris_cli.backends.listener_demo import DemoListener
+from pseudoris_cli.backends.scene_listening import SceneListening
 from pseudoris_cli.decoding import engine
 from pseudoris_cli.decoding.network import CaptionNetwork
 from pseudoris_cli.networks.sam.segment_anything_network import SegmentAnything
@@ -33,7 +33,7 @@ PLACES: dict[str, list[tuple[Any, str]]] = {
         (engine, "sample_captions"),
     ],
     "scores": [(ClipScorer, "encode_images"), (ClipScorer, "encode_texts")],
-    "judge": [(DemoListener, "listen")],
+    "judge": [(SceneListening, "listen")],
 }
 """Stage -> where memory may run out or the device fail."""
 SHORT = RuntimeError(

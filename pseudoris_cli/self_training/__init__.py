@@ -1,0 +1,1 @@
+"""Training a listener on the captions that a work directory kept, without any truth."""
