@@ -9,33 +9,50 @@ from torch import nn
 WIDTH = 64
 CELL = 2
 """Pixels of the picture on a side of one cell of the drawn mask."""
-FINE, THIN = 32, 16
+FINE, THIN, DEEP, TEXT = 32, 16, 96, 96
 
 
-class Student(nn.Module):
-    """Convolutions over the picture, a small transformer over the words, and blocks in which the words steer the maps."""
+class Eyes(nn.Module):
+    """Convolutions over the picture, which are trained once and without expressions (train_student_eyes.py)."""
 
-    def __init__(self, words: int, longest: int) -> None:
+    channels = WIDTH + DEEP
+
+    def __init__(self) -> None:
         super().__init__()
         self.fine = nn.Sequential(_convolution(3, 24, stride=2), _convolution(24, FINE))
         self.middle = nn.Sequential(_convolution(FINE, WIDTH, stride=2), _convolution(WIDTH, WIDTH))
-        self.coarse = nn.Sequential(_convolution(WIDTH, 96, stride=2), _convolution(96, 96), _convolution(96, 96))
-        self.join = nn.Conv2d(WIDTH + 96 + 2, WIDTH, 1)
-        self.word = nn.Embedding(words, 96, padding_idx=0)
-        self.position = nn.Parameter(torch.randn(longest, 96) * 0.02)
-        self.read = nn.TransformerEncoderLayer(96, 4, 192, dropout=0.0, batch_first=True, norm_first=True)
+        self.coarse = nn.Sequential(
+            _convolution(WIDTH, DEEP, stride=2), _convolution(DEEP, DEEP), _convolution(DEEP, DEEP)
+        )
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """RGB pictures [B, 3, H, W], 0..255, to maps [B, WIDTH + DEEP, H / 4, W / 4] and [B, FINE, H / 2, W / 2]."""
+        fine = self.fine(pictures.float() / 127.5 - 1)
+        x = self.middle(fine)
+        deep = F.interpolate(self.coarse(x), size=x.shape[-2:], mode="bilinear")
+        return torch.cat([x, deep], 1), fine
+
+
+class Student(nn.Module):
+    """The eyes, a small transformer over the words, and blocks in which the words steer the maps."""
+
+    def __init__(self, words: int, longest: int) -> None:
+        super().__init__()
+        self.eyes = Eyes()
+        self.join = nn.Conv2d(Eyes.channels + 2, WIDTH, 1)
+        self.word = nn.Embedding(words, TEXT, padding_idx=0)
+        self.position = nn.Parameter(torch.randn(longest, TEXT) * 0.02)
+        self.read = nn.TransformerEncoderLayer(TEXT, 4, 2 * TEXT, dropout=0.0, batch_first=True, norm_first=True)
         self.steered = nn.ModuleList([Steered() for _ in range(2)])
         self.meant, self.edges = nn.Conv2d(WIDTH, THIN, 1), nn.Conv2d(FINE, THIN, 1)
         self.draw = nn.Conv2d(2 * THIN, 1, 3, padding=1)
 
     def look(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """RGB pictures uint8 [B, 3, H, W] to maps [B, WIDTH, H / 4, W / 4] and edges [B, THIN, H / 2, W / 2]."""
-        fine = self.fine(pictures.float() / 127.5 - 1)
-        x = self.middle(fine)
-        deep = F.interpolate(self.coarse(x), size=x.shape[-2:], mode="bilinear")
-        ys, xs = (torch.linspace(-1, 1, n) for n in x.shape[-2:])
-        place = torch.stack(torch.meshgrid(ys, xs, indexing="ij")).expand(len(x), -1, -1, -1)
-        return self.join(torch.cat([x, deep, place], 1)), self.edges(fine)
+        """RGB pictures [B, 3, H, W], 0..255, to maps [B, WIDTH, H / 4, W / 4] and edges [B, THIN, H / 2, W / 2]."""
+        maps, fine = self.eyes(pictures)
+        ys, xs = (torch.linspace(-1, 1, n) for n in maps.shape[-2:])
+        place = torch.stack(torch.meshgrid(ys, xs, indexing="ij")).expand(len(maps), -1, -1, -1)
+        return self.join(torch.cat([maps, place], 1)), self.edges(fine)
 
     def forward(self, maps: torch.Tensor, edges: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Logits [E, H / 2, W / 2] of the mask, from each expression's maps, edges and words int64 [E, L] (0: no word)."""
@@ -53,13 +70,13 @@ class Steered(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.steer = nn.Linear(96, 2 * WIDTH)
+        self.steer = nn.Linear(TEXT, 2 * WIDTH)
         self.whole = nn.Linear(WIDTH, WIDTH)
         self.enter = nn.Conv2d(WIDTH, WIDTH, 1)
         self.around = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.GroupNorm(8, WIDTH))
 
     def forward(self, maps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """maps [E, WIDTH, H, W] and text [E, 96]."""
+        """maps [E, WIDTH, H, W] and text [E, TEXT]."""
         scale, shift = self.steer(text)[..., None, None].chunk(2, 1)
         steered = F.relu(self.enter(maps) * (1 + scale) + shift)
         steered = steered + self.whole(steered.mean((2, 3)))[..., None, None]

@@ -1,6 +1,6 @@
 """Train one student on one selection, and test it:
 
-    python training/train_student.py --labels LABELS --selection both --seed 0 --out both-0.npz
+    python training/train_student.py --labels LABELS --eyes eyes.safetensors --selection both --seed 0 --out both-0.npz
 
 `LABELS` is what make_labels.py wrote. The same number of expressions is drawn from every selection, and every student takes the
 same steps; so students differ in what the selection kept, and in nothing else. The test is 200 scenes of the split `evaluation`
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from checkpoint import learning_rate
+from safetensors.torch import load_file
 from student_data import Lesson, Question, lessons, questions
 from student_network import Student
 
@@ -74,8 +75,9 @@ def main() -> None:
     parser.add_argument("--selection", required=True, help="a folder of LABELS/exports, or a name in student_data.py")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--eyes", type=Path, required=True, help="what train_student_eyes.py wrote")
     parser.add_argument("--expressions", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--scenes", type=int, nargs=2, default=(6000, 7000), help="first and last + 1, for the truth")
     options = parser.parse_args()
@@ -84,6 +86,7 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     taught = lessons(options.labels, options.selection, range(*options.scenes), options.expressions, options.seed)
     net = Student(len(WORDS), LONGEST)
+    net.eyes.load_state_dict({name: value.float() for name, value in load_file(options.eyes).items()})
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.02, betas=(0.9, 0.98))
     losses, start = [], time.process_time()
     for step in range(options.steps):

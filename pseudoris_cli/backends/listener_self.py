@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pseudoris_cli.backends.scene_listening import SceneListening, random_network, read_networks
+from pseudoris_cli.backends.scene_listening import TEXTS_AT_ONCE, SceneListening, random_network, read_networks
 from pseudoris_cli.errors import MissingDependency
 from pseudoris_cli.settings.models import JudgeSettings, Numerics
 from pseudoris_cli.weights import registry as weights
 
+if TYPE_CHECKING:
+    from pseudoris_cli.networks.memory import Memory, Work
+
 ROLE = "listener"
 TRAINED_BY = "pseudoris train-listener"
+FOLDS = 2
+"""Networks in a file: each judges the images that the other has learned from."""
+MOST_WORDS = 5000
 _TINY_WORDS = ("a", "the", "red", "green", "left", "large")
 
 
@@ -43,10 +50,18 @@ def load(settings: Settings, numerics: Numerics, device: str) -> SceneListening:
     checkpoint = weights.resolve(_named(settings))
     if checkpoint.path is None:
         vocabulary = Vocabulary(_TINY_WORDS)
-        networks = [random_network(vocabulary, (checkpoint.seed or 0) + fold) for fold in range(2)]
+        networks = [random_network(vocabulary, (checkpoint.seed or 0) + fold) for fold in range(FOLDS)]
     else:
         networks, vocabulary = read_networks(checkpoint.path, "listener_self")
     return SceneListening(networks, vocabulary, device)
+
+
+def memory(settings: Settings, work: Work) -> Memory:
+    """What `load` and one call need of a device, with as many words as a listener of one's own can have."""
+    from pseudoris_cli.networks.listener.memory import memory as of_network
+
+    one = of_network(MOST_WORDS + 2, TEXTS_AT_ONCE)
+    return replace(one, weights=FOLDS * one.weights)
 
 
 def _named(settings: Settings) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pseudoris_cli.networks.listener.inputs import Vocabulary
     from pseudoris_cli.networks.listener.network import SceneListener
 
+ABOUT = "listener"
+"""The entry of a file's metadata that says everything about networks trained on one's own captions, as JSON."""
 TEXTS_AT_ONCE = 256
 """Expressions in one call of the network."""
 
@@ -43,9 +45,9 @@ def read_networks(path: Path, backend: str) -> tuple[list[SceneListener], Vocabu
 
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-        vocabulary = Vocabulary(json.loads(about["words"]))
-        folds = int(json.loads(about.get("folds", "1")))
+            stored = file.metadata() or {}
+        about = json.loads(stored[ABOUT]) if ABOUT in stored else {"words": json.loads(stored["words"]), "folds": 1}
+        vocabulary, folds = Vocabulary(about["words"]), int(about["folds"])
         tensors = {name: value.float() for name, value in load_file(path).items()}
         networks = []
         for fold in range(folds):

@@ -88,9 +88,11 @@ def train_listener(
 def _is_ours(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
+    from pseudoris_cli.backends.scene_listening import ABOUT
+
     try:
         with safe_open(path, "np") as file:
-            return "folds" in (file.metadata() or {})
+            return ABOUT in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from safetensors.torch import save
 
 from pseudoris_cli import __version__
-from pseudoris_cli.backends.listener_self import TRAINED_BY
-from pseudoris_cli.backends.scene_listening import fold_of
+from pseudoris_cli.backends.listener_self import FOLDS, TRAINED_BY
+from pseudoris_cli.backends.scene_listening import ABOUT, fold_of
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.self_training.labels import Labels
 from pseudoris_cli.self_training.trainer import Trained, train, vocabulary_of
 from pseudoris_cli.storage.files import replace_file
 
-FOLDS = 2
 LEAST_IMAGES = 20
 """Images of a half, at least: with fewer there is nothing to choose the best state by."""
 Progress = Callable[[int, int, float], None]
@@ -82,5 +81,6 @@ def train_folds(
         "steps": [one.step for one in trained],
         "right": [round(one.right, 4) for one in trained],
     }
-    replace_file(path, save(tensors, {name: json.dumps(value) for name, value in about.items()}))
+    # one entry: safetensors writes several in an order of its own, and equal training must give equal bytes
+    replace_file(path, save(tensors, {ABOUT: json.dumps(about)}))
     return SelfTrained(path, len(labels.images), captions, len(words.words), tuple(trained))

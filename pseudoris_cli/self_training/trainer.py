@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pseudoris_cli.backends.listener_self import MOST_WORDS
 from pseudoris_cli.networks.listener.inputs import GEOMETRY, Vocabulary
 from pseudoris_cli.networks.listener.network import WIDTH, SceneListener, choice
 from pseudoris_cli.self_training.labels import LabelledImage
@@ -25,7 +26,6 @@ IMAGES, TEXTS = 16, 10
 RATE, DECAY, WARMUP = 1.5e-3, 0.02, 100
 FORETELL = 5.0
 """Weight of the loss of the words. Most words are absent from an object's captions, so their mean loss is small."""
-MOST_WORDS = 5000
 MOST_OBJECTS = 64
 """Masks of an image in training; of more, those with captions and others up to this number are drawn for each step."""
 TRIED_EVERY, TRIED_IMAGES = 100, 400
@@ -49,7 +49,8 @@ def vocabulary_of(images: Sequence[LabelledImage]) -> Vocabulary:
     """The words that at least two captions have, the most common first."""
     texts = (text for one in images for captions in one.captions for text in captions)
     counts = Counter(word for text in texts for word in set(text.lower().split()))
-    return Vocabulary([word for word, count in counts.most_common(MOST_WORDS) if count > 1])
+    order = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))
+    return Vocabulary(order[:MOST_WORDS])
 
 
 @dataclass(frozen=True, slots=True)
