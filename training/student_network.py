@@ -43,6 +43,8 @@ class Student(nn.Module):
         self.word = nn.Embedding(words, TEXT, padding_idx=0)
         self.position = nn.Parameter(torch.randn(longest, TEXT) * 0.02)
         self.read = nn.TransformerEncoderLayer(TEXT, 4, 2 * TEXT, dropout=0.0, batch_first=True, norm_first=True)
+        self.sought, self.counts = nn.Linear(TEXT, WIDTH), nn.Linear(TEXT, 1)
+        self.agree = nn.Conv2d(1, WIDTH, 1)
         self.steered = nn.ModuleList([Steered() for _ in range(2)])
         self.meant, self.edges = nn.Conv2d(WIDTH, THIN, 1), nn.Conv2d(FINE, THIN, 1)
         self.draw = nn.Conv2d(2 * THIN, 1, 3, padding=1)
@@ -57,12 +59,19 @@ class Student(nn.Module):
     def forward(self, maps: torch.Tensor, edges: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Logits [E, H / 2, W / 2] of the mask, from each expression's maps, edges and words int64 [E, L] (0: no word)."""
         said = words != 0
-        text = self.read(self.word(words) + self.position[: words.shape[1]], src_key_padding_mask=~said)
+        each = self.word(words)
+        # word by word: a cell agrees with an expression as far as it agrees with every word that counts
+        agrees = F.logsigmoid(torch.einsum("elc,echw->elhw", self.sought(each), maps) / WIDTH**0.5)
+        counts = self.counts(each).sigmoid() * said[..., None]
+        agreed = (agrees * counts[..., None]).sum(1, keepdim=True)
+        maps = maps + self.agree(agreed)
+        text = self.read(each + self.position[: words.shape[1]], src_key_padding_mask=~said)
         whole = (text * said[..., None]).sum(1) / said.sum(1, keepdim=True)
         for block in self.steered:
             maps = block(maps, whole)
         meant = F.interpolate(self.meant(maps), size=edges.shape[-2:], mode="bilinear")
-        return self.draw(F.relu(torch.cat([meant, edges], 1)))[:, 0]
+        agreed = F.interpolate(agreed, size=edges.shape[-2:], mode="bilinear")
+        return (self.draw(F.relu(torch.cat([meant, edges], 1))) + agreed)[:, 0]
 
 
 class Steered(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pseudoris_cli.cli import completion
 from pseudoris_cli.cli.console import configure_logging, err, note, out, print_json
@@ -22,6 +22,7 @@ from pseudoris_cli.storage.files import os_errors_as_stop
 if TYPE_CHECKING:
     from pseudoris_cli.self_training.folds import Progress as Told
     from pseudoris_cli.self_training.folds import SelfTrained
+    from pseudoris_cli.self_training.labels import Progress as Reading
 
 
 @dataclass
@@ -98,17 +99,17 @@ def _is_ours(path: Path) -> bool:
 
 
 @contextmanager
-def _shown(quiet: bool, steps: int) -> Iterator[tuple[object, Told]]:
+def _shown(quiet: bool, steps: int) -> Iterator[tuple[Reading, Told]]:
     """Progress of reading and of learning: a bar on a terminal, a line now and then elsewhere."""
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
     with Progress(*columns, TimeRemainingColumn(), console=err, disable=quiet or not err.is_terminal) as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
         last = time.monotonic()
 
-        def show(what: str, done: int, total: int) -> None:
+        def show(what: str, done: float, total: float) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
+            bars.update(tasks[what], completed=done)
 
         def learning(fold: int, step: int, cost: float) -> None:
             nonlocal last

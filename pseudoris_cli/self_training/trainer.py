@@ -195,7 +195,7 @@ def train(
     trainer.network.load_state_dict(best[2])
     found = trainer.answers(tried, seed)
     factor = min(TEMPERATURES, key=lambda one: cost(found, one)[0])
-    trainer.network.temperature.fill_(factor)
+    trainer.network.load_state_dict(best[2] | {"temperature": torch.tensor(factor)})
     lowest, right = cost(found, factor)
     chance = float(np.mean([1 / len(one.captions) for one in tried]))
     return Trained(trainer.network, best[1], right, chance, lowest)

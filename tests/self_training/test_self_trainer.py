@@ -71,7 +71,8 @@ def test_it_learns_what_words_mean_and_when_they_mean_several() -> None:
         assert int(np.argmax(answer)) == place
         assert answer[place] > 0.6
     several = ask(("green", "red", "green"), "the green disc")
-    assert several[1] < 0.1 and max(several[0], several[2]) < 0.5, "two fit, so neither is meant alone"
+    assert several[1] < 0.1
+    assert max(several[0], several[2]) < 0.5, "two fit, so neither is meant alone"
 
 
 def test_equal_seeds_give_equal_weights() -> None:
@@ -107,4 +108,6 @@ def test_of_very_many_objects_those_with_captions_stay(monkeypatch: pytest.Monke
 
 def test_words_of_one_caption_are_no_vocabulary() -> None:
     words = vocabulary_of([painted(0, ("red", "green"), (("the red disc", "the red thing"), ("a red disc",)))])
-    assert words.words == ("red", "disc", "the"), "most common first, and by the alphabet: the order must not hang on hashes"
+    assert words.words == ("red", "disc", "the"), (
+        "most common first, and by the alphabet: the order must not hang on hashes"
+    )
