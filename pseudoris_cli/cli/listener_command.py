@@ -77,12 +77,13 @@ def train_listener(
         raise UsageError(f"there is no folder {path.parent}; make it, or give another --out")
     from pseudoris_cli.self_training.folds import train_folds
     from pseudoris_cli.self_training.labels import read_labels
+    from pseudoris_cli.self_training.trainer import Run
 
-    device = DeviceRequest(options.gpu, options.device).resolve()
+    run = Run(options.steps, options.seed, DeviceRequest(options.gpu, options.device).resolve())
     with _shown(options.quiet, options.steps) as (reading, learning):
         labels = read_labels(workspace, kept, options.max_images, options.seed, reading)
         with os_errors_as_stop(path.parent):
-            made = train_folds(labels, path, options.steps, options.seed, device, kept.version, learning)
+            made = train_folds(labels, path, run, kept.version, learning)
     _tell(options, made, labels.usable, labels.unreadable)
 
 

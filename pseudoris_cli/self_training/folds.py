@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import save
@@ -14,7 +14,7 @@ from pseudoris_cli.backends.listener_self import FOLDS, TRAINED_BY
 from pseudoris_cli.backends.scene_listening import ABOUT, fold_of
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.self_training.labels import Labels
-from pseudoris_cli.self_training.trainer import Trained, train, vocabulary_of
+from pseudoris_cli.self_training.trainer import Run, Trained, train, vocabulary_of
 from pseudoris_cli.storage.files import replace_file
 
 LEAST_IMAGES = 20
@@ -43,9 +43,7 @@ class SelfTrained:
         return sum(one.chance for one in self.folds) / len(self.folds)
 
 
-def train_folds(
-    labels: Labels, path: Path, steps: int, seed: int, device: str, origin: str, progress: Progress
-) -> SelfTrained:
+def train_folds(labels: Labels, path: Path, run: Run, origin: str, progress: Progress) -> SelfTrained:
     """Train both networks and write them to `path`; network k is for the images of fold k, and has learned from the others.
 
     `origin` is the version of the filter run whose captions these are. UsageError (exit 2) for too few images. `progress` is
@@ -62,7 +60,13 @@ def train_folds(
     for fold in range(FOLDS):
         taught = [one for other in range(FOLDS) if other != fold for one in halves[other]]
         trained.append(
-            train(taught, halves[fold], words, steps, seed + fold, device, lambda *told, of=fold: progress(of, *told))
+            train(
+                taught,
+                halves[fold],
+                words,
+                replace(run, seed=run.seed + fold),
+                lambda *told, of=fold: progress(of, *told),
+            )
         )
     captions = sum(len(of) for one in labels.images for of in one.captions)
     tensors = {
@@ -77,7 +81,7 @@ def train_folds(
         "filter": origin,
         "images": len(labels.images),
         "captions": captions,
-        "seed": seed,
+        "seed": run.seed,
         "steps": [one.step for one in trained],
         "right": [round(one.right, 4) for one in trained],
     }

@@ -34,6 +34,15 @@ Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """How many steps, the seed of weights and batches, and the torch device."""
+
+    steps: int
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """A network, the step of its best state, and on held-out images: how often it picks the mask that a caption was made for,
     how often blind guessing would, and the mean negative log-probability of that mask."""
@@ -174,26 +183,24 @@ def train(
     images: Sequence[LabelledImage],
     held_out: Sequence[LabelledImage],
     words: Vocabulary,
-    steps: int,
-    seed: int,
-    device: str,
+    run: Run,
     progress: Progress,
 ) -> Trained:
     """Train on `images`; the state and the temperature are those that tell the labels of `held_out` best."""
-    trainer = Trainer(images, words, seed, device)
+    trainer = Trainer(images, words, run.seed, run.device)
     tried = held_out[:TRIED_IMAGES]
     best: tuple[float, int, dict[str, torch.Tensor]] | None = None
-    for step in range(steps):
-        decay = max(0.0, step / steps - 0.6) / 0.4
+    for step in range(run.steps):
+        decay = max(0.0, step / run.steps - 0.6) / 0.4
         trainer.step(RATE * min(1.0, (step + 1) / WARMUP) * (1 - 0.99 * decay))
-        if (step + 1) % TRIED_EVERY == 0 or step + 1 == steps:
-            told, _ = cost(trainer.answers(tried, seed))
+        if (step + 1) % TRIED_EVERY == 0 or step + 1 == run.steps:
+            told, _ = cost(trainer.answers(tried, run.seed))
             progress(step + 1, told)
             if best is None or told < best[0]:
                 best = told, step + 1, copy.deepcopy(trainer.network.state_dict())
     assert best is not None, "there is at least one step"
     trainer.network.load_state_dict(best[2])
-    found = trainer.answers(tried, seed)
+    found = trainer.answers(tried, run.seed)
     factor = min(TEMPERATURES, key=lambda one: cost(found, one)[0])
     trainer.network.load_state_dict(best[2] | {"temperature": torch.tensor(factor)})
     lowest, right = cost(found, factor)

@@ -10,7 +10,7 @@ from pseudoris_cli.networks.listener.inputs import SIZE
 from pseudoris_cli.networks.listener.network import choice
 from pseudoris_cli.self_training import trainer
 from pseudoris_cli.self_training.labels import LabelledImage
-from pseudoris_cli.self_training.trainer import draw_batch, train, vocabulary_of
+from pseudoris_cli.self_training.trainer import Run, draw_batch, train, vocabulary_of
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (250, 250, 250)}
 
@@ -51,7 +51,7 @@ def test_it_learns_what_words_mean_and_when_they_mean_several() -> None:
     taught, held_out = images(60, 1), images(30, 2)
     told: list[tuple[int, float]] = []
     words = vocabulary_of(taught)
-    made = train(taught, held_out, words, 120, 0, "cpu", lambda *of: told.append(of))
+    made = train(taught, held_out, words, Run(120), lambda *of: told.append(of))
     assert [step for step, _ in told] == [40, 80, 120]
     assert made.step == min(told, key=lambda of: of[1])[0]
     assert made.right > 0.75 > made.chance == pytest.approx(1 / 3)
@@ -78,7 +78,7 @@ def test_it_learns_what_words_mean_and_when_they_mean_several() -> None:
 def test_equal_seeds_give_equal_weights() -> None:
     taught = images(8, 3)
     one, same, other = (
-        train(taught, taught, vocabulary_of(taught), 3, seed, "cpu", lambda *of: None).network.state_dict()
+        train(taught, taught, vocabulary_of(taught), Run(3, seed), lambda *of: None).network.state_dict()
         for seed in (0, 0, 1)
     )
     assert all(torch.equal(one[name], same[name]) for name in one)
