@@ -30,6 +30,7 @@ COMMANDS = (
     ("status",),
     ("report",),
     ("evaluate",),
+    ("train-listener",),
     ("use",),
     ("diff",),
     ("prune",),

@@ -34,7 +34,7 @@ def pseudoris(folder: Path, command: str, assignments: tuple[str, ...] = (), *mo
 
 
 def finish(running: list[subprocess.Popen[bytes]]) -> None:
-    if any({one.wait() for one in running}):
+    if max([one.wait() for one in running], key=abs):
         raise SystemExit("a command failed; see above")
 
 

@@ -6,11 +6,12 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pseudoris_cli.errors import UsageError
+from pseudoris_cli.halving import Halving
 from pseudoris_cli.method.protocols import Lineup, Listener
 from pseudoris_cli.rle import decode_rle
 
@@ -86,6 +87,12 @@ class SceneListening(Listener):
     def __init__(self, networks: Sequence[SceneListener], vocabulary: Vocabulary, device: str) -> None:
         self._networks = [network.eval().requires_grad_(False).to(device) for network in networks]
         self._vocabulary, self._device = vocabulary, device
+        self._halving = Halving()
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out and expressions were asked in halves."""
+        return self._halving.times
 
     def listen(self, lineups: Sequence[Lineup]) -> list[np.ndarray]:
         """Probabilities [E, M + 1] of each image (see the protocol)."""
@@ -110,13 +117,26 @@ class SceneListening(Listener):
                 places = places_of(masks).to(self._device)
                 objects = network.encode(crops_of(one.image_rgb, masks).to(self._device), places)
                 words = self._vocabulary.read(one.expressions).to(self._device)
-                parts = [self._ask(network, objects, places, part) for part in words.split(TEXTS_AT_ONCE) if len(part)]
-                found.append(torch.cat(parts) if parts else torch.zeros(0, len(masks)))
+                asked = self._asked(network, objects, places, words) if len(words) else torch.zeros(0, len(masks))
+                found.append(asked)
         return found
 
-    def _ask(self, network: SceneListener, objects: torch.Tensor, places: torch.Tensor, words: torch.Tensor) -> Any:
+    def _asked(
+        self, network: SceneListener, objects: torch.Tensor, places: torch.Tensor, words: torch.Tensor
+    ) -> torch.Tensor:
+        import torch
+
+        def ask(part: slice) -> torch.Tensor:
+            return self._ask(network, objects, places, words[part])
+
+        return torch.cat([*self._halving.chunks(len(words), TEXTS_AT_ONCE, ask)])
+
+    def _ask(
+        self, network: SceneListener, objects: torch.Tensor, places: torch.Tensor, words: torch.Tensor
+    ) -> torch.Tensor:
         import torch
 
         shape = (len(words), *objects.shape)
         present = torch.ones(shape[:2], dtype=torch.bool, device=self._device)
-        return network(objects.expand(shape), places.expand(len(words), *places.shape), present, words)
+        logits: torch.Tensor = network(objects.expand(shape), places.expand(len(words), *places.shape), present, words)
+        return logits

@@ -197,7 +197,7 @@ def test_the_demo_s_listener(texts: int) -> None:
     lineup = Lineup("a", one.image_rgb, one.masks, said)
     need = listener_demo.memory(listener_demo.Settings.tiny(), work("fp32"))
     check(peak_bytes(lambda: listener.listen([lineup])), need.activations)
-    assert need.weights == pytest.approx(stored(listener._network), rel=0.05)
+    assert need.weights == pytest.approx(stored(listener._networks[0]), rel=0.05)
 
 
 def test_the_plan_has_the_judge_and_names_models_that_are_not_here(models: dict[str, Path]) -> None:

@@ -174,7 +174,7 @@ def test_listeners() -> None:
     decision = listener_decision.load(settings, Numerics(), "cpu")
     for listener, name in ((demo, "_ask"), (decision, "_decide")):
         wanted = listener.listen([lineup])
-        setattr(listener, name, limited(getattr(listener, name), 1, lambda _, __, asked: len(asked)))
+        setattr(listener, name, limited(getattr(listener, name), 1, lambda *given: len(given[-1])))
         assert np.allclose(listener.listen([lineup])[0], wanted[0], atol=1e-5)
         assert isinstance(listener, Halves)
         assert listener.halvings == 1
