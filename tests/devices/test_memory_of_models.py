@@ -63,14 +63,15 @@ def test_masks(model: str, precision: str) -> None:
         fresh = sam_hf.load(settings, Numerics(precision=precision), "cuda:0").generator.network
         shown = torch.randn(2, 3, fresh.square, fresh.square)
         shown = shown.to("cuda:0", next(fresh.model.vision_encoder.parameters()).dtype)
-        return peak_bytes(lambda: fresh.model.get_image_embeddings(shown))
+        with torch.inference_mode():
+            return peak_bytes(lambda: fresh.model.get_image_embeddings(shown))
 
     with CudaDouble():
+        # of several, as what another object of this process frees in between can only lower a figure
+        encoding = max(first_peak() for _ in range(3))
         network = sam_hf.load(settings, Numerics(precision=precision), "cuda:0").generator.network
         dtype = next(network.model.vision_encoder.parameters()).dtype
         with torch.inference_mode():
-            # of several, as what another object of this process frees in between can only lower a figure
-            encoding = max(first_peak() for _ in range(3))
             [embedding] = network.encode([network.pixels(np.zeros((240, 320, 3), np.uint8))])
 
             def decode() -> None:
