@@ -18,6 +18,7 @@ import numpy as np
 DRAWS = 2000
 NAMES = {
     "truth": "true expressions, exact masks",
+    "truth, half of it with places and relations": "the same, half of places and relations",
     "both": "DoC and listener",
     "listener": "listener",
     "doc": "DoC",
