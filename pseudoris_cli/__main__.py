@@ -20,14 +20,15 @@ from pseudoris_cli.text import visible  # noqa: E402
 
 def main() -> NoReturn:
     """Entry point. Exit codes are those of docs/concepts.md."""
-    stop_at_once()
+    prepare()  # before the handlers: a signal in the middle of it would leave half a stream to tell of it
     try:
-        prepare()
-        _command()
-    except Interrupted as error:
+        try:
+            stop_at_once()
+            _command()
+        finally:
+            restore_default_signals()
+    except Interrupted as error:  # also of a signal that came between two lines of this function
         _fail(str(error), error.exit_code)
-    finally:
-        restore_default_signals()
     sys.exit(0)
 
 
