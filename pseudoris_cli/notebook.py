@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudoris_cli import pipeline
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.execution.devices import DeviceRequest
 from pseudoris_cli.execution.engine_inprocess import InProcess
@@ -17,6 +16,10 @@ from pseudoris_cli.execution.runner import Summary
 from pseudoris_cli.execution.signals import graceful_stop
 from pseudoris_cli.execution.tasks import Selection
 from pseudoris_cli.export.base import ImageMode, load_format
+from pseudoris_cli.pipeline.chain import check_weights
+from pseudoris_cli.pipeline.exporting import check_out, render_export
+from pseudoris_cli.pipeline.running import run_command, run_masks
+from pseudoris_cli.pipeline.session import Session
 from pseudoris_cli.settings.resolve import resolve
 from pseudoris_cli.sources import registry as sources
 from pseudoris_cli.storage.plan import PLAN, pilot_plan
@@ -74,7 +77,7 @@ def run(
     observer = TellingObserver(progress)
     with graceful_stop() as stopper:
         sessions = {
-            name: pipeline.Session(
+            name: Session(
                 workspace=workspace,
                 settings=one.settings,
                 device=DeviceRequest(None, options.device),
@@ -90,22 +93,22 @@ def run(
         return _run(sessions, options)
 
 
-def _run(sessions: dict[str, pipeline.Session], options: RunOptions) -> list[Summary]:
+def _run(sessions: dict[str, Session], options: RunOptions) -> list[Summary]:
     """The stages of each command, with its session."""
     export = sessions.get("export") if options.out else None
     out = Path(options.out or "").expanduser()
     if export:
         for name in options.formats:
             load_format(name)
-        pipeline.check_out(export, out, overwrite=False)
+        check_out(export, out, overwrite=False)
     if len(sessions) > 1:
-        pipeline.check_weights({name: session.settings for name, session in sessions.items()})
+        check_weights({name: session.settings for name, session in sessions.items()})
     summaries: list[Summary] = []
     for command, session in sessions.items():
         if not summaries:
-            summaries.append(pipeline.run_masks(session))
+            summaries.append(run_masks(session))
         else:
-            summaries += pipeline.run_command(session, command, summaries[-1].version)
+            summaries += run_command(session, command, summaries[-1].version)
     if export:
-        pipeline.render_export(export, out, options.formats, options.images, False, summaries[-1].version)
+        render_export(export, out, options.formats, options.images, False, summaries[-1].version)
     return summaries

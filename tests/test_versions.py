@@ -16,9 +16,10 @@ from invoking import draw_pictures, invoke, rows_of
 from safetensors.numpy import save_file
 
 from pseudoris_cli.execution.devices import DeviceRequest
-from pseudoris_cli.pipeline import versions
+from pseudoris_cli.pipeline.chain import versions
 from pseudoris_cli.settings.models import Settings
-from pseudoris_cli.settings.resolve import leaves, resolve
+from pseudoris_cli.settings.resolve import resolve
+from pseudoris_cli.settings.trees import leaves
 from pseudoris_cli.storage.stage_table import ALWAYS as NAMES
 from pseudoris_cli.storage.workspace import Workspace
 from pseudoris_cli.weights import registry

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -19,46 +18,13 @@ from pseudoris_cli.halving import Halving
 from pseudoris_cli.method.protocols import Scorer
 from pseudoris_cli.settings.models import BackendSettings, Numerics, added_later
 from pseudoris_cli.settings.resources import PACKAGE
-from pseudoris_cli.weights import model_folders, tensors
+from pseudoris_cli.weights import clip_files, model_folders
 from pseudoris_cli.weights import registry as weights
-from pseudoris_cli.weights.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     import torch
 
     from pseudoris_cli.networks.memory import Memory, Work
-
-OPENAI_ARCHIVES = {
-    "RN50": "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
-    "RN101": "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
-    "RN50x4": "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd",
-    "RN50x16": "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa",
-    "RN50x64": "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c",
-    "ViT-B-32": "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
-    "ViT-B-16": "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
-    "ViT-L-14": "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
-    "ViT-L-14-336": "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
-}
-"""sha256 of OpenAI's TorchScript archives, as published in their download addresses."""
-
-_OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
-
-
-_ANCHORS = frozenset(
-    {
-        "logit_scale",
-        "visual.conv1.weight",
-        "visual.proj",
-        "visual.class_embedding",
-        "visual.attnpool.positional_embedding",
-    }
-    | {
-        f"{tower}{name}"
-        for tower in ("", "text.")
-        for name in ("token_embedding.weight", "ln_final.weight", "text_projection")
-    }
-)
-"""Names that some CLIP has; the network is built by what the file holds, so they are not asked of it."""
 
 ROLE = "scorer"
 
@@ -95,16 +61,18 @@ def load(settings: Settings, numerics: Numerics, device: str) -> ClipScorer:
     """
     import torch
 
+    from pseudoris_cli.networks.clip.architecture import fill
     from pseudoris_cli.networks.numerics import set_up
 
     checkpoint = weights.resolve(settings.checkpoint, settings.model)
-    state = None if checkpoint.path is None else _read_state(checkpoint.path, checkpoint.digest)
+    state = None if checkpoint.path is None else clip_files.read_state(checkpoint.path, checkpoint.digest)
     set_up(numerics)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(checkpoint.seed or 0)
         towers = _build(settings, state)
     if state is not None:
-        _fill(towers.model, state, settings)
+        weights_alone = {name: value for name, value in state.items() if name not in clip_files.OPENAI_EXTRAS}
+        fill(towers.model, weights_alone, settings.checkpoint, settings.model)
     return ClipScorer(towers, settings, numerics, device)
 
 
@@ -238,10 +206,11 @@ def _network(settings: Settings, traits: _Traits) -> torch.nn.Module:
     import open_clip
 
     from pseudoris_cli.networks.clip import configs
+    from pseudoris_cli.networks.clip.architecture import build
 
     if settings.model in ("demo", "tiny"):
         return open_clip.CLIP(**(configs.DEMO if settings.model == "demo" else configs.TINY))
-    return _architecture(open_clip.get_model_config(settings.model), traits.quick_gelu)
+    return build(open_clip.get_model_config(settings.model), traits.quick_gelu)
 
 
 def _side(image_size: int | tuple[int, int], model: str) -> int:
@@ -281,27 +250,6 @@ def _tokenizer(settings: Settings) -> Any:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"filter.scorer.tokenizer: {name} cannot be read as a tokenizer: {reason}") from error
-
-
-def _architecture(config: dict[str, Any], quick_gelu: bool) -> torch.nn.Module:
-    """open_clip's network for a configuration; its own factory would set up logging and might download towers."""
-    import open_clip
-
-    config["quick_gelu"] = config.get("quick_gelu", False) or quick_gelu
-    if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in config["text_cfg"]:
-        config["text_cfg"]["hf_model_pretrained"] = False
-    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    try:
-        return kind(**config)
-    except OSError as error:  # a text tower of transformers, whose configuration open_clip takes from the hub
-        name = config["text_cfg"].get("hf_model_name")
-        raise MissingDependency(
-            f"the text tower {name!r} of this model is not in the cache of the Hugging Face hub\nget it with:  hf download {name} "
-            "config.json"
-        ) from error
 
 
 class _Traits(NamedTuple):
@@ -346,36 +294,4 @@ def _tag_of(settings: Settings, state: dict[str, Any] | None, known: Collection[
     tag = settings.checkpoint.lower().replace("-", "_")  # open_clip's own spelling
     if tag in known:
         return tag
-    return "openai" if state is not None and any(name in state for name in _OPENAI_EXTRAS) else None
-
-
-def _read_state(path: Path, digest: str) -> dict[str, Any]:
-    """Names to tensors, from safetensors, a plain checkpoint, or OpenAI's archive (checked before it is opened)."""
-    import torch
-
-    if not tensors.is_torchscript(path):
-        state = tensors.load_tensors(path)
-        return unwrapped(state, _ANCHORS, str(path))
-    if digest not in OPENAI_ARCHIVES.values():
-        raise UsageError(
-            f"{path} is a TorchScript archive, which can run code, and OpenAI published none with its sha256\n"
-            f"{digest}\nfetch it again:  pseudoris weights fetch clip_rn50   or give the weights as safetensors"
-        )
-    return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-
-
-def _fill(model: torch.nn.Module, state: dict[str, Any], settings: Settings) -> None:
-    """Load weights strictly; the three integers that OpenAI keeps beside them are left out."""
-    from open_clip.model import convert_to_custom_text_state_dict
-
-    state = {name: value for name, value in state.items() if name not in _OPENAI_EXTRAS}
-    if not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        details = " ".join(str(error).split())[:400]
-        raise UsageError(
-            f"{settings.checkpoint} does not hold the weights of open_clip's {settings.model}; "
-            f"set filter.scorer.model to the model that they belong to\n{details}"
-        ) from error
+    return "openai" if state is not None and any(name in state for name in clip_files.OPENAI_EXTRAS) else None

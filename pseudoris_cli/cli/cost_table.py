@@ -11,7 +11,7 @@ from pseudoris_cli.cli.console import duration, out
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.runner import Summary
-    from pseudoris_cli.pipeline import Session
+    from pseudoris_cli.pipeline.session import Session
 
 PriceIn = Annotated[
     float | None, typer.Option("--price-in", min=0, help="money per million tokens that a server reads, for its costs")

@@ -72,20 +72,20 @@ def demo(
 def run_demo(options: StageOptions, out_folder: Path) -> None:
     """The stages through the ordinary path: captions three times (the paper's ablation in small), each selected by DoC, by the
     listener and by both; one export."""
-    from pseudoris_cli import pipeline
+    from pseudoris_cli.pipeline import chain, exporting, running
 
     remember_source(options.workspace, SourceOptions(images=str(out_folder / "scenes")))
     with open_session(options, resolve("demo", assignments=SELECTIONS[-1])) as session:
-        pipeline.run_masks(session)
+        running.run_masks(session)
         for what, sampling in CAPTION_RUNS:
             if not options.quiet:
                 note(what)
             for selection in SELECTIONS:
                 varied = replace(session, settings=resolve("demo", assignments=[*sampling, *selection]).settings)
-                for command in pipeline.commands_between("masks", "export"):
-                    pipeline.run_command(varied, command)
-        pipeline.run_command(session, "export")
-        pipeline.render_export(session, out_folder / "export", ("refcoco",), "copy", overwrite=False)
+                for command in chain.commands_between("masks", "export"):
+                    running.run_command(varied, command)
+        running.run_command(session, "export")
+        exporting.render_export(session, out_folder / "export", ("refcoco",), "copy", overwrite=False)
 
 
 @with_options

@@ -32,7 +32,7 @@ def plan(options: PlanOptions, source: SourceOptions) -> None:
 
     Example: pseudoris plan --images 'data/{00000..00331}.tar'. Next: pseudoris masks --shard 0/16
     """
-    from pseudoris_cli.pipeline import extend_plan
+    from pseudoris_cli.pipeline.planning import extend_plan
     from pseudoris_cli.storage import left_out
     from pseudoris_cli.storage.plan import PLAN
     from pseudoris_cli.storage.remembered import recall

@@ -25,14 +25,14 @@ from pseudoris_cli.storage.stage_table import FIRST, STAGES
 if TYPE_CHECKING:
     from pseudoris_cli.execution.engine import Engine
     from pseudoris_cli.execution.runner import Summary
-    from pseudoris_cli.pipeline import Session
+    from pseudoris_cli.pipeline.session import Session
     from pseudoris_cli.storage.workspace import Workspace
 
 
 @contextmanager
 def open_session(options: StageOptions, resolved: Resolved) -> Iterator[Session]:
     """A session in the work directory, with signals handled while it lasts."""
-    from pseudoris_cli.pipeline import Session
+    from pseudoris_cli.pipeline.session import Session
 
     configure_logging(options.quiet)
     observer = ProgressObserver(options.quiet)

@@ -23,7 +23,7 @@ from pseudoris_cli.storage.stage_table import commands, stages_of
 
 if TYPE_CHECKING:
     from pseudoris_cli.execution.runner import Summary
-    from pseudoris_cli.pipeline import Session
+    from pseudoris_cli.pipeline.session import Session
 
 R = TypeVar("R")
 Limit = Annotated[int | None, typer.Option(min=1, help="plan at most this many images; later runs go on from there")]
@@ -87,7 +87,7 @@ def masks(options: StageOptions, source: SourceOptions, limit: Limit = None) -> 
     resolved = options.resolve_for("masks")
     remember_source(options.workspace, source, options.quiet)
     with open_session(options, resolved) as session:
-        from pseudoris_cli.pipeline import run_masks
+        from pseudoris_cli.pipeline.running import run_masks
 
         summaries = [run_masks(session, limit)]
         report(options, summaries, _pilot_report(session, options), "captions")
@@ -103,7 +103,7 @@ def captions(
     Example: pseudoris captions --gpu 0. Next: pseudoris filter
     """
     with open_session(options, options.resolve_for("captions")) as session:
-        from pseudoris_cli.pipeline import run_command
+        from pseudoris_cli.pipeline.running import run_command
 
         summaries = run_command(session, "captions", from_version)
         report(options, summaries, {"costs": costs_of(session, summaries, price_in, price_out)}, "filter")
@@ -134,7 +134,7 @@ def filter(
     flags = _filter_flags(min_doc, top_k_per_mask, min_words, max_words)
     flags["filter.decisions"] = str(decisions.absolute()) if decisions else None
     with open_session(options, options.resolve_for("filter", flags)) as session:
-        from pseudoris_cli.pipeline import run_command
+        from pseudoris_cli.pipeline.running import run_command
 
         summaries = run_command(session, "filter", from_version)
         figures: dict[str, Any] = {"filter": _filter_figures(session, summaries[-1].version)}
@@ -204,7 +204,7 @@ def run(
         )
     remember_source(options.workspace, source, options.quiet)
     with open_session(options, resolved["masks"]) as session:
-        from pseudoris_cli import pipeline
+        from pseudoris_cli.pipeline import chain, running
 
         sessions = {
             name: replace(session, settings=one.settings, profile=one.profile) for name, one in resolved.items()
@@ -213,10 +213,10 @@ def run(
         sessions["export"] = replace(sessions["export"], choice=chosen.choice)
         if request:
             _check_export(session, request)
-        pipeline.check_weights({name: one.settings for name, one in resolved.items()})
-        summaries = [pipeline.run_masks(session, limit)]
-        for command in pipeline.commands_between("masks", "export"):
-            summaries += pipeline.run_command(sessions[command], command, summaries[-1].version)
+        chain.check_weights({name: one.settings for name, one in resolved.items()})
+        summaries = [running.run_masks(session, limit)]
+        for command in chain.commands_between("masks", "export"):
+            summaries += running.run_command(sessions[command], command, summaries[-1].version)
         extra: dict[str, Any] = {"filter": _filter_figures(session, summaries[-1].version)}
         extra["costs"] = costs_of(session, summaries, price_in, price_out)
         if request:
@@ -238,13 +238,13 @@ class ExportRequest:
 
 
 def _export(session: Session, request: ExportRequest, version: str | None) -> tuple[list[Summary], dict[str, Any]]:
-    from pseudoris_cli import pipeline
     from pseudoris_cli.export.render import polygon_figures
+    from pseudoris_cli.pipeline import exporting, running
 
     mode = _check_export(session, request)
-    summaries = pipeline.run_command(session, "export", version)
+    summaries = running.run_command(session, "export", version)
     index = summaries[-1].version
-    made = pipeline.render_export(session, request.folder, tuple(request.formats), mode, request.overwrite, index)
+    made = exporting.render_export(session, request.folder, tuple(request.formats), mode, request.overwrite, index)
     figures = polygon_figures(request.folder)
     extra = {"out": str(request.folder), "formats": request.formats, "rendered": made}
     return summaries, extra | ({"polygons": figures} if figures else {})
@@ -252,14 +252,14 @@ def _export(session: Session, request: ExportRequest, version: str | None) -> tu
 
 def _check_export(session: Session, request: ExportRequest) -> ImageMode:
     """Tell what is wrong with an export before the work begins; returns how image files come into it."""
-    from pseudoris_cli import pipeline
     from pseudoris_cli.export.base import load_format
+    from pseudoris_cli.pipeline import exporting
 
     if request.image_files not in get_args(ImageMode):
         raise UsageError(f"image files in the export, {request.image_files!r}: choose from {_IMAGE_MODES}")
     for name in request.formats:
         load_format(name)
-    pipeline.check_out(session, request.folder, request.overwrite, request.image_files == "link")
+    exporting.check_out(session, request.folder, request.overwrite, request.image_files == "link")
     return cast(ImageMode, request.image_files)
 
 
@@ -269,7 +269,7 @@ def other_stage(command: str) -> Callable[..., None]:
     @with_options
     def run_stage(options: StageOptions, from_version: From = None) -> None:
         with open_session(options, options.resolve_for(command)) as session:
-            from pseudoris_cli.pipeline import run_command
+            from pseudoris_cli.pipeline.running import run_command
 
             report(options, run_command(session, command, from_version))
 

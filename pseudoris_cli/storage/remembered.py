@@ -15,7 +15,8 @@ import yaml
 
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.settings.models import Settings
-from pseudoris_cli.settings.resolve import PROFILES, Base, deviations, known_settings, read_settings_file
+from pseudoris_cli.settings.plain_yaml import read_settings_file
+from pseudoris_cli.settings.resolve import PROFILES, Base, deviations, known_settings
 from pseudoris_cli.storage import files
 from pseudoris_cli.storage.plan import PLAN, pilot_of
 from pseudoris_cli.storage.stage_table import NAMES, commands, stages_of

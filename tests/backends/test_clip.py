@@ -10,6 +10,7 @@ from pseudoris_cli.backends import clip
 from pseudoris_cli.backends.clip import ClipScorer, Settings
 from pseudoris_cli.errors import MissingDependency, UsageError
 from pseudoris_cli.settings.models import Numerics
+from pseudoris_cli.weights import clip_files
 from pseudoris_cli.weights import registry as weights
 
 TEXTS = ["a dog", "two big brown dogs on the green grass near a red bus", "犬", "", "a photo of a cat", "dog " * 50]
@@ -37,8 +38,8 @@ def test_published_digests_are_those_in_open_clips_addresses() -> None:
         url = get_pretrained_url(model, "openai")
         if "openaipublic" in url and "quickgelu" not in model:
             published[model] = url.split("/")[-2]
-    assert published == clip.OPENAI_ARCHIVES
-    assert weights.registry()["clip_rn50"].sha256 == clip.OPENAI_ARCHIVES["RN50"]
+    assert published == clip_files.OPENAI_ARCHIVES
+    assert weights.registry()["clip_rn50"].sha256 == clip_files.OPENAI_ARCHIVES["RN50"]
 
 
 def test_texts_equal_the_whole_text_tower(tiny: ClipScorer) -> None:
@@ -102,7 +103,7 @@ def save_openai_like_archive(path) -> None:
     model.__dict__["attn_mask"] = model._buffers.pop(
         "attn_mask"
     )  # TorchScript would save it; OpenAI's archives hold none
-    for name in clip._OPENAI_EXTRAS:
+    for name in clip_files.OPENAI_EXTRAS:
         model.__dict__.pop(name, None)
         model.register_buffer(name, torch.tensor(1))
     inputs = {"encode_image": torch.zeros(1, 3, 32, 32), "encode_text": torch.zeros(1, 20, dtype=torch.long)}
@@ -119,7 +120,7 @@ def test_torchscript_only_with_a_published_digest(tmp_path, monkeypatch, crops: 
     with pytest.raises(UsageError, match="sha256"):
         load(checkpoint=str(path))
     assert not opened  # refused before a byte of it is interpreted
-    monkeypatch.setitem(clip.OPENAI_ARCHIVES, "tiny", weights.read_digest(path))
+    monkeypatch.setitem(clip_files.OPENAI_ARCHIVES, "tiny", weights.read_digest(path))
     from_archive, same = load(checkpoint=str(path)), load(checkpoint="random:7")
     assert torch.equal(from_archive.encode_images(crops), same.encode_images(crops))
     assert torch.equal(from_archive.encode_texts(TEXTS), same.encode_texts(TEXTS))

@@ -168,7 +168,7 @@ def test_a_picture_that_never_reaches_the_model_is_noticed(tmp_path: Path, vlm_s
 
 
 def test_the_version_holds_model_words_and_sampling_and_nothing_of_the_way(tmp_path: Path, vlm_server: str) -> None:
-    from pseudoris_cli.pipeline import versions
+    from pseudoris_cli.pipeline.chain import versions
     from pseudoris_cli.settings.resolve import resolve
 
     draw_judge_work(tmp_path, 1, vlm_server)

@@ -206,7 +206,7 @@ def test_the_key_is_nowhere(tmp_path: Path, vlm_proxy: Proxy, monkeypatch: pytes
 def test_the_version_holds_model_prompt_and_sampling_and_nothing_of_the_way(
     tmp_path: Path, vlm_proxy: Proxy, vlm_server: str
 ) -> None:
-    from pseudoris_cli.pipeline import versions
+    from pseudoris_cli.pipeline.chain import versions
     from pseudoris_cli.settings.resolve import resolve
 
     def version(endpoint: str = vlm_server, numerics: str = "fp32", **captions: object) -> str:

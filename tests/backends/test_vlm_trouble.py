@@ -123,7 +123,7 @@ def test_a_run_is_warned_of_a_dead_server_before_its_first_stage(
 ) -> None:
     import logging
 
-    from pseudoris_cli.pipeline import check_weights
+    from pseudoris_cli.pipeline.chain import check_weights
     from pseudoris_cli.settings.resolve import resolve
 
     monkeypatch.setattr(logging.getLogger("pseudoris"), "propagate", True)

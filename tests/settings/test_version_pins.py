@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pseudoris_cli.pipeline import versions
+from pseudoris_cli.pipeline.chain import versions
 from pseudoris_cli.settings.resolve import resolve
 
 RANDOM = (

@@ -62,7 +62,7 @@ def test_everything_is_there_in_order_and_nothing_is_left_to_do(works, tmp_path)
 
 def test_an_export_of_it_has_ids_of_its_own(works, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "pseudoris_cli.pipeline.weights_provenance", lambda headers: []
+        "pseudoris_cli.pipeline.exporting.weights_provenance", lambda headers: []
     )  # made-up versions name no backends
     roots = [maker.workspace.root for maker in works]
     done = invoke("merge", tmp_path / "all", *roots)
