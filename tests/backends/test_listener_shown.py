@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def judged(tmp_path: Path, vlm_proxy: Proxy) -> Path:
 
 def test_everything_that_shows_a_listener(judged: Path) -> None:
     run = invoke("run", *common(judged), "--images", judged / "images", "--price-in", "1000000", "--json", "--out", judged / "out",
-                 "--format", "hf", "--format", "jsonl")  # fmt: skip
+                 "--format", "hf", "--format", "jsonl", "--format", "webdataset")  # fmt: skip
     assert run.code == 0, run.stderr
     told = json.loads(run.stdout)
     rows = rows_of(judged / "work", "filter")
@@ -68,6 +69,12 @@ def test_everything_that_shows_a_listener(judged: Path) -> None:
     said = {s["caption"]: s["listener"] for line in lines for s in line["sentences"]}
     assert said
     assert all(value > 0 for value in said.values())
+    with tarfile.open(judged / "out/train-000000.tar") as tar:
+        packed = [json.load(tar.extractfile(member)) for member in tar]  # type: ignore[arg-type]
+    again = {
+        c: p for row in packed for obj in row["objects"] for c, p in zip(obj["sentences"], obj["listener"], strict=True)
+    }
+    assert again == said
     card = (judged / "out/README.md").read_text()
     assert "captioner and listener are the same model (tiny-vlm)" in card
     assert "| filter.judge | listener_vlm | tiny-vlm |" in card

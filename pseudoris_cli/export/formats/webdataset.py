@@ -4,7 +4,8 @@
 
 A picture is two members with one key, its image id: `KEY.jpg`, the image file as it is (whatever its kind, since `datasets` wants
 the same members for every key; decoders look at the bytes), and `KEY.json`, the row of `hf` without the picture. With `--images
-none` there is the JSON alone. `doc` is left out where it is undefined: `datasets` guesses types from the first rows.
+none` there is the JSON alone. `doc` and `listener` are left out where they are undefined: `datasets` guesses types from the first
+rows.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
         def write(image: ExportImage) -> None:
             if image.objects:
                 picture = None if context.images == "none" else read_image_file(image, context)
-                splits[image.split].add(f"{image.image_id:012d}", picture, dumps(_row(image)).encode("ascii"))
+                splits[image.split].add(f"{image.image_id:012d}", picture, dumps(_row(image, context.judged)).encode("ascii"))
 
         yield write
 
 
-def _row(image: ExportImage) -> dict[str, object]:
-    row = image_row(image)
+def _row(image: ExportImage, judged: bool) -> dict[str, object]:
+    row = image_row(image, judged)
     for obj in row["objects"]:
-        if None in obj["doc"]:
-            del obj["doc"]
+        for name in ("doc", "listener"):
+            if None in obj.get(name, ()):
+                del obj[name]
     return row
 
 
