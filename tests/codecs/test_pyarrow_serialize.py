@@ -85,7 +85,9 @@ def _nested(depth):
 
 
 @pytest.mark.parametrize(
-    "value", [object(), 1j, np.zeros(3), {"a": np.float32(1)}, {"_pytype_": "int", "data": "5"}, _nested(30)], ids=str
+    "value",
+    [object(), 1j, np.zeros(3), {"a": np.float32(1)}, {"_pytype_": "int", "data": "5"}, _nested(30)],
+    ids=["object", "complex", "array", "float32 inside", "reserved key", "30 levels"],
 )
 def test_what_cannot_be_written(value):
     with pytest.raises(ValueError):
