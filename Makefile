@@ -29,13 +29,14 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP)
 	@$(BIN)/pseudoris demo
 
+# A process for each core, four at most: each holds torch and its own servers. `python -m pytest` alone runs them one after another.
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 # Each setting lets the libraries under torch take the kernels of another processor, which add in another order. Two run side by
 # side, each with one thread; the last has two threads and runs alone. Files that only try faults on the tests, or talk to a server, are left out.
 KERNELS := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE
-NUMERIC := tests/decoding tests/networks tests/method tests/backends --ignore-glob='*_faults.py' --ignore-glob='*test_vlm*.py' --ignore-glob='*test_listener_*.py'
+NUMERIC := tests/decoding tests/networks tests/method tests/backends --ignore-glob='*_faults.py' --ignore-glob='*test_vlm*.py' --ignore-glob='*test_listener_*.py' -k 'not listener_vlm'
 
 kernels: $(STAMP)
 	@run() { log=$$(env $$1 $(BIN)/python -m pytest $(NUMERIC) 2>&1) && echo "$$1: $$(tail -n 1 <<< "$$log")" \
