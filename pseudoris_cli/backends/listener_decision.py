@@ -18,9 +18,10 @@ from pseudoris_cli.halving import Halving
 from pseudoris_cli.method.protocols import Lineup, Listener
 from pseudoris_cli.prompting import questions
 from pseudoris_cli.prompting.questions import Question
+from pseudoris_cli.prompting.settings import QuestionSettings
 from pseudoris_cli.prompting.views import lineup_picture
 from pseudoris_cli.records import MaskedImage
-from pseudoris_cli.settings.models import JudgeSettings, Numerics
+from pseudoris_cli.settings.models import Numerics
 from pseudoris_cli.weights import model_folders
 
 if TYPE_CHECKING:
@@ -33,20 +34,13 @@ _TOGETHER = 16
 """Questions in one call: the picture is prepared for each of them, so this bounds memory only."""
 
 
-class Settings(JudgeSettings):
+class Settings(QuestionSettings):
     """Any model that answers pictures and text, from a local folder or the Hugging Face cache; better not the captioner's own."""
 
     NO_RESULT: ClassVar[frozenset[str]] = frozenset({"model", "image_batch"})  # `version` holds the digest of its files
 
     backend: Literal["listener_decision"] = Field("listener_decision", description="who is asked")
     model: str = Field("Qwen/Qwen3-VL-2B-Instruct", description="local folder, or name on the Hugging Face hub")
-    max_marks: int = Field(
-        20,
-        ge=2,
-        le=questions.MOST_OBJECTS,
-        description="most objects that are shown: the mask and the rivals most like it",
-    )
-    max_side: int = Field(1024, ge=64, le=8192, description="pixels of the longer side of the picture, at most")
 
     @classmethod
     def tiny(cls) -> Settings:

@@ -27,7 +27,8 @@ from pseudoris_cli.endpoint.ways import Heard, Mode, NotDrawn, Scene, Voting, Wa
 from pseudoris_cli.method.protocols import Lineup, PartAtWork, PartListener
 from pseudoris_cli.prompting import questions
 from pseudoris_cli.prompting.questions import Question
-from pseudoris_cli.settings.models import JudgeSettings, Numerics
+from pseudoris_cli.prompting.settings import QuestionSettings
+from pseudoris_cli.settings.models import Numerics
 
 ROLE = "listener"
 SECTION = "filter.judge"
@@ -38,7 +39,7 @@ AHEAD = 8
 """Requests that are made ready while all places are taken."""
 
 
-class Settings(JudgeSettings, EndpointSettings):
+class Settings(QuestionSettings, EndpointSettings):
     """A vision-language model that is served (vLLM, SGLang, transformers serve, hosted); better not the captioner's own."""
 
     NO_RESULT: ClassVar[frozenset[str]] = EndpointSettings.NO_RESULT | {"image_batch"}
@@ -49,13 +50,6 @@ class Settings(JudgeSettings, EndpointSettings):
         "auto",
         description="how: decisions, probabilities of a token, or counted answers; auto: the first that the server can",
     )
-    max_marks: int = Field(
-        20,
-        ge=2,
-        le=questions.MOST_OBJECTS,
-        description="most objects that are shown: the mask and the rivals most like it",
-    )
-    max_side: int = Field(1024, ge=64, le=8192, description="pixels of the longer side of the picture, at most")
     votes: int = Field(8, ge=2, le=64, description="mode vote: answers to each question, each with other numbers")
     temperature: float = Field(1.0, gt=0, le=2, description="mode vote: sampling temperature of the server")
     max_tokens: int = Field(16, ge=1, description="mode vote: tokens of an answer; more for a model that thinks first")

@@ -1,13 +1,13 @@
-"""What every captioner that is asked in words has: what it is shown, and how its expressions read."""
+"""What every captioner and every listener that is asked in words has: what it is shown, and how expressions read."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from pseudoris_cli.prompting import prompts
+from pseudoris_cli.prompting import prompts, questions
 from pseudoris_cli.prompting.prompts import Prompt, Style
 from pseudoris_cli.prompting.views import View
-from pseudoris_cli.settings.models import CaptionSettings
+from pseudoris_cli.settings.models import CaptionSettings, JudgeSettings
 
 
 class PromptSettings(CaptionSettings):
@@ -29,3 +29,15 @@ class PromptSettings(CaptionSettings):
     def load_prompt(self) -> Prompt:
         """The prompt with these settings in its place. UsageError (exit 2) for a file that cannot be used."""
         return prompts.load_prompt(self.prompt, self.view, self.style, self.language, self.candidates)
+
+
+class QuestionSettings(JudgeSettings):
+    """What listeners are shown; their own Settings derive from this."""
+
+    max_marks: int = Field(
+        20,
+        ge=2,
+        le=questions.MOST_OBJECTS,
+        description="most objects that are shown: the mask and the rivals most like it",
+    )
+    max_side: int = Field(1024, ge=64, le=8192, description="pixels of the longer side of the picture, at most")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -33,6 +35,8 @@ SHAPES = {
     "cut off": ASKED[:-3] + '}, {"text": "the ba',
     "cut off in the kind": ASKED.replace('"relation"}]}', '"relation"'),
     "another name": ASKED.replace("expressions", "referring_expressions").replace("text", "expression"),
+    "captions": ASKED.replace("expressions", "captions"),
+    "the long name": ASKED.replace("expressions", "referring_expressions"),
     "one line each": "\n".join(json.dumps(item) for item in json.loads(ASKED)["expressions"]),
 }
 LINES = {
@@ -111,11 +115,17 @@ the one marked in white|man marked with the number 3|cup labeled 5|the cup label
 number 7|the #3|no. 4|the dog with the white outline|cat in the black and white contour|the highlighted object
 the circled one|dog that is outlined|the car surrounded by a white line around it|the person inside the bounding box
 the boxed car|region 2|item (3)|segment 4 of the picture|the dog with the number 3|the dog in image 1|the dog in the second image
-the target|the dog inside the white box|the thick outline|the marked object|dog highlighted with white|mask 2|the dog 3|objet 3"""
+the target|the dog inside the white box|a dog that is circled here
+dog left of the encircled one|the man annotated 4|the thick outline|the marked object|dog highlighted with white|mask 2|the dog 3|objet 3"""
 HONEST = """the red ball|player number 7|the player with number 7 on his shirt|bus 42 on the left street|the masked man|two dogs
 the box on the left|the cardboard box|woman in white shirt|the white line on the road|black and white cat
 the marked police car|woman with highlighted hair|the framed picture on the wall|runner with the number 112 on his bib
 the picture above the sofa|the target board|the second image frame from the left shelf and more words 3 of them|route 66 sign"""
+
+WHERE = """left right leftmost rightmost top topmost bottom bottommost middle center centre central upper lower front back
+foreground background nearest farthest furthest closest above below beneath behind"""
+NUMBERED = """player runner rider racer driver skier swimmer cyclist biker batter pitcher goalie horse jersey shirt bib bus train
+tram car truck taxi cab boat plane kart house room gate lane door locker route highway platform track"""
 
 
 @pytest.mark.parametrize("text", LEAKS.replace("\n", "|").split("|"))
@@ -126,6 +136,26 @@ def test_what_speaks_of_the_overlay_is_a_leak(text: str) -> None:
 @pytest.mark.parametrize("text", [text for text in HONEST.replace("\n", "|").split("|") if "second image" not in text])
 def test_what_speaks_of_the_scene_is_none(text: str) -> None:
     assert leaks.problem(text, "free", 12) is None
+
+
+@pytest.mark.parametrize("rule", range(len(leaks._LEAKS)))
+def test_every_rule_has_an_example_that_no_other_catches(rule: int) -> None:
+    others = re.compile("|".join(leaks._LEAKS[:rule] + leaks._LEAKS[rule + 1 :]), re.IGNORECASE)
+    alone = [text for text in LEAKS.replace("\n", "|").split("|") if not others.search(text)]
+    assert any(re.search(leaks._LEAKS[rule], text, re.IGNORECASE) for text in alone)
+
+
+@pytest.mark.parametrize("word", WHERE.split())
+def test_every_word_for_a_place(word: str) -> None:
+    assert leaks.problem(f"a dog {word} it", "refcoco+", 4) == leaks.POSITION
+    assert leaks.problem(f"a dog {word} it", "free", 4) is None
+
+
+@pytest.mark.parametrize("thing", NUMBERED.split())
+def test_things_that_bear_a_number_of_their_own(thing: str) -> None:
+    assert leaks.problem(f"{thing} 3", "free", 4) is None
+    assert leaks.problem("it 3", "free", 4) == leaks.MARKS
+    assert leaks.problem("it 5", "free", 4) is None, "no mark has that number"
 
 
 def test_position_words_are_rejected_for_refcoco_plus_alone() -> None:
@@ -158,6 +188,16 @@ def test_every_view_and_style_has_a_prompt_of_its_own(view: View, style: Style) 
     }
     assert len(others) == 20
     assert load_prompt("refer", view, style, "German", 8).digest not in others
+
+
+def test_the_built_in_prompts_are_those_whose_answers_are_stored() -> None:
+    """Other words are other results: whoever changes them changes this number, and with it every version made by them."""
+    every = itertools.product(get_args(View), get_args(Style))
+    digests = "".join(load_prompt("refer", view, style, "English", 8).digest for view, style in every)
+    assert (
+        hashlib.sha256(digests.encode()).hexdigest()
+        == "6d0adeed4b459a5781a2f541f265c2c0bd35a356d1855236f43694d1cfb1d853"
+    )
 
 
 def test_a_prompt_from_a_file(tmp_path: Path) -> None:

@@ -145,3 +145,15 @@ def test_captions_of_servers(server: str) -> None:
 def test_what_is_no_decision(answers_of: object) -> None:
     with pytest.raises(RequestFailed, match="no decisions"):
         decisions_of({"answers": answers_of})
+
+
+def test_answers_are_counted_and_come_to_one() -> None:
+    assert (WHICH.options, WHETHER.options, Question("a", 1).options) == (4, 2, 2)
+    assert WHICH.decided({"1": 0.2, "2": 0.2, "3": 0.0, "none": 0.0}).tolist() == [0.5, 0.5, 0, 0]
+    assert WHICH.decided({"1": 0.5, "2": -1e-9, "3": 0.0, "none": 0.5}).tolist() == [0.5, 0, 0, 0.5]
+    assert WHICH.decided(dict.fromkeys(("1", "2", "3", "none"), 0.0)) is None
+
+
+def test_the_words_are_those_whose_answers_are_stored() -> None:
+    """Other words are other results: whoever changes them changes this number, and with it every version that a listener made."""
+    assert questions.DIGEST == "d9b2686c64fc70557574442bdc3d81621dd98d6fdaa3cb26e6400f211bf98b4a"

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudoris_cli.prompting.views import Picture, Scene, View, lineup_picture, numbered_by_area
+from pseudoris_cli.prompting.views import (
+    Picture,
+    Scene,
+    View,
+    _fit,
+    _resized_mask,
+    lineup_picture,
+    numbered_by_area,
+)
 from pseudoris_cli.records import Mask, MaskedImage
 from pseudoris_cli.rle import decode_rle, encode_rle, rle_area, rle_bbox
 
@@ -144,3 +152,65 @@ def test_what_a_listener_sees_has_no_target() -> None:
     assert seen not in {one.data for place in (0, 1) for one in made.show(place).pictures}
     assert lineup_picture(made.image, [1, 0], 1024).data != seen, "the numbers are in the order given"
     assert decode_rle(made.image.masks[0].rle).any()
+
+
+def alike(masks: list[np.ndarray], paint: list[np.ndarray], max_marks: int) -> Scene:
+    """A scene whose masks are painted with these pixels [H, W, 3]."""
+    made = scene(masks, max_marks=max_marks)
+    for mask, pixels in zip(masks, paint, strict=True):
+        made.image.image_rgb[mask] = pixels[mask]
+    return made
+
+
+GREY = np.full((480, 640, 3), 120, np.uint8)
+
+
+@pytest.mark.parametrize("place", [0, 3, 5])
+def test_the_target_is_marked_even_among_its_doubles(place: int) -> None:
+    made = alike([box(10 + 90 * n, 100, 40, 40) for n in range(6)], [GREY] * 6, max_marks=2)
+    assert place in made.marked(place)
+    assert len(made.marked(place)) == 2
+
+
+@pytest.mark.parametrize("differs", ["colour", "texture", "form", "size"])
+def test_the_rivals_that_stay_are_alike_in_colour_texture_form_and_size(differs: str) -> None:
+    """Two of a kind and two of another: beside each of them its like stays."""
+    sizes = {"form": [(80, 20), (20, 80)], "size": [(24, 24), (90, 90)]}.get(differs, [(40, 40), (40, 40)])
+    checks = GREY.copy()
+    checks[np.indices((480, 640)).sum(0) % 2 == 0] = 70
+    checks[np.indices((480, 640)).sum(0) % 2 == 1] = 170
+    other = {"colour": np.full_like(GREY, 200), "texture": checks}.get(differs, GREY)
+    kinds = [0, 1, 0, 1]
+    masks = [box(20 + 150 * n, 50 + 60 * n, *sizes[kind]) for n, kind in enumerate(kinds)]
+    made = alike(masks, [[GREY, other][kind] for kind in kinds], max_marks=2)
+    for place in range(4):
+        assert sorted(made.marked(place)) == [place % 2, place % 2 + 2]
+
+
+def test_a_speck_keeps_its_place_when_the_picture_is_reduced() -> None:
+    for row, column in ((1, 2), (777, 2990), (1999, 1500)):
+        mask = np.zeros((2000, 3000), bool)
+        mask[row, column] = True
+        [[found_row, found_column]] = np.argwhere(_resized_mask(mask, 200, 300))
+        assert (found_row, found_column) == (row // 10, column // 10)
+    block = np.zeros((2000, 3000), bool)
+    block[1000:1003, 501:506] = True
+    assert np.argwhere(_resized_mask(block, 200, 300)).tolist() == [[100, 50]], "the middle of what would vanish"
+
+
+def test_half_of_a_pixel_s_share_makes_a_pixel_of_a_reduced_mask() -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[:20, :20] = True
+    mask[20:, :9], mask[20:, 20:31] = True, True
+    assert (_resized_mask(mask, 2, 2) == [[True, False], [False, True]]).all()
+
+
+def test_small_pictures_grow_by_whole_pixels_and_large_ones_are_reduced_smoothly() -> None:
+    small = np.random.default_rng(0).integers(0, 256, (10, 17, 3), np.uint8)
+    assert (np.asarray(_fit(Image.fromarray(small), 1024)) == small.repeat(3, 0).repeat(3, 1)).all()
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[:, ::2] = 255
+    reduced = np.asarray(_fit(Image.fromarray(stripes), 100)).astype(int)
+    assert reduced.shape == (100, 100, 3)
+    assert np.abs(reduced - 128).max() < 12
+    assert _fit(Image.new("RGB", (900, 3)), 1024).size == (900, 28)

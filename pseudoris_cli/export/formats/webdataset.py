@@ -32,7 +32,9 @@ def open_writer(context: ExportContext, folder: Path) -> Iterator[Write]:
         def write(image: ExportImage) -> None:
             if image.objects:
                 picture = None if context.images == "none" else read_image_file(image, context)
-                splits[image.split].add(f"{image.image_id:012d}", picture, dumps(_row(image, context.judged)).encode("ascii"))
+                splits[image.split].add(
+                    f"{image.image_id:012d}", picture, dumps(_row(image, context.judged)).encode("ascii")
+                )
 
         yield write
 
