@@ -158,7 +158,9 @@ def test_random_scenes(seed: int) -> None:
     made = [scene(rng, name) for name in "abcde"]
     truth, masks = [known for known, _ in made], [row for _, found in made for row in found]
     if seed % 2:
-        masks = [row for row in masks if row["image_key"] != "c"]
+        masks = [row for row in masks if row["image_key"] not in ("c", "e")]
+    if seed % 3 == 1:
+        truth[1] = KnownImage("b", (), ())
     said = [
         *candidates(rng, masks),
         {**masks[0], "image_key": "elsewhere", "caption": "a ring", "sampler": "beam", "doc": 2.0},

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from pseudoris_cli.demo.world import render_scene, scene_seed
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.evaluation.truth import read_truth
+from pseudoris_cli.evaluation.truth import known_scene, read_truth, write_scenes
 from pseudoris_cli.rle import decode_rle, encode_rle
 
 
@@ -50,3 +51,13 @@ def test_other_files_are_refused_by_name(tmp_path, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         read_truth(path)
     assert str(path) in str(caught.value)
+
+
+def test_rendered_scenes_come_back_with_all_that_is_true_of_them(tmp_path):
+    read = read_truth(write_scenes(tmp_path, "demo", 3, first=2))
+    assert read == [known_scene(f"{n:06d}.png", render_scene(scene_seed("demo", n))) for n in (2, 3, 4)]
+    assert {value for image in read for of in image.attributes for value in vars_of(of)} > {"blue", "large", "plain"}
+
+
+def vars_of(of):
+    return of.shape, of.colour, of.texture, of.size

@@ -114,9 +114,10 @@ LEAKS = """object 3|the dog left of object 2|Object #4|object number 12|the outl
 the one marked in white|man marked with the number 3|cup labeled 5|the cup labelled as number 5|the numbered object
 number 7|the #3|no. 4|the dog with the white outline|cat in the black and white contour|the highlighted object
 the circled one|dog that is outlined|the car surrounded by a white line around it|the person inside the bounding box
-the boxed car|region 2|item (3)|segment 4 of the picture|the dog with the number 3|the dog in image 1|the dog in the second image
-the target|the dog inside the white box|a dog that is circled here
-dog left of the encircled one|the man annotated 4|the thick outline|the marked object|dog highlighted with white|mask 2|the dog 3|objet 3"""
+the boxed car|region 2|item (3)|segment 4 of the picture|the dog with the number 3|the dog in image 1
+the dog in the second image|the target|the dog inside the white box|a dog that is circled here
+dog left of the encircled one|the man annotated 4|the thick outline|the marked object|dog highlighted with white
+mask 2|the dog 3|objet 3"""
 HONEST = """the red ball|player number 7|the player with number 7 on his shirt|bus 42 on the left street|the masked man|two dogs
 the box on the left|the cardboard box|woman in white shirt|the white line on the road|black and white cat
 the marked police car|woman with highlighted hair|the framed picture on the wall|runner with the number 112 on his bib
