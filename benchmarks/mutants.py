@@ -37,8 +37,6 @@ FOLDERS = {
     "export": ["tests/export", "tests/test_dataset.py", "tests/stages"],
     "prompting": ["tests/prompting"],
     "evaluation": ["tests/evaluation"],
-    "endpoint/journal.py": ["tests/endpoint"],
-    "endpoint/ways.py": ["tests/endpoint", "tests/backends/test_listener_answers.py"],
     "execution/backlog.py": ["tests/execution/test_backlog.py", *_SPINE, "tests/stages"],
 }
 """Folders and files of pseudoris_cli, and the tests that are theirs; the comparisons with recordings take too long."""

@@ -13,7 +13,8 @@ import pytest
 from pseudoris_cli.demo.grammar import Attributes
 from pseudoris_cli.evaluation.curves import COVERAGES
 from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, evaluate
-from pseudoris_cli.evaluation.resampling import Figure, resamples
+from pseudoris_cli.evaluation.resampling import Figure, interval, resamples
+from pseudoris_cli.evaluation.scenes import known_scene_of
 from pseudoris_cli.evaluation.truth import KnownImage, read_truth
 from pseudoris_cli.evaluation.workspace import evaluate_workspace, rows
 from pseudoris_cli.records import Rle
@@ -70,7 +71,7 @@ def candidates(rng: np.random.Generator, masks: Rows) -> Rows:
     for row in rng.permutation(np.array(made, object)).tolist() if made else []:
         asked.setdefault((row["image_key"], row["mask_id"], row["caption"].strip()), row)
     for row in asked.values():
-        row["listener"] = float(rng.choice([0.05, 0.31, 0.5, 0.77, 0.95, 1.0])) if rng.random() < 0.9 else None
+        row["listener"] = float(rng.choice([0.05, 0.31, 0.5, 0.77, 0.85, 0.95, 1.0])) if rng.random() < 0.9 else None
     return made
 
 
@@ -175,6 +176,10 @@ def test_random_scenes(seed: int) -> None:
     got, weights, images = evaluate(truth, masks, runs, seed), resamples(5, seed), images_of(truth, masks)
     assert len(weights) == 60
     assert (got.images, got.objects, got.masks) == (5, sum(len(known.masks) for known in truth), len(masks))
+    for known in truth:
+        here = known_scene_of(known, np.zeros((len(known.masks), 0)), [])
+        for ours, theirs in zip(here.objects, images[known.key].located, strict=True):
+            assert (ours.x, ours.y, ours.area) == pytest.approx((theirs.x, theirs.y, theirs.area))
     for name, counts in plain.mask_counts([images[known.key] for known in truth]).items():
         same(got.mask_figures[name], counts, weights)
     assert check_captions(Evaluation(5, 0, 0, {}, got.captions), images, runs[0], weights) == 8
@@ -221,3 +226,8 @@ def test_a_work_directory_of_the_demo(demo_run: tuple[Path, str]) -> None:
         checked += check_captions(Evaluation(0, 0, 0, {}, own), images, run, weights)
         check_curves(got, images, run, weights)
     assert checked == len(got.captions) == 16
+
+
+def test_a_figure_whose_samples_are_all_empty_has_no_interval() -> None:
+    assert interval(0.5, np.array([math.nan, math.nan])) == Figure(0.5, None, None)
+    assert resamples(0, 1).shape == (60, 0)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from pseudoris_cli.demo import grammar
 from pseudoris_cli.demo.world import render_scene, scene_seed
 from pseudoris_cli.errors import UsageError
 from pseudoris_cli.evaluation.truth import known_scene, read_truth, write_scenes
@@ -61,3 +62,20 @@ def test_rendered_scenes_come_back_with_all_that_is_true_of_them(tmp_path):
 
 def vars_of(of):
     return of.shape, of.colour, of.texture, of.size
+
+
+def test_the_file_lists_what_holds_for_each_object_and_whether_for_no_other(tmp_path):
+    data = json.loads(write_scenes(tmp_path, "demo", 2, first=4).read_text())
+    assert (data["kind"], data["split"]) == ("pseudoris-demo-truth", "demo")
+    several = 0
+    for number, image in enumerate(data["images"], 4):
+        assert (image["file_name"], image["seed"]) == (f"{number:06d}.png", scene_seed("demo", number))
+        things = render_scene(image["seed"]).attributes
+        for own, known in zip(things, image["objects"], strict=True):
+            assert [phrase["text"] for phrase in known["phrases"]] == [grammar.phrase(c) for c in grammar.claims(own)]
+            for phrase in known["phrases"]:
+                holders = [thing for thing in things if grammar.parse(phrase["text"]).holds(thing)]
+                assert own in holders
+                assert phrase["unique"] == (len(holders) == 1)
+                several += len(holders) > 1
+    assert several
