@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from pseudoris_cli.method.scoring import FLAGS
 from pseudoris_cli.report.gather import Report, StageVersion
 from pseudoris_cli.settings.models import FilterSettings
+from pseudoris_cli.settings.trees import leaves
 from pseudoris_cli.weights.provenance import model_name, same_model
 
 RANDOM = "random:"
@@ -240,17 +241,9 @@ def settings(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _deciding(made: StageVersion) -> Iterator[tuple[str, str]]:
     for name in ("settings", "numerics"):
-        for dotted, value in _leaves(made.header.get(name, {}), "" if name == "settings" else f"{name}."):
+        for dotted, value in leaves(made.header.get(name, {}), "" if name == "settings" else f"{name}."):
             yield dotted, _plain(value)
     yield "revision", _plain(made.header.get("revision"))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _plain(value: Any) -> str:

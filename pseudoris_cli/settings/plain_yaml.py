@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from pseudoris_cli.errors import UsageError
-from pseudoris_cli.settings.trees import nested
+from pseudoris_cli.settings.trees import tree_of
 
 DEEPEST = 20
 
@@ -42,7 +42,7 @@ def read_assignment(text: str) -> dict[str, Any]:
     if not equals or not name.strip():
         raise UsageError(f"--set {text}: write --set section.name=value, e.g. --set captions.contrast=0.5")
     try:
-        return nested(name.strip(), _plain_yaml(value))
+        return tree_of({name.strip(): _plain_yaml(value)})
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {text}: {value!r} is not a plain YAML value") from error
 

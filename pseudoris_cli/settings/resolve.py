@@ -20,7 +20,7 @@ from pseudoris_cli.settings.checking import checked
 from pseudoris_cli.settings.models import Settings, backend_sections, backend_settings
 from pseudoris_cli.settings.plain_yaml import read_assignment, read_settings_file
 from pseudoris_cli.settings.resources import resource
-from pseudoris_cli.settings.trees import leaves, merge, nested, tree_of
+from pseudoris_cli.settings.trees import leaves, merge, tree_of
 from pseudoris_cli.text import nearest
 
 DEFAULT_PROFILE = "paper"
@@ -100,14 +100,14 @@ def resolve(
             else f"./{LOCAL_FILE} is not used, as --profile {profile} is given (--config {LOCAL_FILE} adds it)"
         )
     if file is not None:
-        values, left_out = (
-            _without_foreign(read_settings_file(file), base, given[0][1]) if base else (read_settings_file(file), [])
-        )
+        values, left_out = read_settings_file(file), list[str]()
+        if base:
+            values, left_out = _without_foreign(values, base, given[0][1])
         given.append((str(file), values))
         if left_out:
             notes.append(f"not used of {file}, as this work directory has other backends: {', '.join(left_out)}")
     given += [(f"--set {text}", read_assignment(text)) for text in assignments]
-    given += [("flag", nested(name, value)) for name, value in (flags or {}).items()]
+    given += [("flag", tree_of({name: value})) for name, value in (flags or {}).items()]
     merged: dict[str, Any] = {}
     layers: dict[str, str] = {}
     for layer, values in given:

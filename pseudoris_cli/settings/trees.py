@@ -27,13 +27,6 @@ def tree_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def nested(name: str, value: Any) -> dict[str, Any]:
-    """One value below its dotted name."""
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    return value
-
-
 def merge(base: dict[str, Any], values: dict[str, Any], layers: dict[str, str], layer: str, prefix: str = "") -> None:
     """Lay the values of a layer over `base` in place. Naming another backend drops what lower layers set for the old one."""
     if values.get("backend", base.get("backend")) != base.get("backend") and base:

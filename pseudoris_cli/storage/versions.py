@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pseudoris_cli.settings.trees import leaves
 from pseudoris_cli.storage.plan import pilot_of
 from pseudoris_cli.storage.stage_table import NAMES
 from pseudoris_cli.storage.stage_table import stage as stage_row
@@ -48,7 +49,7 @@ def differences(before: Artifact, after: Artifact) -> list[Difference]:
     old, new = (dict(_content(one)) for one in (before, after))
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     for made, content in ((before, old), (after, new)):  # a setting at a default that its version does not name
-        in_force = dict(_leaves(made.header.get("resolved") or {}, ""))
+        in_force = dict(leaves(made.header.get("resolved") or {}))
         content |= {name: in_force[name] for name in names if name not in content and name in in_force}
     changed = [Difference(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
     if before.upstream != after.upstream:
@@ -95,22 +96,8 @@ def _content(artifact: Artifact) -> Iterator[tuple[str, Any]]:
     """Names and values of what decides a version, as the user writes settings."""
     section = stage_row(artifact.stage).command
     for name, value in artifact.header.items():
-        if name in _RECORDED:
-            continue
-        if name == "settings":
-            yield from _leaves(value, f"{section}.")
-        elif name == "numerics":
-            yield from _leaves(value, "numerics.")
-        else:
-            yield from _leaves(value, f"{name}.") if isinstance(value, Mapping) else ((name, value),)
-
-
-def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, Mapping):
-        yield prefix.removesuffix("."), value
-        return
-    for name, inner in value.items():
-        yield from _leaves(inner, f"{prefix}{name}.")
+        if name not in _RECORDED:
+            yield from leaves({section if name == "settings" else name: value})
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from pseudoris_cli.demo.grammar import Attributes
 from pseudoris_cli.evaluation.curves import COVERAGES
-from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, evaluate
+from pseudoris_cli.evaluation.metrics import CAPTION_FIGURES, CaptionRun, Evaluation, MethodFigures, evaluate
 from pseudoris_cli.evaluation.resampling import Figure, interval, resamples
 from pseudoris_cli.evaluation.scenes import known_scene_of
 from pseudoris_cli.evaluation.truth import KnownImage, read_truth
@@ -28,10 +29,10 @@ TEXTS = (
 )  # fmt: skip
 
 
-def box(rng: np.random.Generator, least: int = 3) -> np.ndarray:
+def box(rng: np.random.Generator) -> np.ndarray:
     mask = np.zeros((24, 40), bool)
     y, x = rng.integers(0, 16), rng.integers(0, 32)
-    mask[y : y + rng.integers(least, 9), x : x + rng.integers(least, 9)] = True
+    mask[y : y + rng.integers(3, 9), x : x + rng.integers(3, 9)] = True
     return mask
 
 
@@ -94,9 +95,11 @@ def images_of(truth: list[KnownImage], masks: Rows) -> dict[str, plain.PlainImag
     }
 
 
-def check_captions(got: Evaluation, images: dict[str, plain.PlainImage], run: CaptionRun, weights: np.ndarray) -> int:
+def check_captions(
+    got: Sequence[MethodFigures], images: dict[str, plain.PlainImage], run: CaptionRun, weights: np.ndarray
+) -> int:
     """Every selection of a run's sampled texts, and those of beams where it is the first; returns how many there were."""
-    here = [one for one in got.captions if one.method in (run.method, "beam")]
+    here = [one for one in got if one.method in (run.method, "beam")]
     for one in here:
         chosen = {"DoC": run.kept, **run.heard}.get(one.selection)
         said = [row for row in run.captions if (row["sampler"] == "beam") == (one.method == "beam")]
@@ -182,11 +185,11 @@ def test_random_scenes(seed: int) -> None:
             assert (ours.x, ours.y, ours.area) == pytest.approx((theirs.x, theirs.y, theirs.area))
     for name, counts in plain.mask_counts([images[known.key] for known in truth]).items():
         same(got.mask_figures[name], counts, weights)
-    assert check_captions(Evaluation(5, 0, 0, {}, got.captions), images, runs[0], weights) == 8
+    assert check_captions(got.captions, images, runs[0], weights) == 8
     for run in runs:
         check_curves(got, images, run, weights)
     sampled = [one for one in got.captions if one.method != "beam"]
-    assert check_captions(Evaluation(5, 0, 0, {}, tuple(sampled)), images, runs[1], weights) == 4
+    assert check_captions(sampled, images, runs[1], weights) == 4
     figures = {(one.method, one.selection): one.figures for one in got.captions}
     names = {label(*which): which for which in figures}
     assert len(got.differences) == 2 * (1 + 3 * 3)
@@ -206,24 +209,23 @@ def test_a_work_directory_of_the_demo(demo_run: tuple[Path, str]) -> None:
     masks = workspace.latest("masks")
     images = images_of(truth, list(rows(masks, ["image_key", "mask_id", "rle_size", "rle_counts"])))
     weights = resamples(len(truth), 0)
-    filters: dict[tuple[str, str], list[Artifact]] = {}
+    filters: dict[tuple[str, str], Artifact] = {}
     for made in workspace.versions("filter"):
         chain = workspace.chain(made)
         way = "DoC" if "judge" not in chain else "both" if made.header["settings"]["min_doc"] > 0 else "listener"
-        filters.setdefault((chain["captions"].version, way), []).append(made)
+        filters[chain["captions"].version, way] = made
     checked = 0
     for captions in workspace.versions("captions"):
         settings = captions.header["settings"]
         method = "plain" if settings["contrast"] == 0 else f"distinctive, {settings['contrast_form'].replace('_', '-')}"
         columns = ["image_key", "mask_id", "caption", "sampler"]
-        made = {way: found[0] for (version, way), found in filters.items() if version == captions.version}
+        made = {way: found for (version, way), found in filters.items() if version == captions.version}
         kept = {way: [row for row in rows(one, [*columns, "kept"]) if row["kept"]] for way, one in made.items()}
         scored = list(rows(made["listener"], [*columns, "doc", "listener"]))
         bound = made["both"].header["settings"]["min_doc"]
         run = CaptionRun(method, list(rows(captions, columns)), kept.pop("DoC"), kept, scored, bound)
-        first = method == "plain"
-        own = tuple(one for one in got.captions if first or one.method != "beam")
-        checked += check_captions(Evaluation(0, 0, 0, {}, own), images, run, weights)
+        own = [one for one in got.captions if method == "plain" or one.method != "beam"]
+        checked += check_captions(own, images, run, weights)
         check_curves(got, images, run, weights)
     assert checked == len(got.captions) == 16
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -57,11 +58,7 @@ def test_other_files_are_refused_by_name(tmp_path, text, message):
 def test_rendered_scenes_come_back_with_all_that_is_true_of_them(tmp_path):
     read = read_truth(write_scenes(tmp_path, "demo", 3, first=2))
     assert read == [known_scene(f"{n:06d}.png", render_scene(scene_seed("demo", n))) for n in (2, 3, 4)]
-    assert {value for image in read for of in image.attributes for value in vars_of(of)} > {"blue", "large", "plain"}
-
-
-def vars_of(of):
-    return of.shape, of.colour, of.texture, of.size
+    assert {value for image in read for of in image.attributes for value in astuple(of)} > {"blue", "large", "plain"}
 
 
 def test_the_file_lists_what_holds_for_each_object_and_whether_for_no_other(tmp_path):

@@ -123,18 +123,23 @@ the box on the left|the cardboard box|woman in white shirt|the white line on the
 the marked police car|woman with highlighted hair|the framed picture on the wall|runner with the number 112 on his bib
 the picture above the sofa|the target board|the second image frame from the left shelf and more words 3 of them|route 66 sign"""
 
+
+def each(examples: str) -> list[str]:
+    return examples.replace("\n", "|").split("|")
+
+
 WHERE = """left right leftmost rightmost top topmost bottom bottommost middle center centre central upper lower front back
 foreground background nearest farthest furthest closest above below beneath behind"""
 NUMBERED = """player runner rider racer driver skier swimmer cyclist biker batter pitcher goalie horse jersey shirt bib bus train
 tram car truck taxi cab boat plane kart house room gate lane door locker route highway platform track"""
 
 
-@pytest.mark.parametrize("text", LEAKS.replace("\n", "|").split("|"))
+@pytest.mark.parametrize("text", each(LEAKS))
 def test_what_speaks_of_the_overlay_is_a_leak(text: str) -> None:
     assert leaks.problem(text, "free", 12) == leaks.MARKS
 
 
-@pytest.mark.parametrize("text", [text for text in HONEST.replace("\n", "|").split("|") if "second image" not in text])
+@pytest.mark.parametrize("text", [text for text in each(HONEST) if "second image" not in text])
 def test_what_speaks_of_the_scene_is_none(text: str) -> None:
     assert leaks.problem(text, "free", 12) is None
 
@@ -142,7 +147,7 @@ def test_what_speaks_of_the_scene_is_none(text: str) -> None:
 @pytest.mark.parametrize("rule", range(len(leaks._LEAKS)))
 def test_every_rule_has_an_example_that_no_other_catches(rule: int) -> None:
     others = re.compile("|".join(leaks._LEAKS[:rule] + leaks._LEAKS[rule + 1 :]), re.IGNORECASE)
-    alone = [text for text in LEAKS.replace("\n", "|").split("|") if not others.search(text)]
+    alone = [text for text in each(LEAKS) if not others.search(text)]
     assert any(re.search(leaks._LEAKS[rule], text, re.IGNORECASE) for text in alone)
 
 

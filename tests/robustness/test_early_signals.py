@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -70,7 +69,6 @@ def test_signal_at_any_step_of_the_entry_point(sign: signal.Signals, words: list
         [sys.executable, "-c", SCRIPT, str(int(sign)), *words],
         stdout=subprocess.PIPE,
         check=True,
-        env={**os.environ, "COLUMNS": "80"},
     )
     ends = json.loads(done.stdout.decode().splitlines()[-1])
     assert len(ends) > 40  # lines, calls and returns
